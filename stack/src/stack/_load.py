@@ -1,0 +1,95 @@
+"""`make load`: a Locust run without its web page, then what OAP says of it."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from rich.console import Console
+
+from stack._oap import Oap, OapError
+from stack._settings import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from stack._settings import Settings
+
+USERS: Final = 50
+SECONDS: Final = 30
+TASK_SECONDS: Final = 10
+"""How long the tasks of `/test` run: the last traces are complete that much after the load."""
+SETTLE: Final = 20.0
+"""s without a new trace after which the count is final."""
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Locust's last line: how many requests, how many of them failed, and the median response time in ms."""
+
+    requests: int
+    failures: int
+    median: float
+
+
+def load(settings: Settings) -> int:
+    """Load the running service and count its traces; 0 when every request was answered and traced."""
+    console = Console()
+    results = settings.run_dir / "load"
+    results.mkdir(parents=True, exist_ok=True)
+    oap = Oap(settings.oap_url)
+    began = datetime.now(UTC)
+    try:
+        before = oap.traces_since(settings.service_name, began)
+        _run_locust(settings.service_url, results / "smoke")
+        totals = _read_totals(results / "smoke_stats.csv")
+        with console.status("waiting for the last background tasks and their traces") as status:
+            time.sleep(TASK_SECONDS)
+            traces = _count_traces(oap, settings.service_name, began, before, totals.requests, status.update)
+    except (OapError, OSError, RuntimeError) as error:
+        console.print(f"[red]load failed:[/] {error}. Is the stack up? `make status` tells, `make up` starts it.")
+        return 1
+    complete = traces >= totals.requests
+    console.print(
+        f"requests {totals.requests:,} · failed {totals.failures:,} · median response {totals.median:g} ms · "
+        f"traces in OAP {traces:,} " + ("[green]all there[/]" if complete else "[red]some are missing[/]")
+    )
+    console.print(f"Locust's report: {(results / 'smoke.html').resolve()}")
+    return 0 if complete and totals.requests and not totals.failures else 1
+
+
+def _run_locust(host: str, prefix: Path) -> None:
+    command = [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest" / "locustfile.py"), "--headless"]
+    command += ["--host", host, "--users", str(USERS), "--spawn-rate", str(USERS), "--run-time", f"{SECONDS}s"]
+    command += ["--csv", str(prefix), "--html", f"{prefix}.html", "--only-summary", "--exit-code-on-error", "0"]
+    code = subprocess.run(command, check=False).returncode  # noqa: S603  # our own command line
+    if code:
+        message = f"locust ended with code {code}"
+        raise RuntimeError(message)
+
+
+def _read_totals(path: Path) -> Totals:
+    with path.open(newline="") as file:
+        row = next(row for row in csv.DictReader(file) if row["Name"] == "Aggregated")
+    median = float(row["Median Response Time"]) if row["Median Response Time"] != "N/A" else float("nan")
+    return Totals(int(row["Request Count"]), int(row["Failure Count"]), median)
+
+
+def _count_traces(
+    oap: Oap, service: str, began: datetime, before: set[str], expected: int, show: Callable[[str], None]
+) -> int:
+    """Count the run's traces until all are there, or none came for `SETTLE` seconds."""
+    found, changed = 0, time.monotonic()
+    while found < expected and time.monotonic() - changed < SETTLE:
+        count = len(oap.traces_since(service, began) - before)
+        if count > found:
+            found, changed = count, time.monotonic()
+        show(f"traces in OAP: {found:,} of {expected:,}")
+        time.sleep(1)
+    return found

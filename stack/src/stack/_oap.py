@@ -1,0 +1,181 @@
+"""Reading traces back from OAP, over its GraphQL."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
+
+import httpx
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+POLL: Final = 0.25  # s between two looks at a trace that is not complete yet
+PAGE: Final = 1000  # rows per query
+
+_SPAN: Final = """
+    traceId segmentId spanId parentSpanId refs { parentSegmentId parentSpanId type }
+    serviceCode serviceInstanceName startTime endTime endpointName type peer component isError layer
+    tags { key value } logs { time data { key value } }
+"""
+
+
+class OapError(Exception):
+    """OAP can't be reached or refuses a query; the message says which."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """One span as OAP returns it; times in ms since the epoch."""
+
+    trace_id: str
+    segment_id: str
+    span_id: int
+    parent_span_id: int
+    refs: tuple[tuple[str, int, str], ...]
+    """Of a segment's first span: the segment and the span it came from, and how (CROSS_THREAD or CROSS_PROCESS)."""
+    service: str
+    instance: str
+    name: str
+    kind: str
+    """`Entry`, `Local` or `Exit`."""
+    peer: str
+    component: str
+    layer: str
+    error: bool
+    start: int
+    end: int
+    tags: dict[str, str] = field(hash=False)
+    logs: tuple[dict[str, str], ...] = field(hash=False)
+
+    @property
+    def duration(self) -> int:
+        """The span's length in ms."""
+        return self.end - self.start
+
+
+class Oap:
+    """A connection to one OAP, by the URL of its HTTP port."""
+
+    def __init__(self, url: str, timeout: float = 10.0) -> None:
+        self.url = url
+        self._client = httpx.Client(base_url=url, timeout=timeout, trust_env=False)
+
+    def query(self, text: str, **variables: Any) -> dict[str, Any]:  # noqa: ANN401  # JSON
+        """Run one GraphQL query and return its data.
+
+        Raises:
+            OapError: no answer, or an answer with errors.
+        """
+        try:
+            response = self._client.post("/graphql", json={"query": text, "variables": variables})
+            response.raise_for_status()
+            answer = response.json()
+        except (httpx.HTTPError, ValueError) as error:
+            message = f"OAP at {self.url} does not answer ({error or type(error).__name__})"
+            raise OapError(message) from error
+        if answer.get("errors"):
+            raise OapError("; ".join(item["message"] for item in answer["errors"]))
+        data: dict[str, Any] = answer["data"]
+        return data
+
+    def healthy(self) -> bool:
+        """Say whether OAP and its storage work."""
+        try:
+            return self._client.get("/healthcheck").is_success
+        except httpx.HTTPError:
+            return False
+
+    def trace(self, trace_id: str) -> list[Span]:
+        """Return the spans of a trace that have arrived so far, in no order; none for an unknown id."""
+        text = f"query ($id: ID!) {{ trace: queryTrace(traceId: $id) {{ spans {{ {_SPAN} }} }} }}"
+        return [_span(item) for item in self.query(text, id=trace_id)["trace"]["spans"]]
+
+    def wait_for_trace(
+        self, trace_id: str, complete: Callable[[list[Span]], bool], timeout: float = 30.0
+    ) -> list[Span]:
+        """Poll until a trace is `complete`; after `timeout` seconds return what there is."""
+        deadline = time.monotonic() + timeout
+        while True:
+            spans = self.trace(trace_id)
+            if complete(spans) or time.monotonic() > deadline:
+                return spans
+            time.sleep(POLL)
+
+    def traces_since(self, service: str, start: datetime) -> set[str]:
+        """Return the ids of the service's traces that started at or after `start`, which has a timezone."""
+        condition = {
+            "serviceId": self._service_id(service),
+            "queryDuration": self._duration(start),
+            "traceState": "ALL",
+            "queryOrder": "BY_START_TIME",
+        }
+        pages = self._whole_traces(condition) if self._whole_traces_only else self._segments(condition)
+        return {trace_id for page in pages for trace_id in page}
+
+    @cached_property
+    def _whole_traces_only(self) -> bool:
+        """Whether this OAP's storage (BanyanDB, from 10.3 on) answers with whole traces instead of segments."""
+        try:
+            return bool(self.query("{ hasQueryTracesV2Support }")["hasQueryTracesV2Support"])
+        except OapError:
+            return False  # an OAP before 10.3 does not know the question
+
+    def _segments(self, condition: dict[str, Any]) -> Iterator[list[str]]:
+        text = """query ($condition: TraceQueryCondition) {
+            data: queryBasicTraces(condition: $condition) { traces { traceIds } } }"""
+        for rows in self._pages(text, condition):
+            yield [trace_id for row in rows for trace_id in row["traceIds"]]
+
+    def _whole_traces(self, condition: dict[str, Any]) -> Iterator[list[str]]:
+        text = """query ($condition: TraceQueryCondition) {
+            data: queryTraces(condition: $condition) { traces { spans { traceId } } } }"""
+        for rows in self._pages(text, condition):
+            yield [row["spans"][0]["traceId"] for row in rows]
+
+    def _pages(self, text: str, condition: dict[str, Any]) -> Iterator[list[Any]]:
+        page = 1
+        while True:
+            paged = {**condition, "paging": {"pageNum": page, "pageSize": PAGE}}
+            rows: list[Any] = self.query(text, condition=paged)["data"]["traces"]
+            yield rows
+            if len(rows) < PAGE:
+                return
+            page += 1
+
+    def _service_id(self, name: str) -> str | None:
+        found = self.query("query ($name: String!) { service: findService(serviceName: $name) { id } }", name=name)
+        return found["service"]["id"] if found["service"] else None
+
+    def _duration(self, start: datetime) -> dict[str, str]:
+        """Write a time range as OAP reads it: in the timezone of its own machine."""
+        offset = self.query("{ time: getTimeInfo { timezone } }")["time"]["timezone"]  # such as +0200
+        zone = datetime.strptime(offset, "%z").tzinfo
+        end = datetime.now(UTC) + timedelta(minutes=1)
+        first, last = (moment.astimezone(zone).strftime("%Y-%m-%d %H%M%S") for moment in (start, end))
+        return {"start": first, "end": last, "step": "SECOND"}
+
+
+def _span(item: dict[str, Any]) -> Span:
+    return Span(
+        trace_id=item["traceId"],
+        segment_id=item["segmentId"],
+        span_id=item["spanId"],
+        parent_span_id=item["parentSpanId"],
+        refs=tuple((ref["parentSegmentId"], ref["parentSpanId"], ref["type"]) for ref in item["refs"]),
+        service=item["serviceCode"],
+        instance=item["serviceInstanceName"],
+        name=item["endpointName"],
+        kind=item["type"],
+        peer=item["peer"] or "",
+        component=item["component"],
+        layer=item["layer"],
+        error=item["isError"],
+        start=item["startTime"],
+        end=item["endTime"],
+        tags={tag["key"]: tag["value"] for tag in item["tags"]},
+        logs=tuple({entry["key"]: entry["value"] for entry in log["data"]} for log in item["logs"]),
+    )

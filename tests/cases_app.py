@@ -1,0 +1,333 @@
+"""The app whose traces the table in `test_traces.py` describes: one route for each case."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import aiohttp
+import httpx
+from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, Header, HTTPException, Request, Response, WebSocket
+from fastapi.responses import PlainTextResponse, StreamingResponse
+from skywalking_background import ParallelTasks, background_span, carry, current_trace_id, instrument
+from starlette.background import BackgroundTask
+from starlette.middleware.base import BaseHTTPMiddleware
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+SHORT = 0.2  # s: long enough to tell a task that ran side by side from one that waited
+_threads = ThreadPoolExecutor(4)
+_running: set[asyncio.Task[None]] = set()
+
+
+@asynccontextmanager
+async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    """Run something at start, so that the table can show that no trace comes of it."""
+    await asyncio.sleep(0)
+    yield
+
+
+app = FastAPI(lifespan=lifespan)
+router = APIRouter(prefix="/v1")
+sub = FastAPI()
+
+
+async def work(seconds: float = SHORT) -> None:
+    await asyncio.sleep(seconds)
+
+
+async def more_work() -> None:
+    await asyncio.sleep(SHORT)
+
+
+def sync_work() -> None:
+    time.sleep(SHORT)
+
+
+async def failing_work() -> None:
+    await asyncio.sleep(0)
+    message = "on purpose"
+    raise ValueError(message)
+
+
+@app.get("/plain")
+def plain() -> str:
+    return "ok"
+
+
+@app.get("/async")
+async def asynchronous() -> str:
+    return "ok"
+
+
+@app.get("/task")
+async def with_task(tasks: BackgroundTasks) -> str:
+    tasks.add_task(work)
+    return "ok"
+
+
+@app.get("/task/{seconds}")
+async def with_long_task(tasks: BackgroundTasks, seconds: float) -> str:
+    tasks.add_task(work, seconds)
+    return "ok"
+
+
+@app.get("/plain-task")
+def plain_with_task(tasks: BackgroundTasks) -> str:
+    tasks.add_task(sync_work)
+    return "ok"
+
+
+@app.get("/sequential")
+async def sequential(tasks: BackgroundTasks) -> str:
+    tasks.add_task(work)
+    tasks.add_task(more_work)
+    return "ok"
+
+
+@app.get("/parallel")
+async def parallel() -> Response:
+    return PlainTextResponse("ok", background=ParallelTasks([BackgroundTask(work), BackgroundTask(more_work)]))
+
+
+@app.get("/failing/sequential")
+async def failing_sequential(tasks: BackgroundTasks) -> str:
+    tasks.add_task(failing_work)
+    tasks.add_task(work)
+    return "ok"
+
+
+@app.get("/failing/parallel")
+async def failing_parallel() -> Response:
+    return PlainTextResponse("ok", background=ParallelTasks([BackgroundTask(failing_work), BackgroundTask(work)]))
+
+
+@app.get("/response-task")
+async def response_task() -> Response:
+    return PlainTextResponse("ok", background=BackgroundTask(work))
+
+
+@app.get("/raises")
+async def raises() -> str:
+    message = "before the response"
+    raise RuntimeError(message)
+
+
+@app.get("/raises/late")
+async def raises_late() -> Response:
+    async def body() -> AsyncIterator[bytes]:
+        yield b"some"
+        await asyncio.sleep(0.01)
+        message = "after the response started"
+        raise RuntimeError(message)
+
+    return StreamingResponse(body())
+
+
+@app.get("/status/{code}")
+async def status(code: int) -> str:
+    raise HTTPException(code)
+
+
+@app.get("/stream")
+async def stream() -> Response:
+    async def body() -> AsyncIterator[bytes]:
+        for _ in range(4):
+            await asyncio.sleep(SHORT / 4)
+            yield b"x"
+
+    return StreamingResponse(body(), background=BackgroundTask(work))
+
+
+@app.get("/endless")
+async def endless() -> Response:
+    async def body() -> AsyncIterator[bytes]:
+        while True:
+            await asyncio.sleep(0.02)
+            yield b"x" * 1024
+
+    return StreamingResponse(body())
+
+
+@app.api_route("/methods", methods=["HEAD", "OPTIONS"])
+async def methods() -> Response:
+    return Response()
+
+
+@app.post("/body")
+async def body(request: Request, tasks: BackgroundTasks) -> int:
+    tasks.add_task(work, 1.0)
+    return len(await request.body())
+
+
+@app.websocket("/socket/{room}")
+async def socket(websocket: WebSocket) -> None:
+    await websocket.accept()
+    await websocket.send_text(current_trace_id() or "")
+    await websocket.receive_text()
+    await websocket.close()
+
+
+async def teardown() -> AsyncIterator[None]:
+    yield
+    message = "in the dependency's exit"
+    raise RuntimeError(message)
+
+
+@app.get("/yield", dependencies=[Depends(teardown)])
+async def with_teardown() -> str:
+    return "ok"
+
+
+async def spawning_work() -> None:
+    async def child() -> None:
+        with background_span("child"):
+            await asyncio.sleep(SHORT / 2)
+
+    await asyncio.create_task(child())
+    async with asyncio.TaskGroup() as group:
+        group.create_task(child())
+        group.create_task(child())
+
+
+@app.get("/spawning")
+async def spawning(tasks: BackgroundTasks) -> str:
+    tasks.add_task(spawning_work)
+    return "ok"
+
+
+async def work_in_attempts() -> None:
+    for attempt in (1, 2):
+        with background_span("attempt", tags={"task.attempt": attempt}):
+            await asyncio.sleep(0.01)
+
+
+@app.get("/attempts")
+async def attempts(tasks: BackgroundTasks) -> str:
+    tasks.add_task(work_in_attempts)
+    return "ok"
+
+
+@app.get("/own-runner")
+async def own_runner() -> str:
+    async def run() -> None:
+        with background_span("own_runner"):
+            await asyncio.sleep(SHORT)
+
+    task = asyncio.create_task(run())
+    _running.add(task)
+    task.add_done_callback(_running.discard)
+    return "ok"
+
+
+@app.get("/thread")
+async def thread() -> str:
+    _threads.submit(carry(sync_work))
+    return "ok"
+
+
+@app.get("/other-loop")
+async def other_loop() -> str:
+    carried = carry(work, name="carried")
+    _threads.submit(lambda: asyncio.run(carried()))
+    return "ok"
+
+
+@app.get("/cancelled")
+async def cancelled(tasks: BackgroundTasks) -> str:
+    async def cancelled_work() -> None:
+        asyncio.current_task().cancel()  # type: ignore[union-attr]  # runs in one
+        await asyncio.sleep(1)
+
+    async def run() -> None:
+        task = asyncio.create_task(BackgroundTask(cancelled_work)())
+        await asyncio.wait([task])
+
+    task = asyncio.create_task(run())
+    _running.add(task)
+    task.add_done_callback(_running.discard)
+    return "ok"
+
+
+@app.get("/called")
+async def called(sw8: Annotated[str, Header()] = "") -> str:
+    return sw8
+
+
+async def call_httpx(url: str) -> None:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        await client.get(url)
+
+
+async def call_aiohttp(url: str) -> None:
+    async with aiohttp.ClientSession() as session, session.get(url) as response:
+        await response.read()
+
+
+@app.get("/calls/httpx")
+async def calls_httpx(request: Request, tasks: BackgroundTasks) -> str:
+    tasks.add_task(call_httpx, str(request.url_for("called")))
+    return "ok"
+
+
+@app.get("/calls/aiohttp")
+async def calls_aiohttp(request: Request, tasks: BackgroundTasks) -> str:
+    tasks.add_task(call_aiohttp, str(request.url_for("called")))
+    return "ok"
+
+
+@app.get("/ignored/deep/{item}")
+async def ignored(request: Request, item: str, tasks: BackgroundTasks) -> str:
+    tasks.add_task(call_httpx, str(request.url_for("traced_by", item=item)))
+    return "ok"
+
+
+@app.get("/by/{item}", name="traced_by")
+async def traced_by(item: str) -> str:
+    return item
+
+
+@router.get("/items/{item_id}")
+async def item(item_id: int, tasks: BackgroundTasks) -> int:
+    tasks.add_task(work)
+    return item_id
+
+
+@sub.get("/things/{thing_id}")
+async def thing(thing_id: str, tasks: BackgroundTasks) -> str:
+    tasks.add_task(work)
+    return thing_id
+
+
+inner = APIRouter(prefix="/inner")
+
+
+@inner.get("/{name}")
+async def inner_name(name: str) -> str:
+    return name
+
+
+router.include_router(inner)
+app.include_router(router)
+app.mount("/sub/{tenant}", sub)
+
+instrument(app, ignore=["/ignored/.*"])
+# A mounted app that was instrumented on its own must not open a second entry span.
+instrument(sub)
+
+if os.environ.get("CASES_MIDDLEWARE"):
+
+    async def dispatch(request: Request, call_next: object) -> Response:
+        response: Response = await call_next(request)  # type: ignore[operator]  # Starlette's own untyped protocol
+        response.headers["X-Middleware"] = "seen"
+        return response
+
+    app.add_middleware(BaseHTTPMiddleware, dispatch=dispatch)
+
+logging.basicConfig(level=logging.INFO)

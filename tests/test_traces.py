@@ -1,0 +1,215 @@
+"""What a trace looks like in SkyWalking, case by case: real uvicorn, real OAP."""
+
+from __future__ import annotations
+
+import base64
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from textwrap import dedent
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+from conftest import OapServer, Server, serve
+from stack._tree import build, outline
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stack._oap import Span
+
+DEADLINE = 20.0  # s until a trace must be complete in OAP
+
+
+@dataclass(frozen=True)
+class Case:
+    """A request and the span tree that OAP must hold for it."""
+
+    name: str
+    path: str
+    tree: str
+    method: str = "GET"
+    headers: dict[str, str] = field(default_factory=dict)
+    behind_middleware: str = ""
+    """The tree behind a `BaseHTTPMiddleware`, where it is another one."""
+
+
+def _sw8(*fields: str) -> str:
+    encoded = [part if part.isdigit() else base64.b64encode(part.encode()).decode() for part in fields]
+    return "-".join(encoded)
+
+
+CASES = (
+    Case("plain endpoint", "/plain", """
+        Entry HTTP GET /plain 200
+          Local FastAPI request handling 200"""),
+    Case("async endpoint", "/async", """
+        Entry HTTP GET /async 200
+          Local FastAPI request handling 200"""),
+    Case("async task", "/task", """
+        Entry HTTP GET /task 200
+          Local FastAPI request handling 200
+          Local work CROSS_THREAD"""),
+    Case("sync task in the thread pool", "/plain-task", """
+        Entry HTTP GET /plain-task 200
+          Local FastAPI request handling 200
+          Local sync_work CROSS_THREAD"""),
+    Case("several tasks, sequential", "/sequential", """
+        Entry HTTP GET /sequential 200
+          Local FastAPI request handling 200
+          Local more_work CROSS_THREAD
+          Local work CROSS_THREAD"""),
+    Case("several tasks, parallel", "/parallel", """
+        Entry HTTP GET /parallel 200
+          Local FastAPI request handling 200
+          Local more_work CROSS_THREAD
+          Local work CROSS_THREAD"""),
+    # Starlette drops the tasks behind a failure; the trace must show that, not hide it.
+    Case("failing task, sequential", "/failing/sequential", """
+        Entry HTTP GET /failing/sequential 200
+          Local FastAPI request handling 200
+          Local failing_work CROSS_THREAD failed"""),
+    Case("failing task, parallel", "/failing/parallel", """
+        Entry HTTP GET /failing/parallel 200
+          Local FastAPI request handling 200
+          Local failing_work CROSS_THREAD failed
+          Local work CROSS_THREAD"""),
+    Case("task on the returned response", "/response-task", """
+        Entry HTTP GET /response-task 200
+          Local FastAPI request handling 200
+          Local work CROSS_THREAD"""),
+    Case("endpoint raises before the response", "/raises", """
+        Entry HTTP GET /raises 500 failed
+          Local FastAPI request handling 500 failed"""),
+    # BaseHTTPMiddleware ends the response properly before it passes the error on: the client saw no failure.
+    Case("endpoint raises after the response started", "/raises/late", """
+        Entry HTTP GET /raises/late 200 failed
+          Local FastAPI request handling 200 failed""", behind_middleware="""
+        Entry HTTP GET /raises/late 200
+          Local FastAPI request handling 200"""),
+    Case("4xx", "/status/404", """
+        Entry HTTP GET /status/{code} 404 failed
+          Local FastAPI request handling 404 failed"""),
+    Case("5xx", "/status/503", """
+        Entry HTTP GET /status/{code} 503 failed
+          Local FastAPI request handling 503 failed"""),
+    Case("streaming response", "/stream", """
+        Entry HTTP GET /stream 200
+          Local FastAPI request handling 200
+          Local work CROSS_THREAD"""),
+    Case("router prefix", "/v1/items/7", """
+        Entry HTTP GET /v1/items/{item_id} 200
+          Local FastAPI request handling 200
+          Local work CROSS_THREAD"""),
+    Case("router in a router", "/v1/inner/x", """
+        Entry HTTP GET /v1/inner/{name} 200
+          Local FastAPI request handling 200"""),
+    Case("mounted sub-app", "/sub/acme/things/acme-1", """
+        Entry HTTP GET /sub/{tenant}/things/{thing_id} 200
+          Local FastAPI request handling 200
+          Local work CROSS_THREAD"""),
+    # One name for all of them: a scanner must not make an endpoint per guess.
+    Case("unmatched path", "/no/such/path", """
+        Entry HTTP GET (unmatched) 404 failed
+          Local FastAPI request handling 404 failed"""),
+    Case("wrong method", "/async", """
+        Entry HTTP DELETE /async 405 failed
+          Local FastAPI request handling 405 failed""", method="DELETE"),
+    Case("HEAD", "/methods", """
+        Entry HTTP HEAD /methods 200
+          Local FastAPI request handling 200""", method="HEAD"),
+    Case("OPTIONS", "/methods", """
+        Entry HTTP OPTIONS /methods 200
+          Local FastAPI request handling 200""", method="OPTIONS"),
+    # The answer is out: what a dependency does afterwards is in the log, the request was right.
+    Case("dependency fails after the response", "/yield", """
+        Entry HTTP GET /yield 200
+          Local FastAPI request handling 200"""),
+    Case("create_task and TaskGroup inside a task", "/spawning", """
+        Entry HTTP GET /spawning 200
+          Local FastAPI request handling 200
+          Local spawning_work CROSS_THREAD
+            Local child CROSS_THREAD
+            Local child CROSS_THREAD
+            Local child CROSS_THREAD"""),
+    Case("attempts inside a task", "/attempts", """
+        Entry HTTP GET /attempts 200
+          Local FastAPI request handling 200
+          Local work_in_attempts CROSS_THREAD
+            Local attempt
+            Local attempt"""),
+    Case("own task runner", "/own-runner", """
+        Entry HTTP GET /own-runner 200
+          Local FastAPI request handling 200
+          Local own_runner CROSS_THREAD"""),
+    Case("thread", "/thread", """
+        Entry HTTP GET /thread 200
+          Local FastAPI request handling 200
+          Local sync_work CROSS_THREAD"""),
+    Case("event loop of another thread", "/other-loop", """
+        Entry HTTP GET /other-loop 200
+          Local FastAPI request handling 200
+          Local carried CROSS_THREAD"""),
+    Case("cancelled task", "/cancelled", """
+        Entry HTTP GET /cancelled 200
+          Local FastAPI request handling 200
+          Local cancelled_work CROSS_THREAD failed"""),
+    Case("task calls with httpx", "/calls/httpx", """
+        Entry HTTP GET /calls/httpx 200
+          Local FastAPI request handling 200
+          Local call_httpx CROSS_THREAD
+            Exit /called 200
+              Entry HTTP GET /called 200 CROSS_PROCESS
+                Local FastAPI request handling 200"""),
+    Case("task calls with aiohttp", "/calls/aiohttp", """
+        Entry HTTP GET /calls/aiohttp 200
+          Local FastAPI request handling 200
+          Local call_aiohttp CROSS_THREAD
+            Exit /called 200
+              Entry HTTP GET /called 200 CROSS_PROCESS
+                Local FastAPI request handling 200"""),
+    Case("malformed sw8", "/plain", """
+        Entry HTTP GET /plain 200
+          Local FastAPI request handling 200""", headers={"sw8": "1-%%%-x-0-y-z-a-b"}),
+)
+
+
+def _send(url: str, case: Case) -> httpx.Response:
+    with httpx.stream(case.method, url + case.path, headers=case.headers, trust_env=False) as response:
+        try:
+            response.read()
+        except httpx.RemoteProtocolError:  # a case breaks its response on purpose; its headers are there
+            pass
+        return response
+
+
+@dataclass
+class Run:
+    """All cases sent to one server, side by side, before the first is looked at."""
+
+    server: Server
+    answers: dict[str, httpx.Response]
+    middleware: bool
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["bare", "BaseHTTPMiddleware"])
+def run(request: pytest.FixtureRequest, oap: OapServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    environment = {"CASES_MIDDLEWARE": "1"} if request.param else {}
+    name = "cases-middleware" if request.param else "cases"
+    with serve(tmp_path_factory.mktemp(name), name, oap.grpc, **environment) as server:
+        with ThreadPoolExecutor(8) as pool:
+            answers = pool.map(lambda case: _send(server.url, case), CASES)
+        yield Run(server, {case.name: answer for case, answer in zip(CASES, answers, strict=True)}, request.param)
+
+
+def read_trace(oap: OapServer, trace_id: str, tree: str) -> list[Span]:
+    """Poll until the trace has the tree; return what there is at the deadline."""
+    expected = dedent(tree).strip()
+    return oap.client.wait_for_trace(trace_id, lambda spans: outline(build(spans)) == expected, DEADLINE)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_trace(case: Case, run: Run, oap: OapServer) -> None:
+    tree = (run.middleware and case.behind_middleware) or case.tree
+    spans = read_trace(oap, run.answers[case.name].headers["X-Trace-Id"], tree)
+    assert outline(build(spans)) == dedent(tree).strip()

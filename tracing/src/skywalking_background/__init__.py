@@ -1,0 +1,20 @@
+"""True SkyWalking traces for FastAPI and Starlette background tasks.
+
+``instrument(app)`` is all that an app needs. The other names are for tasks that are not Starlette's own.
+"""
+
+from skywalking_background._agent import Counts, counts, flush
+from skywalking_background._instrument import instrument
+from skywalking_background._spans import background_span, carry, current_trace_id
+from skywalking_background._tasks import ParallelTasks
+
+__all__ = [
+    "Counts",
+    "ParallelTasks",
+    "background_span",
+    "carry",
+    "counts",
+    "current_trace_id",
+    "flush",
+    "instrument",
+]

@@ -1,0 +1,67 @@
+"""The one place that touches the SkyWalking agent's life: its start, its plugins and its reporter."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Final
+
+try:
+    import skywalking.protocol.language_agent.Tracing_pb2  # noqa: F401
+except ImportError as error:  # pragma: no cover  # depends on how the agent was installed
+    _MESSAGE = (
+        "this apache-skywalking has no `skywalking.protocol`: the wheel of 1.3.0 was published without it. "
+        "Install it from source: pip install --no-binary apache-skywalking 'apache-skywalking>=1.3'"
+    )
+    raise ImportError(_MESSAGE) from error
+
+from skywalking import config
+from skywalking.agent import agent
+from starlette.middleware.exceptions import ExceptionMiddleware
+
+from skywalking_background._reporter import Counts, Reporter
+
+# Wraps the same requests as we do, and keeps their span open until the background tasks end.
+_OWN_PLUGIN: Final = "sw_fastapi"
+
+_lock = threading.Lock()
+_reporter: Reporter | None = None
+
+
+def start() -> None:
+    """Start the agent once per process, without its FastAPI plugin and with our reporter.
+
+    Raises:
+        RuntimeError: somebody started the agent before, with its FastAPI plugin on.
+    """
+    global _reporter  # noqa: PLW0603  # as the agent itself: one per process
+    with _lock:
+        if _reporter is not None:
+            return
+        if agent.started_pid != os.getpid():
+            config.agent_disable_plugins = [*config.agent_disable_plugins, _OWN_PLUGIN]
+            if "SW_AGENT_LOGGING_LEVEL" not in os.environ:
+                # It warns of each of some thirty packages that it could trace and that are not installed.
+                config.agent_logging_level = "ERROR"
+            agent.start()
+        elif ExceptionMiddleware.__call__.__name__ == "_sw_fast_api":
+            message = f"the agent runs with its FastAPI plugin: start it with SW_AGENT_DISABLE_PLUGINS={_OWN_PLUGIN}"
+            raise RuntimeError(message)
+        if config.agent_protocol != "grpc":
+            return  # the agent's own reporters for HTTP and Kafka stay
+        _reporter = Reporter()
+        # The seam: all that the agent and its plugins finish passes here.
+        agent.archive_segment = _reporter.segments.put
+        # Else the agent leaves spans out uncounted while the queue is full; our queue counts what it refuses.
+        agent.is_segment_queue_full = lambda: False
+        agent.archive_log = _reporter.logs.put
+
+
+def flush(timeout: float = 5.0) -> bool:
+    """Wait until all that was finished so far is with OAP; `False` when that took longer than `timeout` seconds."""
+    return _reporter is None or _reporter.flush(timeout)
+
+
+def counts() -> dict[str, Counts]:
+    """How many segments and logs were sent, are queued and were dropped since the start; empty before it."""
+    return {} if _reporter is None else _reporter.counts()

@@ -1,0 +1,200 @@
+"""The ASGI side: one entry span per request, closed with the last byte of its response."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import anyio.to_thread
+from skywalking import Component, Layer, config
+from skywalking.trace.context import NoopContext, SpanContext, get_context
+from starlette.applications import Starlette
+
+from skywalking_background import _agent, _sw8
+from skywalking_background._names import route_template
+from skywalking_background._spans import UNSAMPLED, enter_root, origin, record_error, set_tag
+from skywalking_background._tasks import trace_background_tasks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from skywalking.trace.span import Span
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+logger = logging.getLogger("skywalking_background")
+
+App = TypeVar("App", bound=Starlette)
+_TRACED: Final = "skywalking_background.traced"  # in the scope: an outer app has traced this request already
+_SERVER_ERROR: Final = 500
+
+
+def instrument(
+    app: App, *, ignore: Iterable[str] = (), error_status: int = 400, header: str | None = "X-Trace-Id"
+) -> App:
+    """Trace an app's requests and its background tasks to SkyWalking, and start the agent if nobody has.
+
+    Name, OAP address and the rest come from the agent's own `SW_AGENT_*` variables.
+
+    Args:
+        app: a FastAPI or Starlette app that has not answered a request yet.
+        ignore: regular expressions; a path that one of them matches as a whole is never traced, nor are its tasks.
+        error_status: the lowest response status that marks the request as failed.
+        header: the response header that carries the trace id; `None` for none.
+
+    Raises:
+        RuntimeError: the app already serves, or the agent runs with a setting that would trace requests twice.
+    """
+    if app.middleware_stack is not None:
+        message = "instrument(app) must come before the app's first request"
+        raise RuntimeError(message)
+    _agent.start()
+    trace_background_tasks()
+    build = app.build_middleware_stack
+    framework = "Starlette" if type(app) is Starlette else "FastAPI"
+
+    def build_traced() -> ASGIApp:
+        # Outside of ServerErrorMiddleware, which no ordinary middleware is: the 500 it sends must be seen.
+        return _Middleware(build(), f"{framework} request handling", ignore, error_status, header)
+
+    app.build_middleware_stack = build_traced  # type: ignore[method-assign]
+    return app
+
+
+class _Middleware:
+    def __init__(
+        self, app: ASGIApp, operation: str, ignore: Iterable[str], error_status: int, header: str | None
+    ) -> None:
+        self.app = app
+        self.operation = operation
+        self.ignore = re.compile("|".join(f"(?:{pattern})" for pattern in ignore) or r"(?!)")
+        self.error_status = error_status
+        self.header = header.encode("latin-1") if header else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, _flush_before_exit(send))
+        elif scope["type"] != "http" or _TRACED in scope:
+            await self.app(scope, receive, send)
+        else:
+            scope[_TRACED] = True
+            await _Request(self, scope, send).run(receive)
+
+    def ignores(self, method: str, path: str) -> bool:
+        return bool(
+            self.ignore.fullmatch(path)
+            or config.RE_IGNORE_PATH.match(path)
+            or config.ignore_http_method_check(method)
+        )
+
+
+class _Request:
+    """One request on its way: both of its spans, from the first line to the last byte."""
+
+    __slots__ = ("entry", "error", "finished", "handling", "middleware", "scope", "send_downstream", "snapshot", "status")
+
+    def __init__(self, middleware: _Middleware, scope: Scope, send: Send) -> None:
+        self.middleware = middleware
+        self.scope = scope
+        self.send_downstream = send
+        self.status = _SERVER_ERROR  # what a request ends with that never gets to answer
+        self.error: BaseException | None = None
+        self.finished = False
+
+    def open(self) -> None:
+        enter_root()
+        method, path = self.scope["method"], self.scope["path"]
+        sw8 = correlation = host = b""
+        for key, value in self.scope["headers"]:
+            if key == b"sw8":
+                sw8 = value
+            elif key == b"sw8-correlation":
+                correlation = value
+            elif key == b"host":
+                host = value
+        carrier = None
+        context: SpanContext
+        try:
+            carrier = _sw8.parse(sw8, correlation) if sw8 else None
+            if self.middleware.ignores(method, path):
+                context = NoopContext()
+            else:
+                # A caller's trace goes on whole: the decision to sample was its own.
+                context = SpanContext() if carrier else get_context()
+        except _sw8.SuppressedError:
+            context = NoopContext()
+        entry: Span = context.new_entry_span(path, carrier)
+        entry.start()
+        handling: Span = entry.context.new_local_span(self.middleware.operation)
+        handling.start()
+        entry.layer, entry.component, handling.component = Layer.Http, Component.FastAPI, Component.FastAPI
+        if client := self.scope.get("client"):
+            entry.peer = f"{client[0]}:{client[1]}"
+        set_tag(entry, "http.method", method)
+        # Without the query: it may hold what nobody should read in a trace.
+        set_tag(entry, "http.url", f"{self.scope['scheme']}://{host.decode('latin-1')}{path}")
+        self.entry, self.handling = entry, handling
+        snapshot = entry.context.capture()
+        if snapshot is None or not snapshot.is_valid():
+            snapshot = UNSAMPLED
+        else:
+            snapshot.span_id = entry.sid  # tasks hang below the request, not below its handling
+        self.snapshot = snapshot
+        origin.set(snapshot)
+
+    async def run(self, receive: Receive) -> None:
+        self.open()
+        try:
+            await self.middleware.app(self.scope, receive, self.send)
+        except BaseException as error:
+            late = self.finished and error is not self.error
+            self.close(error)
+            if not late or not isinstance(error, Exception):
+                raise
+            # The client has its answer. Let the error reach the server, and uvicorn closes the connection, under the
+            # next request that is being answered on it (https://github.com/encode/uvicorn/issues/3153).
+            logger.exception("%s failed after its response", self.entry.op)
+        else:
+            self.close(None)
+
+    async def send(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "http.response.start":
+            self.status = message["status"]
+            header = self.middleware.header
+            if header is not None and self.snapshot is not UNSAMPLED:
+                trace_id = str(self.snapshot.trace_id).encode("latin-1", "replace")
+                message = {**message, "headers": [*message.get("headers", ()), (header, trace_id)]}
+        await self.send_downstream(message)
+        if kind == "http.response.body" and not message.get("more_body", False):
+            # Starlette answers 500 while it handles the error that it raises again afterwards.
+            self.close(sys.exception() if self.status >= _SERVER_ERROR else None)
+
+    def close(self, error: BaseException | None) -> None:
+        if self.finished:
+            return
+        self.finished = True
+        entry, handling = self.entry, self.handling
+        entry.op = f"HTTP {self.scope['method']} {route_template(self.scope)}"
+        self.snapshot.endpoint = entry.op
+        failed = error is not None or self.status >= self.middleware.error_status
+        for span in (entry, handling):
+            set_tag(span, "http.status_code", self.status)
+            span.error_occurred = failed
+        if error is not None:
+            self.error = error
+            record_error(handling, error)
+        handling.stop()
+        entry.stop()
+
+
+def _flush_before_exit(send: Send) -> Send:
+    """Deliver what is queued before the server ends the process: it may do so without running `atexit`."""
+
+    async def flushing(message: Message) -> None:
+        if message["type"].startswith("lifespan.shutdown."):
+            await anyio.to_thread.run_sync(_agent.flush)
+        await send(message)
+
+    return flushing

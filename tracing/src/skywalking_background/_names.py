@@ -1,0 +1,37 @@
+"""Endpoint names: the route's template, never the raw path."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from starlette.routing import Mount
+
+if TYPE_CHECKING:
+    from starlette.types import Scope
+
+# One name for whatever no route matched: a scanner must not fill SkyWalking with an endpoint per guess.
+UNMATCHED = "(unmatched)"
+
+
+def route_template(scope: Scope) -> str:
+    """Return the template of the matched route with its prefixes, such as `/tasks/{task_id}`."""
+    route = scope.get("route")
+    if route is None or isinstance(route, Mount):
+        return UNMATCHED
+    path = getattr(route, "path", None)
+    # FastAPI keeps the prefix of `include_router` apart from the route in its newer releases.
+    effective = scope.get("fastapi", {}).get("effective_route_context")
+    if effective is not None and effective.original_route is route:
+        path = getattr(effective.starlette_route, "path", None) or effective.path
+    if not isinstance(path, str):
+        return UNMATCHED
+    return _mount_template(scope) + path
+
+
+def _mount_template(scope: Scope) -> str:
+    """Return the template of the mounts around the route; their parameters are known by value only."""
+    mounted: str = scope.get("root_path", "").removeprefix(scope.get("app_root_path", scope.get("root_path", "")))
+    if not mounted:
+        return ""
+    names = {str(value): name for name, value in scope.get("path_params", {}).items()}
+    return "/".join(f"{{{names[part]}}}" if part in names else part for part in mounted.split("/"))

@@ -1,0 +1,249 @@
+"""Delivery to OAP: in batches, acknowledged, kept while OAP is away.
+
+The agent's own reporter streams one message per segment and forgets it as it hands it to gRPC: what was under way when
+OAP went away is lost, and a full queue drops in silence. Here a batch leaves the queue when OAP has acknowledged it,
+and whatever does not fit is counted. One call per batch also costs a fraction of the CPU.
+"""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import logging
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import grpc
+from skywalking import config
+from skywalking.agent.protocol.interceptors import header_adder_interceptor
+from skywalking.protocol.common.Common_pb2 import KeyStringValuePair
+from skywalking.protocol.language_agent.Tracing_pb2 import (
+    Log,
+    SegmentCollection,
+    SegmentObject,
+    SegmentReference,
+    SpanObject,
+)
+from skywalking.protocol.language_agent.Tracing_pb2_grpc import TraceSegmentReportServiceStub
+from skywalking.protocol.logging.Logging_pb2_grpc import LogReportServiceStub
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from google.protobuf.message import Message
+    from skywalking.trace.segment import Segment, SegmentRef
+    from skywalking.trace.span import Span
+
+logger = logging.getLogger("skywalking_background")
+
+INTERVAL: Final = 0.25  # seconds between two batches: how late a finished span may leave
+BATCH: Final = 500  # segments or logs in one call: about 0.5 MB, far below OAP's limit of 50 MB
+CALL_TIMEOUT: Final = 10.0  # seconds that OAP may take for one batch
+RETRY_MAX: Final = 5.0  # seconds: the longest wait before OAP is tried again
+
+_KINDS: Final = {"Entry": 0, "Exit": 1, "Local": 2}
+
+
+class Counts(NamedTuple):
+    """What became of the segments or logs of this process: acknowledged by OAP, waiting, given up."""
+
+    sent: int
+    queued: int
+    dropped: int
+
+
+class Lane:
+    """A bounded queue of one kind of thing, and how a batch of it reaches OAP."""
+
+    def __init__(
+        self, name: str, limit: int, encode: Callable[[Any], Message], deliver: Callable[[list[Message]], object]
+    ) -> None:
+        self.name = name
+        self.limit = limit
+        self.encode = encode
+        self.deliver = deliver
+        self.queue: deque[Any] = deque()  # append and popleft are atomic: no lock on the request's path
+        self.sent = 0
+        self.refused = 0  # did not fit into the queue
+        self.broken = 0  # could not be encoded
+
+    def put(self, item: Any) -> None:  # noqa: ANN401  # a Segment or a LogData
+        if len(self.queue) >= self.limit:
+            self.refused += 1
+        else:
+            self.queue.append(item)
+
+    @property
+    def taken(self) -> int:
+        """How many items have left the queue for good."""
+        return self.sent + self.broken
+
+    def send_batch(self) -> bool:
+        """Deliver the oldest batch; `False` when there is none. It stays queued when that fails.
+
+        Raises:
+            grpc.RpcError: OAP did not acknowledge.
+        """
+        batch = list(itertools.islice(self.queue, BATCH))
+        if not batch:
+            return False
+        messages = [message for item in batch if (message := self._encode(item)) is not None]
+        self.deliver(messages)
+        for _ in batch:
+            self.queue.popleft()
+        self.sent += len(messages)
+        self.broken += len(batch) - len(messages)
+        return True
+
+    def _encode(self, item: Any) -> Message | None:  # noqa: ANN401  # a Segment or a LogData
+        try:
+            return self.encode(item)
+        except Exception:  # one bad value in a tag must not hold up the delivery of all others
+            logger.exception("one of the %s can't be encoded and is dropped", self.name)
+            return None
+
+
+class Reporter:
+    """A thread that delivers segments and logs to OAP until the process ends."""
+
+    def __init__(self) -> None:
+        self.address: str = config.agent_collector_backend_services
+        channel = _channel(self.address)
+        traces, logs = TraceSegmentReportServiceStub(channel), LogReportServiceStub(channel)
+        self.segments = Lane(
+            "segments",
+            config.agent_trace_reporter_max_buffer_size,
+            encode_segment,
+            lambda batch: traces.collectInSync(SegmentCollection(segments=batch), timeout=CALL_TIMEOUT),
+        )
+        self.logs = Lane(
+            "logs",
+            config.agent_log_reporter_max_buffer_size,
+            lambda log: log,
+            lambda batch: logs.collect(iter(batch), timeout=CALL_TIMEOUT),
+        )
+        self.lanes = (self.segments, self.logs)
+        self._wake = threading.Event()
+        self._progress = threading.Condition()
+        self._away_since: float | None = None
+        threading.Thread(target=self._run, name="skywalking-background-reporter", daemon=True).start()
+        atexit.register(self.flush)
+
+    def counts(self) -> dict[str, Counts]:
+        """Count each lane's items by what became of them."""
+        return {lane.name: Counts(lane.sent, len(lane.queue), lane.refused + lane.broken) for lane in self.lanes}
+
+    def flush(self, timeout: float = 5.0) -> bool:
+        """Deliver all that is queued now; `False`, with a line in the log, when OAP did not take it in time."""
+        goals = [(lane, lane.taken + len(lane.queue)) for lane in self.lanes]
+        self._wake.set()
+        with self._progress:
+            done = self._progress.wait_for(lambda: all(lane.taken >= goal for lane, goal in goals), timeout)
+        if not done:
+            logger.warning("OAP at %s did not take everything in %.0f s: %s", self.address, timeout, self._describe())
+        return done
+
+    def _run(self) -> None:
+        wait = INTERVAL
+        while True:
+            if self._wake.wait(wait):
+                self._wake.clear()
+            try:
+                while any([lane.send_batch() for lane in self.lanes]):
+                    self._succeeded()
+            except grpc.RpcError as error:
+                self._failed(error)
+                wait = min(RETRY_MAX, max(1.0, wait * 2))
+            else:
+                wait = INTERVAL
+            with self._progress:
+                self._progress.notify_all()
+
+    def _failed(self, error: grpc.RpcError) -> None:
+        if self._away_since is not None:
+            return  # said once is enough, until it is back
+        self._away_since = time.monotonic()
+        code = error.code().name if isinstance(error, grpc.Call) else type(error).__name__
+        logger.warning(
+            "OAP at %s is not reachable (%s): up to %d segments are kept until it is back",
+            self.address,
+            code,
+            self.segments.limit,
+        )
+
+    def _succeeded(self) -> None:
+        if self._away_since is None:
+            return
+        seconds = time.monotonic() - self._away_since
+        self._away_since = None
+        logger.warning("OAP at %s is back after %.0f s: %s", self.address, seconds, self._describe())
+
+    def _describe(self) -> str:
+        return "; ".join(
+            f"{name}: {count.sent} sent, {count.queued} kept, {count.dropped} dropped"
+            for name, count in self.counts().items()
+        )
+
+
+def _channel(address: str) -> grpc.Channel:
+    # gRPC's own back-off grows to two minutes; a restarted OAP should see its traces sooner.
+    options = [("grpc.initial_reconnect_backoff_ms", 500), ("grpc.max_reconnect_backoff_ms", int(RETRY_MAX * 1000))]
+    if config.agent_force_tls:
+        channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(), options)
+    else:
+        channel = grpc.insecure_channel(address, options)
+    if config.agent_authentication:
+        interceptor = header_adder_interceptor("authentication", config.agent_authentication)
+        channel = grpc.intercept_channel(channel, interceptor)
+    return channel
+
+
+def encode_segment(segment: Segment) -> SegmentObject:
+    """Turn a finished segment into its message."""
+    return SegmentObject(
+        traceId=str(segment.related_traces[0]),
+        traceSegmentId=str(segment.segment_id),
+        service=config.agent_name,
+        serviceInstance=config.agent_instance_name,
+        isSizeLimited=segment.is_size_limited,
+        spans=[_encode_span(span) for span in segment.spans],
+    )
+
+
+def _encode_span(span: Span) -> SpanObject:
+    return SpanObject(
+        spanId=span.sid,
+        parentSpanId=span.pid,
+        startTime=span.start_time,
+        endTime=span.end_time,
+        operationName=span.op,
+        peer=span.peer,
+        spanType=_KINDS[span.kind.name],
+        spanLayer=span.layer.value,
+        componentId=span.component.value,
+        isError=span.error_occurred,
+        tags=[KeyStringValuePair(key=tag.key, value=tag.val) for tag in span.iter_tags()],
+        logs=[
+            Log(
+                time=int(log.timestamp * 1000),
+                data=[KeyStringValuePair(key=item.key, value=item.val) for item in log.items],
+            )
+            for log in span.logs
+        ],
+        refs=[_encode_reference(reference) for reference in span.refs if reference.trace_id],
+    )
+
+
+def _encode_reference(reference: SegmentRef) -> SegmentReference:
+    return SegmentReference(
+        refType=0 if reference.ref_type == "CrossProcess" else 1,
+        traceId=reference.trace_id,
+        parentTraceSegmentId=reference.segment_id,
+        parentSpanId=reference.span_id,
+        parentService=reference.service,
+        parentServiceInstance=reference.service_instance,
+        parentEndpoint=reference.endpoint,
+        networkAddressUsedAtPeer=reference.client_address,
+    )

@@ -1,0 +1,178 @@
+"""Spans that outlive the request they came from."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import threading
+import time
+import traceback
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
+
+from skywalking import Component, Log, LogItem, config
+from skywalking.trace.context import NoopContext, SpanContext, _spans, _spans_set, get_context
+from skywalking.trace.snapshot import Snapshot
+from skywalking.trace.span import Span
+from skywalking.trace.tags import Tag
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import TracebackType
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# What a new segment refers to: the request's entry span, or the background span around. `None` outside of both.
+origin: ContextVar[Snapshot | None] = ContextVar("skywalking_background.origin", default=None)
+# The asyncio task or thread that owns the innermost background span. A copied context carries the span list of its
+# parent along; only the owner may put spans into that segment, everybody else may outlive it.
+_owner: ContextVar[int | None] = ContextVar("skywalking_background.owner", default=None)
+
+UNSAMPLED = Snapshot(correlation={})
+
+
+def enter_root() -> None:
+    """Forget every span that this context inherited.
+
+    The agent keeps its open spans in a context variable. uvicorn can start a request in the context of the one before
+    it on the same connection (pipelining, large bodies), whose background task may still run.
+    """
+    _spans_set([])
+    origin.set(None)
+    _owner.set(None)
+
+
+def current_trace_id() -> str | None:
+    """The id of the trace that this code runs in, as SkyWalking shows it; `None` outside of one or when not sampled."""
+    snapshot = origin.get()
+    return str(snapshot.trace_id) if snapshot is not None and snapshot.is_valid() else None
+
+
+def set_tag(span: Span, key: str, value: object) -> None:
+    """Tag an agent span without a class for every key."""
+    tag = Tag(value)
+    tag.key = key
+    span.tag(tag)
+
+
+def record_error(span: Span, error: BaseException) -> None:
+    """Mark a span as failed and log the error on it, in the keys that SkyWalking's own agents use.
+
+    Not the agent's `span.raised()`: it leaves cancellation out and dates every log with the import of the agent.
+    """
+    span.error_occurred = True
+    stack = "".join(traceback.format_exception(error, limit=-config.agent_cause_exception_depth))
+    items = [
+        LogItem("event", "error"),
+        LogItem("error.kind", type(error).__qualname__),
+        LogItem("message", str(error)),
+        LogItem("stack", stack),
+    ]
+    span.logs.append(Log(timestamp=time.time(), items=items))
+
+
+def _strand() -> int:
+    """Identify what runs now: the asyncio task, or the thread where there is none."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        task = None
+    return threading.get_ident() if task is None else id(task)
+
+
+class background_span:  # noqa: N801  # reads as a keyword: `with background_span("resize"):`
+    """A span for work that runs on after its request was answered.
+
+    It gets a segment of its own, with a CROSS_THREAD reference to the request (or to the background span) it came from.
+    Directly inside another background span it becomes a child in the same segment, so that the attempts of a retried
+    task lie below the task. Outside of any trace it starts one. An error, cancellation included, is recorded and goes on.
+
+    Args:
+        name: the span's operation name; keep it to a few values, SkyWalking makes an endpoint of each.
+        tags: string tags by key.
+        parent: what `carry` took along; by default the trace that this code runs in.
+    """
+
+    __slots__ = ("_before", "_name", "_parent", "_span", "_tags")
+
+    def __init__(self, name: str, *, tags: Mapping[str, object] | None = None, parent: Snapshot | None = None) -> None:
+        self._name = name
+        self._tags = tags
+        self._parent = parent
+
+    def tag(self, key: str, value: object) -> None:
+        """Add a tag to the open span."""
+        set_tag(self._span, key, value)
+
+    def __enter__(self) -> Self:
+        outer = _spans()
+        self._before = (outer, origin.get(), _owner.get())
+        strand = _strand()
+        if self._parent is None and outer and outer[-1].depth and _owner.get() == strand:
+            span = outer[-1].context.new_local_span(self._name)
+            span.start()
+        else:
+            span = self._open_segment(self._parent or origin.get())
+            _owner.set(strand)
+        origin.set(span.context.capture())
+        span.component = Component.FastAPI
+        for key, value in (self._tags or {}).items():
+            set_tag(span, key, value)
+        self._span = span
+        return self
+
+    def _open_segment(self, parent: Snapshot | None) -> Span:
+        _spans_set([])
+        if parent is None:
+            context = get_context()
+        else:
+            # The decision to sample was the request's: a task without its request, or the reverse, is half a trace.
+            context = SpanContext() if parent.is_valid() else NoopContext()
+        span = context.new_local_span(self._name)
+        span.start()
+        if parent is not None:
+            span.context.continued(parent)
+        return span
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            record_error(self._span, error)
+        self._span.stop()
+        spans, snapshot, owner = self._before
+        _spans_set(spans)
+        origin.set(snapshot)
+        _owner.set(owner)
+
+
+def span_name(func: Callable[..., Any]) -> str:
+    """Name a span after a function: `resize`, `Mailer.send`; the class for a callable object."""
+    while isinstance(func, functools.partial):
+        func = func.func
+    name: str = getattr(func, "__qualname__", None) or type(func).__qualname__
+    return name.rpartition("<locals>.")[2]
+
+
+def carry(func: Callable[P, T], *, name: str | None = None) -> Callable[P, T]:
+    """Take the trace along into a thread, an executor or an event loop of another thread.
+
+    Each call of the result, plain or coroutine, runs in a background span that refers to the place where `carry` was
+    called. `asyncio.create_task` and Starlette's tasks need no `carry`: a `background_span` in them is enough.
+    """
+    parent = origin.get()
+    label = name or span_name(func)
+
+    @functools.wraps(func)
+    async def run_coroutine(*args: P.args, **kwargs: P.kwargs) -> Any:  # noqa: ANN401  # whatever func returns
+        with background_span(label, parent=parent):
+            return await cast("Any", func(*args, **kwargs))
+
+    @functools.wraps(func)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        with background_span(label, parent=parent):
+            return func(*args, **kwargs)
+
+    return cast("Callable[P, T]", run_coroutine) if inspect.iscoroutinefunction(func) else run
