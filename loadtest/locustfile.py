@@ -20,4 +20,4 @@ class Visitor(FastHttpUser):
         with self.client.get("/test", name="GET /test", catch_response=True) as answer:
             if answer.status_code and answer.text != '"ok"':
                 trace_id = (answer.headers or {}).get("X-Trace-Id", "no trace")
-                answer.failure(f"expected 200 \"ok\", got {answer.status_code} (trace {trace_id})")
+                answer.failure(f'expected 200 "ok", got {answer.status_code} (trace {trace_id})')

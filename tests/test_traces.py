@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from textwrap import dedent
 from typing import TYPE_CHECKING
@@ -40,146 +41,273 @@ def _sw8(*fields: str) -> str:
 
 
 CASES = (
-    Case("plain endpoint", "/plain", """
+    Case(
+        "plain endpoint",
+        "/plain",
+        """
         Entry HTTP GET /plain 200
-          Local FastAPI request handling 200"""),
-    Case("async endpoint", "/async", """
+          Local FastAPI request handling 200""",
+    ),
+    Case(
+        "async endpoint",
+        "/async",
+        """
         Entry HTTP GET /async 200
-          Local FastAPI request handling 200"""),
-    Case("async task", "/task", """
+          Local FastAPI request handling 200""",
+    ),
+    Case(
+        "async task",
+        "/task",
+        """
         Entry HTTP GET /task 200
           Local FastAPI request handling 200
-          Local work CROSS_THREAD"""),
-    Case("sync task in the thread pool", "/plain-task", """
+          Local work CROSS_THREAD""",
+    ),
+    Case(
+        "sync task in the thread pool",
+        "/plain-task",
+        """
         Entry HTTP GET /plain-task 200
           Local FastAPI request handling 200
-          Local sync_work CROSS_THREAD"""),
-    Case("several tasks, sequential", "/sequential", """
+          Local sync_work CROSS_THREAD""",
+    ),
+    Case(
+        "several tasks, sequential",
+        "/sequential",
+        """
         Entry HTTP GET /sequential 200
           Local FastAPI request handling 200
           Local more_work CROSS_THREAD
-          Local work CROSS_THREAD"""),
-    Case("several tasks, parallel", "/parallel", """
+          Local work CROSS_THREAD""",
+    ),
+    Case(
+        "several tasks, parallel",
+        "/parallel",
+        """
         Entry HTTP GET /parallel 200
           Local FastAPI request handling 200
           Local more_work CROSS_THREAD
-          Local work CROSS_THREAD"""),
+          Local work CROSS_THREAD""",
+    ),
     # Starlette drops the tasks behind a failure; the trace must show that, not hide it.
-    Case("failing task, sequential", "/failing/sequential", """
+    Case(
+        "failing task, sequential",
+        "/failing/sequential",
+        """
         Entry HTTP GET /failing/sequential 200
           Local FastAPI request handling 200
-          Local failing_work CROSS_THREAD failed"""),
-    Case("failing task, parallel", "/failing/parallel", """
+          Local failing_work CROSS_THREAD failed""",
+    ),
+    Case(
+        "failing task, parallel",
+        "/failing/parallel",
+        """
         Entry HTTP GET /failing/parallel 200
           Local FastAPI request handling 200
           Local failing_work CROSS_THREAD failed
-          Local work CROSS_THREAD"""),
-    Case("task on the returned response", "/response-task", """
+          Local work CROSS_THREAD""",
+    ),
+    Case(
+        "task on the returned response",
+        "/response-task",
+        """
         Entry HTTP GET /response-task 200
           Local FastAPI request handling 200
-          Local work CROSS_THREAD"""),
-    Case("endpoint raises before the response", "/raises", """
+          Local work CROSS_THREAD""",
+    ),
+    Case(
+        "endpoint raises before the response",
+        "/raises",
+        """
         Entry HTTP GET /raises 500 failed
-          Local FastAPI request handling 500 failed"""),
+          Local FastAPI request handling 500 failed""",
+    ),
     # BaseHTTPMiddleware ends the response properly before it passes the error on: the client saw no failure.
-    Case("endpoint raises after the response started", "/raises/late", """
+    Case(
+        "endpoint raises after the response started",
+        "/raises/late",
+        """
         Entry HTTP GET /raises/late 200 failed
-          Local FastAPI request handling 200 failed""", behind_middleware="""
+          Local FastAPI request handling 200 failed""",
+        behind_middleware="""
         Entry HTTP GET /raises/late 200
-          Local FastAPI request handling 200"""),
-    Case("4xx", "/status/404", """
+          Local FastAPI request handling 200""",
+    ),
+    Case(
+        "4xx",
+        "/status/404",
+        """
         Entry HTTP GET /status/{code} 404 failed
-          Local FastAPI request handling 404 failed"""),
-    Case("5xx", "/status/503", """
+          Local FastAPI request handling 404 failed""",
+    ),
+    Case(
+        "5xx",
+        "/status/503",
+        """
         Entry HTTP GET /status/{code} 503 failed
-          Local FastAPI request handling 503 failed"""),
-    Case("streaming response", "/stream", """
+          Local FastAPI request handling 503 failed""",
+    ),
+    Case(
+        "streaming response",
+        "/stream",
+        """
         Entry HTTP GET /stream 200
           Local FastAPI request handling 200
-          Local work CROSS_THREAD"""),
-    Case("router prefix", "/v1/items/7", """
+          Local work CROSS_THREAD""",
+    ),
+    Case(
+        "router prefix",
+        "/v1/items/7",
+        """
         Entry HTTP GET /v1/items/{item_id} 200
           Local FastAPI request handling 200
-          Local work CROSS_THREAD"""),
-    Case("router in a router", "/v1/inner/x", """
+          Local work CROSS_THREAD""",
+    ),
+    Case(
+        "router in a router",
+        "/v1/inner/x",
+        """
         Entry HTTP GET /v1/inner/{name} 200
-          Local FastAPI request handling 200"""),
-    Case("mounted sub-app", "/sub/acme/things/acme-1", """
+          Local FastAPI request handling 200""",
+    ),
+    Case(
+        "mounted sub-app",
+        "/sub/acme/things/acme-1",
+        """
         Entry HTTP GET /sub/{tenant}/things/{thing_id} 200
           Local FastAPI request handling 200
-          Local work CROSS_THREAD"""),
+          Local work CROSS_THREAD""",
+    ),
     # One name for all of them: a scanner must not make an endpoint per guess.
-    Case("unmatched path", "/no/such/path", """
+    Case(
+        "unmatched path",
+        "/no/such/path",
+        """
         Entry HTTP GET (unmatched) 404 failed
-          Local FastAPI request handling 404 failed"""),
-    Case("wrong method", "/async", """
+          Local FastAPI request handling 404 failed""",
+    ),
+    Case(
+        "wrong method",
+        "/async",
+        """
         Entry HTTP DELETE /async 405 failed
-          Local FastAPI request handling 405 failed""", method="DELETE"),
-    Case("HEAD", "/methods", """
+          Local FastAPI request handling 405 failed""",
+        method="DELETE",
+    ),
+    Case(
+        "HEAD",
+        "/methods",
+        """
         Entry HTTP HEAD /methods 200
-          Local FastAPI request handling 200""", method="HEAD"),
-    Case("OPTIONS", "/methods", """
+          Local FastAPI request handling 200""",
+        method="HEAD",
+    ),
+    Case(
+        "OPTIONS",
+        "/methods",
+        """
         Entry HTTP OPTIONS /methods 200
-          Local FastAPI request handling 200""", method="OPTIONS"),
+          Local FastAPI request handling 200""",
+        method="OPTIONS",
+    ),
     # The answer is out: what a dependency does afterwards is in the log, the request was right.
-    Case("dependency fails after the response", "/yield", """
+    Case(
+        "dependency fails after the response",
+        "/yield",
+        """
         Entry HTTP GET /yield 200
-          Local FastAPI request handling 200"""),
-    Case("create_task and TaskGroup inside a task", "/spawning", """
+          Local FastAPI request handling 200""",
+    ),
+    Case(
+        "create_task and TaskGroup inside a task",
+        "/spawning",
+        """
         Entry HTTP GET /spawning 200
           Local FastAPI request handling 200
           Local spawning_work CROSS_THREAD
             Local child CROSS_THREAD
             Local child CROSS_THREAD
-            Local child CROSS_THREAD"""),
-    Case("attempts inside a task", "/attempts", """
+            Local child CROSS_THREAD""",
+    ),
+    Case(
+        "attempts inside a task",
+        "/attempts",
+        """
         Entry HTTP GET /attempts 200
           Local FastAPI request handling 200
           Local work_in_attempts CROSS_THREAD
             Local attempt
-            Local attempt"""),
-    Case("own task runner", "/own-runner", """
+            Local attempt""",
+    ),
+    Case(
+        "own task runner",
+        "/own-runner",
+        """
         Entry HTTP GET /own-runner 200
           Local FastAPI request handling 200
-          Local own_runner CROSS_THREAD"""),
-    Case("thread", "/thread", """
+          Local own_runner CROSS_THREAD""",
+    ),
+    Case(
+        "thread",
+        "/thread",
+        """
         Entry HTTP GET /thread 200
           Local FastAPI request handling 200
-          Local sync_work CROSS_THREAD"""),
-    Case("event loop of another thread", "/other-loop", """
+          Local sync_work CROSS_THREAD""",
+    ),
+    Case(
+        "event loop of another thread",
+        "/other-loop",
+        """
         Entry HTTP GET /other-loop 200
           Local FastAPI request handling 200
-          Local carried CROSS_THREAD"""),
-    Case("cancelled task", "/cancelled", """
+          Local carried CROSS_THREAD""",
+    ),
+    Case(
+        "cancelled task",
+        "/cancelled",
+        """
         Entry HTTP GET /cancelled 200
           Local FastAPI request handling 200
-          Local cancelled_work CROSS_THREAD failed"""),
-    Case("task calls with httpx", "/calls/httpx", """
+          Local cancelled_work CROSS_THREAD failed""",
+    ),
+    Case(
+        "task calls with httpx",
+        "/calls/httpx",
+        """
         Entry HTTP GET /calls/httpx 200
           Local FastAPI request handling 200
           Local call_httpx CROSS_THREAD
             Exit /called 200
               Entry HTTP GET /called 200 CROSS_PROCESS
-                Local FastAPI request handling 200"""),
-    Case("task calls with aiohttp", "/calls/aiohttp", """
+                Local FastAPI request handling 200""",
+    ),
+    Case(
+        "task calls with aiohttp",
+        "/calls/aiohttp",
+        """
         Entry HTTP GET /calls/aiohttp 200
           Local FastAPI request handling 200
           Local call_aiohttp CROSS_THREAD
             Exit /called 200
               Entry HTTP GET /called 200 CROSS_PROCESS
-                Local FastAPI request handling 200"""),
-    Case("malformed sw8", "/plain", """
+                Local FastAPI request handling 200""",
+    ),
+    Case(
+        "malformed sw8",
+        "/plain",
+        """
         Entry HTTP GET /plain 200
-          Local FastAPI request handling 200""", headers={"sw8": "1-%%%-x-0-y-z-a-b"}),
+          Local FastAPI request handling 200""",
+        headers={"sw8": "1-%%%-x-0-y-z-a-b"},
+    ),
 )
 
 
 def _send(url: str, case: Case) -> httpx.Response:
     with httpx.stream(case.method, url + case.path, headers=case.headers, trust_env=False) as response:
-        try:
+        with suppress(httpx.RemoteProtocolError):  # a case breaks its response on purpose; its headers are there
             response.read()
-        except httpx.RemoteProtocolError:  # a case breaks its response on purpose; its headers are there
-            pass
         return response
 
 

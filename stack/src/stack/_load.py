@@ -16,7 +16,7 @@ from stack._oap import Oap, OapError
 from stack._settings import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
     from pathlib import Path
 
     from stack._settings import Settings
@@ -45,13 +45,16 @@ def load(settings: Settings) -> int:
     results.mkdir(parents=True, exist_ok=True)
     oap = Oap(settings.oap_url)
     began = datetime.now(UTC)
+    traces = 0
     try:
         before = oap.traces_since(settings.service_name, began)
         _run_locust(settings.service_url, results / "smoke")
         totals = _read_totals(results / "smoke_stats.csv")
         with console.status("waiting for the last background tasks and their traces") as status:
             time.sleep(TASK_SECONDS)
-            traces = _count_traces(oap, settings.service_name, began, before, totals.requests, status.update)
+            for found in _count_traces(oap, settings.service_name, began, totals.requests, before):
+                traces = found
+                status.update(f"traces in OAP: {found:,} of {totals.requests:,}")
     except (OapError, OSError, RuntimeError) as error:
         console.print(f"[red]load failed:[/] {error}. Is the stack up? `make status` tells, `make up` starts it.")
         return 1
@@ -81,15 +84,13 @@ def _read_totals(path: Path) -> Totals:
     return Totals(int(row["Request Count"]), int(row["Failure Count"]), median)
 
 
-def _count_traces(
-    oap: Oap, service: str, began: datetime, before: set[str], expected: int, show: Callable[[str], None]
-) -> int:
-    """Count the run's traces until all are there, or none came for `SETTLE` seconds."""
+def _count_traces(oap: Oap, service: str, began: datetime, expected: int, before: set[str]) -> Iterator[int]:
+    """Count the run's traces again and again until all are there, or none came for `SETTLE` seconds."""
     found, changed = 0, time.monotonic()
+    yield found
     while found < expected and time.monotonic() - changed < SETTLE:
         count = len(oap.traces_since(service, began) - before)
         if count > found:
             found, changed = count, time.monotonic()
-        show(f"traces in OAP: {found:,} of {expected:,}")
+        yield found
         time.sleep(1)
-    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import httpx
 from rich.console import Console
@@ -129,7 +129,7 @@ def verify(settings: Settings) -> int:
         console.print(f"\n[bold]{result.case.title}[/]  trace {result.response.headers.get('X-Trace-Id', 'none')}")
         console.print(waterfall(roots))
         failed += _report(console, _check(result, roots))
-    console.print(f"\n[bold]{CONCURRENT} × {concurrent[0].case.title} at once[/]")
+    console.print(f"\n[bold]{CONCURRENT} times {concurrent[0].case.title} at once[/]")
     failed += _report(console, _check_concurrent(concurrent))
     if failed:
         console.print(f"\n[red]{failed} lines of the contract are broken[/]")
@@ -175,8 +175,10 @@ def _check(result: Result, roots: list[Node]) -> Iterator[tuple[bool, str]]:
     else:
         yield result.took < AT_ONCE, f"answers in {result.took:.1f} ms (at once: under {AT_ONCE} ms)"
     found = outline(roots)
-    yield found == case.outline, "has the span tree of the contract" + (
-        "" if found == case.outline else f"; expected:\n{case.outline}\nfound:\n{found or 'no spans'}"
+    yield (
+        found == case.outline,
+        "has the span tree of the contract"
+        + ("" if found == case.outline else f"; expected:\n{case.outline}\nfound:\n{found or 'no spans'}"),
     )
     if found != case.outline:
         return
@@ -185,11 +187,18 @@ def _check(result: Result, roots: list[Node]) -> Iterator[tuple[bool, str]]:
     yield entry.duration <= result.took + 1, f"entry span ends with the response: {entry.duration} ms"
     for task in tasks:
         low, high = case.seconds * 1000 - 1, case.seconds * 1000 + TOLERANCE
-        yield task.start >= entry.end, f"{task.name} starts after the entry span ended, at {task.start - entry.start} ms"
-        yield low <= task.duration <= high, f"{task.name} lasts {task.duration:,} ms (sleeps {case.seconds * 1000:,.0f})"
+        yield (
+            task.start >= entry.end,
+            f"{task.name} starts after the entry span ended, at {task.start - entry.start} ms",
+        )
+        yield (
+            low <= task.duration <= high,
+            f"{task.name} lasts {task.duration:,} ms (sleeps {case.seconds * 1000:,.0f})",
+        )
     if len(tasks) > 1:
-        yield _overlap(tasks) != case.sequential, (
-            "tasks run one after the other" if case.sequential else "tasks run side by side"
+        yield (
+            _overlap(tasks) != case.sequential,
+            ("tasks run one after the other" if case.sequential else "tasks run side by side"),
         )
 
 

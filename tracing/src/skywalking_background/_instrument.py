@@ -83,16 +83,24 @@ class _Middleware:
 
     def ignores(self, method: str, path: str) -> bool:
         return bool(
-            self.ignore.fullmatch(path)
-            or config.RE_IGNORE_PATH.match(path)
-            or config.ignore_http_method_check(method)
+            self.ignore.fullmatch(path) or config.RE_IGNORE_PATH.match(path) or config.ignore_http_method_check(method)
         )
 
 
 class _Request:
     """One request on its way: both of its spans, from the first line to the last byte."""
 
-    __slots__ = ("entry", "error", "finished", "handling", "middleware", "scope", "send_downstream", "snapshot", "status")
+    __slots__ = (
+        "entry",
+        "error",
+        "finished",
+        "handling",
+        "middleware",
+        "scope",
+        "send_downstream",
+        "snapshot",
+        "status",
+    )
 
     def __init__(self, middleware: _Middleware, scope: Scope, send: Send) -> None:
         self.middleware = middleware

@@ -151,7 +151,7 @@ class Reporter:
             if self._wake.wait(wait):
                 self._wake.clear()
             try:
-                while any([lane.send_batch() for lane in self.lanes]):
+                while sum(lane.send_batch() for lane in self.lanes):
                     self._succeeded()
             except grpc.RpcError as error:
                 self._failed(error)

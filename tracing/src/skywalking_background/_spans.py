@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
 from skywalking import Component, Log, LogItem, config
 from skywalking.trace.context import NoopContext, SpanContext, _spans, _spans_set, get_context
 from skywalking.trace.snapshot import Snapshot
-from skywalking.trace.span import Span
 from skywalking.trace.tags import Tag
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
+
+    from skywalking.trace.span import Span
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -87,7 +88,8 @@ class background_span:  # noqa: N801  # reads as a keyword: `with background_spa
 
     It gets a segment of its own, with a CROSS_THREAD reference to the request (or to the background span) it came from.
     Directly inside another background span it becomes a child in the same segment, so that the attempts of a retried
-    task lie below the task. Outside of any trace it starts one. An error, cancellation included, is recorded and goes on.
+    task lie below the task. Outside of any trace it starts one. An error, cancellation included, is recorded and
+    goes on.
 
     Args:
         name: the span's operation name; keep it to a few values, SkyWalking makes an endpoint of each.
@@ -125,11 +127,8 @@ class background_span:  # noqa: N801  # reads as a keyword: `with background_spa
 
     def _open_segment(self, parent: Snapshot | None) -> Span:
         _spans_set([])
-        if parent is None:
-            context = get_context()
-        else:
-            # The decision to sample was the request's: a task without its request, or the reverse, is half a trace.
-            context = SpanContext() if parent.is_valid() else NoopContext()
+        # The decision to sample was the request's: a task without its request, or the reverse, is half a trace.
+        context = get_context() if parent is None else SpanContext() if parent.is_valid() else NoopContext()
         span = context.new_local_span(self._name)
         span.start()
         if parent is not None:

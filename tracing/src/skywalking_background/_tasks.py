@@ -54,4 +54,4 @@ def trace_background_tasks() -> None:
         with background_span(span_name(task.func)):
             await untraced(task)
 
-    BackgroundTask.__call__ = traced  # type: ignore[method-assign]
+    BackgroundTask.__call__ = traced  # type: ignore[method-assign,assignment]

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import BackgroundTasks, FastAPI
+from skywalking import config
+from skywalking_background import ParallelTasks, current_trace_id, instrument
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+Segments = list[Any]
+
+
+async def get(app: Any, path: str, **headers: str) -> httpx.Response:
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        return await client.get(path, headers=headers)
+
+
+def names(segments: Segments) -> list[str]:
+    return [span.op for segment in segments for span in segment.spans]
+
+
+async def test_the_answer_carries_the_trace_id_that_the_code_sees(segments: Segments) -> None:
+    app = instrument(FastAPI())
+
+    @app.get("/id")
+    async def show() -> str | None:
+        return current_trace_id()
+
+    answer = await get(app, "/id")
+    assert answer.json() == answer.headers["x-trace-id"] == str(segments[0].related_traces[0])
+
+
+async def test_a_starlette_app_works_as_well(segments: Segments) -> None:
+    async def hello(_request: object) -> PlainTextResponse:
+        return PlainTextResponse("hello")
+
+    await get(instrument(Starlette(routes=[Route("/hello/{name}", hello)])), "/hello/you")
+    assert names(segments) == ["Starlette request handling", "HTTP GET /hello/{name}"]
+
+
+async def test_the_query_stays_out_of_the_trace(segments: Segments) -> None:
+    app = instrument(FastAPI())
+    await get(app, "/login?password=hunter2")
+    assert not any("hunter2" in tag.val for span in segments[0].spans for tag in span.iter_tags())
+
+
+async def test_the_header_can_be_named_or_left_out(segments: Segments) -> None:
+    assert "x-request" in (await get(instrument(FastAPI(), header="X-Request"), "/")).headers
+    assert "x-trace-id" not in (await get(instrument(FastAPI(), header=None), "/")).headers
+    assert len(segments) == 2
+
+
+async def test_the_lowest_failing_status_can_be_set(segments: Segments) -> None:
+    await get(instrument(FastAPI(), error_status=500), "/missing")
+    await get(instrument(FastAPI()), "/missing")
+    assert [segment.spans[-1].error_occurred for segment in segments] == [False, True]
+
+
+async def test_ignored_paths_leave_nothing_not_even_tasks(
+    segments: Segments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = []
+    app = instrument(FastAPI(), ignore=["/health/.*"])
+
+    @app.get("/{path:path}")
+    async def anything(tasks: BackgroundTasks) -> None:
+        tasks.add_task(ran.append, 1)
+
+    answer = await get(app, "/health/live")
+    assert (segments, ran) == ([], [1])
+    assert "x-trace-id" not in answer.headers
+    await get(app, "/healthy")
+    assert len(segments) == 2
+    monkeypatch.setattr(config, "plugin_http_ignore_method", "GET")
+    config.finalize_regex()
+    await get(app, "/healthy")
+    monkeypatch.undo()
+    config.finalize_regex()
+    assert len(segments) == 2
+
+
+async def test_a_late_error_is_logged_and_contained(segments: Segments, caplog: pytest.LogCaptureFixture) -> None:
+    app = instrument(FastAPI())
+
+    def fail() -> None:
+        message = "too late"
+        raise ValueError(message)
+
+    @app.get("/")
+    async def root(tasks: BackgroundTasks) -> None:
+        tasks.add_task(fail)
+
+    answer = await get(app, "/")  # the transport would raise what the app raises
+    assert answer.status_code == 200
+    assert "HTTP GET / failed after its response" in caplog.text
+    assert "too late" in caplog.text
+
+
+async def test_an_endpoints_error_still_reaches_the_server(segments: Segments) -> None:
+    app = instrument(FastAPI())
+
+    @app.get("/")
+    async def root() -> None:
+        message = "server, log this"
+        raise RuntimeError(message)
+
+    with pytest.raises(RuntimeError, match="server, log this"):
+        await get(app, "/")
+    handling, entry = segments[0].spans
+    assert (handling.error_occurred, entry.error_occurred) == (True, True)
+    assert "server, log this" in handling.logs[0].items[3].val
+
+
+async def test_an_app_that_was_not_instrumented_is_left_alone(segments: Segments) -> None:
+    instrument(FastAPI())
+    other = FastAPI()
+
+    @other.get("/")
+    async def root(tasks: BackgroundTasks) -> None:
+        tasks.add_task(lambda: None)
+
+    await get(other, "/")
+    assert segments == []
+
+
+async def test_too_late_is_said(segments: Segments) -> None:
+    app = FastAPI()
+    await get(app, "/")
+    with pytest.raises(RuntimeError, match="before the app's first request"):
+        instrument(app)
+
+
+async def test_a_server_that_never_answers_gets_a_span_all_the_same(segments: Segments) -> None:
+    app = instrument(FastAPI())
+
+    async def silent(_scope: Scope, _receive: Receive, _send: Send) -> None: ...
+
+    app.mount("/silent", silent)
+    with pytest.raises(AssertionError):  # the transport's: no response
+        await get(app, "/silent/")
+    assert names(segments)[-1] == "HTTP GET /silent/{path}"
+
+
+async def test_parallel_tasks_all_run_and_report_every_failure() -> None:
+    ran = []
+
+    async def fail(number: int) -> None:
+        ran.append(number)
+        raise ValueError(number)
+
+    with pytest.raises(ExceptionGroup, match="2 of 3") as group:
+        await ParallelTasks([BackgroundTask(fail, 1), BackgroundTask(ran.append, 2), BackgroundTask(fail, 3)])()
+    assert sorted(ran) == [1, 2, 3]
+    assert len(group.value.exceptions) == 2

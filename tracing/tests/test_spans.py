@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+from typing import Any
+
+import pytest
+from skywalking_background import background_span, carry, current_trace_id
+from skywalking_background._spans import UNSAMPLED, origin, span_name
+
+Segments = list[Any]
+
+
+def test_outside_of_a_trace_it_starts_one(segments: Segments) -> None:
+    with background_span("alone", tags={"task.id": 7}) as span:
+        trace_id = current_trace_id()
+        span.tag("outcome", "done")
+    (segment,) = segments
+    assert str(segment.related_traces[0]) == trace_id
+    assert [(span.op, span.refs) for span in segment.spans] == [("alone", [])]
+    assert {tag.key: tag.val for tag in segment.spans[0].iter_tags()} == {"task.id": "7", "outcome": "done"}
+    assert current_trace_id() is None
+
+
+def test_directly_inside_another_it_is_a_child_of_the_same_segment(segments: Segments) -> None:
+    with background_span("task"), background_span("attempt"):
+        pass
+    (segment,) = segments
+    assert [(span.op, span.sid, span.pid) for span in segment.spans] == [("attempt", 1, 0), ("task", 0, -1)]
+
+
+async def test_in_another_asyncio_task_it_has_a_segment_of_its_own(segments: Segments) -> None:
+    async def child() -> None:
+        with background_span("child"):
+            await asyncio.sleep(0)
+
+    with background_span("task"):
+        running = asyncio.create_task(child())
+    await running  # it ends after the span that it came from
+    task, child_segment = segments
+    (ref,) = child_segment.spans[0].refs
+    assert (ref.ref_type, ref.segment_id, ref.span_id) == ("CrossThread", str(task.segment_id), 0)
+    assert str(child_segment.related_traces[0]) == str(task.related_traces[0])
+
+
+def test_carry_takes_the_trace_into_a_thread(segments: Segments) -> None:
+    seen = []
+    with background_span("task"):
+        expected = current_trace_id()
+        thread = threading.Thread(target=carry(lambda: seen.append(current_trace_id()), name="in_thread"))
+    thread.start()
+    thread.join()
+    assert seen == [expected]
+    assert [span.op for segment in segments for span in segment.spans] == ["task", "in_thread"]
+
+
+async def test_carry_wraps_a_coroutine_function_and_keeps_its_result(segments: Segments) -> None:
+    async def double(number: int) -> int:
+        await asyncio.sleep(0)
+        return 2 * number
+
+    assert await carry(double)(21) == 42
+    assert segments[0].spans[0].op.endswith("double")
+
+
+def test_what_is_not_sampled_stays_out_with_all_below_it(segments: Segments) -> None:
+    origin.set(UNSAMPLED)
+    with background_span("task"), background_span("attempt"):
+        assert current_trace_id() is None
+    assert segments == []
+
+
+@pytest.mark.parametrize("error", [ValueError("broken"), asyncio.CancelledError(), KeyboardInterrupt()])
+def test_an_error_is_recorded_and_goes_on(segments: Segments, error: BaseException) -> None:
+    with pytest.raises(type(error)), background_span("task"):
+        raise error
+    span = segments[0].spans[0]
+    assert span.error_occurred
+    log = {item.key: item.val for item in span.logs[0].items}
+    assert log["event"] == "error"
+    assert log["error.kind"] == type(error).__name__
+    assert log["message"] == str(error)
+    assert "raise error" in log["stack"]
+    assert span.logs[0].timestamp * 1000 >= span.start_time
+
+
+class Mailer:
+    def send(self) -> None: ...
+
+    def __call__(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("func", "name"),
+    [
+        (span_name, "span_name"),
+        (Mailer().send, "Mailer.send"),
+        (Mailer(), "Mailer"),
+        (functools.partial(functools.partial(Mailer().send)), "Mailer.send"),
+        (lambda: None, "<lambda>"),
+    ],
+)
+def test_a_span_is_named_after_its_function(func: Any, name: str) -> None:
+    assert span_name(func) == name
