@@ -1,0 +1,10 @@
+"""The real SkyWalking OAP, from Maven Central, on the Java runtime of a Python package.
+
+`python -m oap_embedded run` fetches it once and becomes it; see `--help`.
+"""
+
+from oap_embedded._errors import OapEmbeddedError
+from oap_embedded._fetch import fetch
+from oap_embedded._lock import Jar, read_lock
+
+__all__ = ["Jar", "OapEmbeddedError", "fetch", "read_lock"]

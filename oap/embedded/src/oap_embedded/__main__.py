@@ -1,0 +1,50 @@
+"""The command line: `python -m oap_embedded fetch|run|lock`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from oap_embedded._errors import OapEmbeddedError
+from oap_embedded._fetch import cache_directory, fetch
+from oap_embedded._lock import write_lock
+from oap_embedded._run import Options, run
+
+
+def main() -> int:
+    """Do what the command line says; 1, with one sentence, when that can't be done."""
+    arguments = _parser().parse_args()
+    try:
+        if arguments.command == "fetch":
+            print(f"OAP is complete: {len(fetch())} jars in {cache_directory()}")  # noqa: T201
+        elif arguments.command == "lock":
+            count = write_lock(Path(__file__).with_name("jars.lock"))
+            print(f"locked {count} jars")  # noqa: T201
+        else:
+            options = vars(arguments)
+            del options["command"]
+            run(Options(**options))
+    except OapEmbeddedError as error:
+        print(f"oap: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="oap-embedded", description="The real SkyWalking OAP without Java or Docker.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("fetch", help="fetch OAP into the cache and check it")
+    commands.add_parser("lock", help="write jars.lock anew (for developers; needs Maven)")
+    start = commands.add_parser("run", help="become OAP")
+    start.add_argument("--data", type=Path, required=True, help="folder of its storage and configuration")
+    start.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
+    start.add_argument("--grpc-port", type=int, default=11800, help="for agents (default %(default)s)")
+    start.add_argument("--http-port", type=int, default=12800, help="for queries (default %(default)s)")
+    start.add_argument("--overlay", type=Path, help="folder whose files replace those of the configuration")
+    start.add_argument("--heap", default="512m", help="Java's largest heap (default %(default)s)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""The lock: every jar of OAP by name, size and hash."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import tempfile
+from importlib.resources import files
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from oap_embedded._errors import OapEmbeddedError
+
+VERSION: Final = "10.1.0"
+"""The newest OAP on Maven Central, and the last that brings a storage (H2) of its own."""
+
+_HEADER: Final = f"""\
+# Every jar of org.apache.skywalking:server-starter:{VERSION}: sha256, size in bytes, Maven coordinates.
+# Made by `python -m oap_embedded lock`, which needs Maven.
+"""
+
+_POM: Final = f"""\
+<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>local</groupId><artifactId>oap</artifactId><version>1</version>
+  <dependencies>
+    <dependency>
+      <groupId>org.apache.skywalking</groupId><artifactId>server-starter</artifactId><version>{VERSION}</version>
+    </dependency>
+  </dependencies>
+</project>
+"""
+
+
+class Jar(NamedTuple):
+    """One line of the lock."""
+
+    sha256: str
+    size: int
+    coordinates: str
+    """`group:artifact:version`, with `:classifier` behind it where there is one."""
+
+    @property
+    def name(self) -> str:
+        """The file's name, in a repository as in the cache."""
+        return "-".join(self.coordinates.split(":")[1:]) + ".jar"
+
+    @property
+    def path(self) -> str:
+        """Where a Maven repository has it, from the repository's root."""
+        group, artifact, version, *_ = self.coordinates.split(":")
+        return f"{group.replace('.', '/')}/{artifact}/{version}/{self.name}"
+
+
+def read_lock() -> list[Jar]:
+    """Return the jars that this version of the package runs."""
+    lines = files(__package__).joinpath("jars.lock").read_text().splitlines()
+    rows = (line.split() for line in lines if not line.startswith("#"))
+    return [Jar(sha256, int(size), coordinates) for sha256, size, coordinates in rows]
+
+
+def sha256(path: Path) -> str:
+    """Hash a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_lock(target: Path) -> int:
+    """Resolve OAP with Maven, write the lock anew, and return how many jars it has.
+
+    Raises:
+        OapEmbeddedError: there is no Maven, or it failed.
+    """
+    maven = shutil.which("mvn")
+    if maven is None:
+        message = "making the lock needs Maven: install it, or keep the lock as it is"
+        raise OapEmbeddedError(message)
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "pom.xml").write_text(_POM)
+        command = [maven, "-q", "dependency:copy-dependencies", "-DoutputDirectory=lib"]
+        command += ["-Dmdep.useRepositoryLayout=true", "-DincludeScope=runtime"]
+        if subprocess.run(command, cwd=folder, check=False).returncode:  # noqa: S603  # our own command line
+            message = "Maven could not resolve OAP; its own words are above"
+            raise OapEmbeddedError(message)
+        library = Path(folder, "lib")
+        jars = [Jar(sha256(jar), jar.stat().st_size, _coordinates(library, jar)) for jar in library.rglob("*.jar")]
+    jars.sort(key=lambda jar: jar.coordinates)
+    target.write_text(_HEADER + "".join(f"{jar.sha256} {jar.size} {jar.coordinates}\n" for jar in jars))
+    return len(jars)
+
+
+def _coordinates(library: Path, jar: Path) -> str:
+    *group, artifact, version, name = jar.relative_to(library).parts
+    classifier = name.removeprefix(f"{artifact}-{version}").removesuffix(".jar").removeprefix("-")
+    return ":".join(filter(None, (".".join(group), artifact, version, classifier)))

