@@ -1,0 +1,83 @@
+"""The command line behind the Makefile: `python -m stack up`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from stack._settings import UsageError, load_settings
+
+if TYPE_CHECKING:
+    from stack._settings import Settings
+
+USAGE = 2
+
+
+def main() -> int:
+    """Run one command and return its exit code: 0 good, 1 not, 2 asked for wrongly."""
+    arguments = _parser().parse_args()
+    try:
+        return _run(arguments, load_settings())
+    except UsageError as error:
+        print(f"stack: {error}", file=sys.stderr)  # noqa: T201
+        return USAGE
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(arguments: argparse.Namespace, settings: Settings) -> int:  # noqa: PLR0911  # one for each command
+    # Imported where they are used: `make status` should not wait for what `make verify` needs.
+    from stack import _native, _status  # noqa: PLC0415
+
+    match arguments.command:
+        case "up":
+            return _native.up(settings)
+        case "down":
+            return _native.down(settings)
+        case "restart":
+            return _native.restart(settings, arguments.part)
+        case "load-ui":
+            return _load_ui(settings)
+        case "status":
+            return _status.status(settings)
+        case "logs":
+            return _status.logs(settings, arguments.part, arguments.lines, follow=arguments.follow)
+        case "doctor":
+            from stack._doctor import doctor  # noqa: PLC0415
+
+            return doctor(settings)
+        case "verify":
+            from stack._verify import verify  # noqa: PLC0415
+
+            return verify(settings)
+        case _:
+            from stack._load import load  # noqa: PLC0415
+
+            return load(settings)
+
+
+def _load_ui(settings: Settings) -> int:
+    from stack._native import start_part  # noqa: PLC0415
+
+    code = start_part(settings, "loadtest")
+    if code == 0:
+        print(f"Locust waits for your click: {settings.locust_url}")  # noqa: T201
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="stack", description="The tracing stack; `make` lists the usual ways in.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("up", "down", "status", "doctor", "verify", "load", "load-ui"):
+        commands.add_parser(name)
+    commands.add_parser("restart").add_argument("part")
+    logs = commands.add_parser("logs")
+    logs.add_argument("part", nargs="?")
+    logs.add_argument("--lines", type=int, default=40)
+    logs.add_argument("--follow", action="store_true")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""The parts of the stack as processes."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from stack._settings import HOST, ROOT
+
+if TYPE_CHECKING:
+    from stack._settings import Settings
+
+
+@dataclass(frozen=True)
+class Part:
+    """One supervised process."""
+
+    name: str
+    command: tuple[str, ...]
+    health: str
+    """A URL that answers 200 when the part works."""
+    ports: tuple[str, ...]
+    """The variables of the ports that it listens on."""
+    environment: dict[str, str] = field(default_factory=dict)
+    on_demand: bool = False
+    """Whether `up` leaves it alone until it is asked for."""
+    start_seconds: int = 30
+    stop_seconds: int = 10
+
+
+def parts(settings: Settings) -> list[Part]:
+    """Return the parts, in the order in which they are shown."""
+    python = sys.executable
+    oap = [python, "-m", "oap_embedded", "run", "--data", str(settings.run_dir / "oap")]
+    oap += ["--overlay", str(ROOT / "oap" / "config"), "--host", HOST, "--heap", settings.oap_heap]
+    oap += ["--grpc-port", str(settings.oap_grpc_port), "--http-port", str(settings.oap_http_port)]
+    locust = [python, "-m", "locust", "-f", str(ROOT / "loadtest" / "locustfile.py"), "--host", settings.service_url]
+    locust += ["--web-host", HOST, "--web-port", str(settings.locust_port)]
+    return [
+        Part(
+            "oap",
+            tuple(oap),
+            f"{settings.oap_url}/healthcheck",
+            ("OAP_GRPC_PORT", "OAP_HTTP_PORT"),
+            start_seconds=120,
+            stop_seconds=20,
+        ),
+        Part(
+            "service",
+            (python, "-m", "demo_service"),
+            f"{settings.service_url}/health/ready",
+            ("SERVICE_PORT",),
+            {
+                "SERVICE_HOST": HOST,
+                "SERVICE_PORT": str(settings.service_port),
+                "SW_AGENT_NAME": settings.service_name,
+                "SW_AGENT_COLLECTOR_BACKEND_SERVICES": f"{HOST}:{settings.oap_grpc_port}",
+                "SW_AGENT_LOG_REPORTER_LEVEL": "INFO",
+                "SW_AGENT_LOG_REPORTER_LAYOUT": "%(message)s task_id=%(task_id)s",
+            },
+            stop_seconds=40,  # running tasks end first, and their segments are delivered
+        ),
+        Part(
+            "loadtest",
+            tuple(locust),
+            settings.locust_url,
+            ("LOCUST_PORT",),
+            on_demand=True,
+        ),
+    ]

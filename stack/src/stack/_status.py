@@ -1,0 +1,117 @@
+"""`make status` and `make logs`."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING, Any
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from stack._native import answers, find, info, tail
+from stack._parts import Part, parts
+from stack._supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from stack._settings import Settings
+
+NOT_RUNNING = 3
+"""The exit code of `status` when nothing runs, as of `systemctl status`."""
+
+
+def status(settings: Settings) -> int:
+    """Show every part; 0 when all that should run does, 1 when one does not, 3 when nothing runs."""
+    console = Console()
+    supervisor = Supervisor(settings.run_dir)
+    if supervisor.process is None:
+        console.print("the stack is not up: `make up` starts it")
+        return NOT_RUNNING
+    exits = _exits(supervisor)
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+    for title in ("part", "state", "pid", "up", "memory", "health", "restarted"):
+        table.add_column(title, justify="right" if title in {"pid", "up", "memory"} else "left")
+    total, good = 0, True
+    for part in parts(settings):
+        known = info(supervisor, part.name)
+        running = known.get("statename") == "RUNNING"
+        healthy = running and answers(part)
+        good = good and (healthy or (part.on_demand and known.get("statename") == "STOPPED"))
+        memory = _memory(known.get("pid", 0))
+        total += memory
+        table.add_row(part.name, *_row(part, known, memory, exits.get(part.name, []), healthy=healthy))
+    table.add_row("all", "", "", "", f"{total:,} MB", "", "")
+    console.print(table)
+    return 0 if good else 1
+
+
+def _row(part: Part, known: dict[str, Any], memory: int, exits: list[str], *, healthy: bool) -> list[str]:
+    state = known.get("statename", "unknown").lower()
+    if part.on_demand and state == "stopped":
+        return ["[dim]on demand[/]", "", "", "", "", ""]
+    seconds = known["now"] - known["start"] if known.get("pid") else 0
+    restarted = f"{len(exits)} times, last: {exits[-1]}" if exits else ""
+    return [
+        f"[green]{state}[/]" if healthy else f"[red]{state}[/]",
+        str(known.get("pid") or ""),
+        f"{seconds // 60}:{seconds % 60:02}" if known.get("pid") else "",
+        f"{memory:,} MB" if memory else "",
+        "[green]answers[/]" if healthy else "[red]does not answer[/]",
+        restarted,
+    ]
+
+
+def _exits(supervisor: Supervisor) -> dict[str, list[str]]:
+    """How often each part ended by itself, and how: supervisord starts it again and keeps no count."""
+    found: dict[str, list[str]] = {}
+    text = supervisor.log.read_text(errors="replace") if supervisor.log.exists() else ""
+    since = text.rfind("supervisord started with pid")
+    for name, how in re.findall(r"exited: (\w+) \(([^)]*)\)", text[max(since, 0) :]):
+        if how != "exit status 0; expected":
+            found.setdefault(name, []).append(how.removesuffix("; not expected"))
+    return found
+
+
+def _memory(pid: int) -> int:
+    """Resident memory of a process and its children in MB."""
+    try:
+        process = psutil.Process(pid) if pid else None
+        family = [process, *process.children(recursive=True)] if process else []
+        return sum(one.memory_info().rss for one in family) // 2**20
+    except psutil.Error:
+        return 0
+
+
+def logs(settings: Settings, name: str | None, lines: int, *, follow: bool) -> int:
+    """Print the last lines of one part's log or of all, and go on with what comes if asked to."""
+    console = Console(soft_wrap=True)
+    supervisor = Supervisor(settings.run_dir)
+    chosen = [find(settings, name)] if name else parts(settings)
+    files = {part.name: supervisor.log_of(part.name) for part in chosen}
+    width = max(map(len, files))
+
+    def show(part: str, text: str) -> None:
+        for line in text.splitlines():
+            prefix = "" if name else f"{part:<{width}} | "
+            console.print(prefix + line, markup=False, highlight=False)
+
+    for part, path in files.items():
+        show(part, tail(path, lines))
+    if not any(path.exists() for path in files.values()):
+        console.print("no logs yet: `make up` starts the stack")
+    if follow:
+        positions = {part: path.stat().st_size if path.exists() else 0 for part, path in files.items()}
+        while True:
+            for part, path in files.items():
+                if not path.exists():
+                    continue
+                size = path.stat().st_size
+                if size < positions[part]:  # rotated
+                    positions[part] = 0
+                with path.open(errors="replace") as file:
+                    file.seek(positions[part])
+                    show(part, file.read())
+                    positions[part] = file.tell()
+            time.sleep(0.3)
+    return 0

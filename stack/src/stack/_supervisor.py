@@ -1,0 +1,147 @@
+"""supervisord: its configuration, its start, and the talk with it."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+import xmlrpc.client
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import psutil
+from supervisor.xmlrpc import SupervisorTransport
+
+from stack._settings import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stack._parts import Part
+
+MARK: Final = "TRACING_STACK_RUN_DIR"
+"""An environment variable of every process that we start, so that those of a killed supervisord can be found."""
+SOCKET_LIMIT: Final = 90
+"""Bytes of a unix socket's path that every system takes, with room for the suffix that supervisord adds for a while."""
+START_SECONDS: Final = 10
+
+
+class Supervisor:
+    """The supervisord of one run folder, running or not."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+        self.configuration = run_dir / "supervisord.conf"
+        self.pid_file = run_dir / "supervisord.pid"
+        self.log = run_dir / "log" / "supervisord.log"
+
+    def log_of(self, part: str) -> Path:
+        """Where a part's output goes."""
+        return self.run_dir / "log" / f"{part}.log"
+
+    @property
+    def socket(self) -> Path:
+        """The control socket; in a private folder of its own where the run folder's path is too long for one."""
+        usual = self.run_dir / "supervisor.sock"
+        if len(bytes(usual)) <= SOCKET_LIMIT:
+            return usual
+        note = self.run_dir / "socket"
+        if not note.exists():
+            note.write_text(str(Path(tempfile.mkdtemp(prefix="stack-")) / "supervisor.sock"))
+        return Path(note.read_text())
+
+    @property
+    def process(self) -> psutil.Process | None:
+        """The running supervisord; `None` when there is none."""
+        try:
+            process = psutil.Process(int(self.pid_file.read_text()))
+            return process if process.environ().get(MARK) == str(self.run_dir) else None
+        except (OSError, ValueError, psutil.Error):
+            return None
+
+    @property
+    def rpc(self) -> Any:  # noqa: ANN401  # methods of the other side
+        """Supervisor's own methods (http://supervisord.org/api.html)."""
+        transport = SupervisorTransport(None, None, f"unix://{self.socket}")
+        return xmlrpc.client.ServerProxy("http://127.0.0.1", transport).supervisor
+
+    def apply(self, parts: Sequence[Part]) -> None:
+        """Run supervisord with these parts; a part whose definition has changed is stopped."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.run_dir.chmod(0o700)
+        self.configuration.write_text(self.render(parts))
+        if self.process is None:
+            self._start()
+            return
+        ((added, changed, removed),) = self.rpc.reloadConfig()
+        for name in (*changed, *removed):
+            self.rpc.stopProcessGroup(name)
+            self.rpc.removeProcessGroup(name)
+        for name in (*added, *changed):
+            self.rpc.addProcessGroup(name)
+
+    def _start(self) -> None:
+        command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(self.configuration)]
+        environment = {**psutil.Process().environ(), MARK: str(self.run_dir)}
+        done = subprocess.run(  # noqa: S603  # our own command line
+            command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True
+        )
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                self.rpc.getState()
+            except (OSError, xmlrpc.client.Error):
+                time.sleep(0.05)
+            else:
+                return
+        message = f"supervisord did not start: {done.stderr.strip() or done.stdout.strip() or f'see {self.log}'}"
+        raise RuntimeError(message)
+
+    def render(self, parts: Sequence[Part]) -> str:
+        """Write supervisord's configuration."""
+        sections = {
+            "unix_http_server": {"file": self.socket, "chmod": "0700"},
+            "supervisord": {
+                "logfile": self.log,
+                "logfile_maxbytes": "1MB",
+                "logfile_backups": 1,
+                "pidfile": self.pid_file,
+                "childlogdir": self.log.parent,
+            },
+            "rpcinterface:supervisor": {
+                "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"
+            },
+        }
+        for part in parts:
+            environment = {**part.environment, MARK: str(self.run_dir), "PYTHONUNBUFFERED": "1"}
+            sections[f"program:{part.name}"] = {
+                "command": shlex.join(part.command),
+                "directory": ROOT,
+                "environment": ",".join(f'{key}="{_in_quotes(value)}"' for key, value in environment.items()),
+                "autostart": "false",  # `up` starts what it wants and waits for it
+                "autorestart": "true",
+                "startsecs": 1,
+                "startretries": 3,
+                "stopwaitsecs": part.stop_seconds,
+                "stopasgroup": "false",  # the service ends its tasks first
+                "killasgroup": "true",
+                "redirect_stderr": "true",
+                "stdout_logfile": self.log_of(part.name),
+                "stdout_logfile_maxbytes": "10MB",
+                "stdout_logfile_backups": 1,
+            }
+        lines = []
+        for title, values in sections.items():
+            lines += [f"[{title}]", *(f"{key}={_escape(value)}" for key, value in values.items()), ""]
+        return "\n".join(lines)
+
+
+def _escape(value: object) -> str:
+    """Take `%` away from supervisor, which expands it."""
+    return str(value).replace("%", "%%")
+
+
+def _in_quotes(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"')
