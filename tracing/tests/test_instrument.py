@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -11,7 +11,9 @@ from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
 
 Segments = list[Any]
 
@@ -63,9 +65,7 @@ async def test_the_lowest_failing_status_can_be_set(segments: Segments) -> None:
     assert [segment.spans[-1].error_occurred for segment in segments] == [False, True]
 
 
-async def test_ignored_paths_leave_nothing_not_even_tasks(
-    segments: Segments, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_ignored_paths_leave_nothing_not_even_tasks(segments: Segments, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = []
     app = instrument(FastAPI(), ignore=["/health/.*"])
 

@@ -83,9 +83,7 @@ def test_everything_arrives_in_full(port: int, segments: list[Any]) -> None:
     assert reporter.counts() == {"segments": Counts(1, 0, 0), "logs": Counts(1, 0, 0)}
 
 
-def test_nothing_is_lost_while_oap_is_away(
-    port: int, segments: list[Any], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_nothing_is_lost_while_oap_is_away(port: int, segments: list[Any], caplog: pytest.LogCaptureFixture) -> None:
     collector = Collector()
     reporter = Reporter()
     for _ in range(10):

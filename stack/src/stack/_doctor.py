@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
@@ -18,10 +17,13 @@ from oap_embedded._fetch import cache_directory
 from rich.console import Console
 from rich.table import Table
 
+from stack._parts import parts
 from stack._settings import HOST, ROOT
+from stack._supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
     from stack._settings import Settings
 
@@ -47,11 +49,8 @@ class Check:
 
 def doctor(settings: Settings) -> int:
     """Show every check; 0 when all is fine."""
-    from stack._native import info, parts  # noqa: PLC0415  # it imports this module
-    from stack._supervisor import Supervisor  # noqa: PLC0415
-
     supervisor = Supervisor(settings.run_dir)
-    stopped = [part for part in parts(settings) if info(supervisor, part.name).get("statename") != "RUNNING"]
+    stopped = [part for part in parts(settings) if supervisor.state(part.name) != "RUNNING"]
     checks = examine(settings, [name for part in stopped for name in part.ports])
     console = Console()
     show(console, checks)

@@ -6,7 +6,7 @@ import fcntl
 import time
 import xmlrpc.client
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import httpx
 import psutil
@@ -37,7 +37,7 @@ def up(settings: Settings) -> int:
     every = parts(settings)
     supervisor = Supervisor(settings.run_dir)
     with _alone(settings.run_dir, console):
-        running = [part for part in every if _state(supervisor, part.name) == "RUNNING"]
+        running = [part for part in every if supervisor.state(part.name) == "RUNNING"]
         checks = examine(settings, [name for part in every if part not in running for name in part.ports])
         if not all(check.fine for check in checks):
             show(console, checks)
@@ -73,7 +73,7 @@ def _with_running(settings: Settings, name: str, *, restart: bool) -> int:
     if supervisor.process is None:
         console.print("the stack is not up: `make up` starts it")
         return 1
-    if restart and _state(supervisor, name) == "RUNNING":
+    if restart and supervisor.state(name) == "RUNNING":
         supervisor.rpc.stopProcess(name)
     return 0 if _start(console, supervisor, [part]) else 1
 
@@ -131,26 +131,10 @@ def _is_ours(process: psutil.Process, run_dir: Path) -> bool:
         return False
 
 
-def _state(supervisor: Supervisor, name: str) -> str:
-    """Supervisor's word for how the part is; `STOPPED` when there is no supervisord."""
-    return str(info(supervisor, name).get("statename", "STOPPED"))
-
-
-def info(supervisor: Supervisor, name: str) -> dict[str, Any]:
-    """What supervisor knows of a part; nothing when it does not know it."""
-    if supervisor.process is None:
-        return {}
-    try:
-        answer: dict[str, Any] = supervisor.rpc.getProcessInfo(name)
-    except (OSError, xmlrpc.client.Error):
-        return {}
-    return answer
-
-
 def answers(part: Part) -> bool:
     """Say whether the part's health URL answers with success."""
     try:
-        return httpx.get(part.health, timeout=2, trust_env=False).is_success
+        return bool(httpx.get(part.health, timeout=2, trust_env=False).is_success)
     except httpx.HTTPError:
         return False
 
@@ -158,7 +142,7 @@ def answers(part: Part) -> bool:
 def _start(console: Console, supervisor: Supervisor, wanted: Sequence[Part]) -> bool:
     """Start parts side by side and wait for each; say which one fails, why, and what it said last."""
     for part in wanted:
-        if _state(supervisor, part.name) in DEAD:
+        if supervisor.state(part.name) in DEAD:
             supervisor.rpc.startProcess(part.name, False)
     began = time.monotonic()
     waiting = list(wanted)
@@ -167,7 +151,7 @@ def _start(console: Console, supervisor: Supervisor, wanted: Sequence[Part]) -> 
             seconds = time.monotonic() - began
             status.update(f"waiting for {', '.join(part.name for part in waiting)} ({seconds:.0f} s)")
             for part in list(waiting):
-                if _state(supervisor, part.name) == "RUNNING" and answers(part):
+                if supervisor.state(part.name) == "RUNNING" and answers(part):
                     console.print(f"{part.name} answers after {seconds:.1f} s")
                     waiting.remove(part)
                 elif reason := _failure(supervisor, part, seconds):
@@ -179,7 +163,7 @@ def _start(console: Console, supervisor: Supervisor, wanted: Sequence[Part]) -> 
 
 
 def _failure(supervisor: Supervisor, part: Part, seconds: float) -> str | None:
-    known = info(supervisor, part.name)
+    known = supervisor.info(part.name)
     if known.get("statename") == "FATAL":
         return f"it ended with code {known['exitstatus']} each time it was started"
     if seconds > part.start_seconds:

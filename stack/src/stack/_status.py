@@ -10,7 +10,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from stack._native import answers, find, info, tail
+from stack._native import answers, find, tail
 from stack._parts import Part, parts
 from stack._supervisor import Supervisor
 
@@ -34,7 +34,7 @@ def status(settings: Settings) -> int:
         table.add_column(title, justify="right" if title in {"pid", "up", "memory"} else "left")
     total, good = 0, True
     for part in parts(settings):
-        known = info(supervisor, part.name)
+        known = supervisor.info(part.name)
         running = known.get("statename") == "RUNNING"
         healthy = running and answers(part)
         good = good and (healthy or (part.on_demand and known.get("statename") == "STOPPED"))
@@ -78,7 +78,7 @@ def _memory(pid: int) -> int:
     try:
         process = psutil.Process(pid) if pid else None
         family = [process, *process.children(recursive=True)] if process else []
-        return sum(one.memory_info().rss for one in family) // 2**20
+        return int(sum(one.memory_info().rss for one in family)) // 2**20
     except psutil.Error:
         return 0
 

@@ -67,6 +67,20 @@ class Supervisor:
         transport = SupervisorTransport(None, None, f"unix://{self.socket}")
         return xmlrpc.client.ServerProxy("http://127.0.0.1", transport).supervisor
 
+    def info(self, part: str) -> dict[str, Any]:
+        """What supervisord knows of a part; nothing when it does not run or does not know it."""
+        if self.process is None:
+            return {}
+        try:
+            answer: dict[str, Any] = self.rpc.getProcessInfo(part)
+        except (OSError, xmlrpc.client.Error):
+            return {}
+        return answer
+
+    def state(self, part: str) -> str:
+        """Supervisord's word for how a part is, such as `RUNNING`; `STOPPED` when there is no supervisord."""
+        return str(self.info(part).get("statename", "STOPPED"))
+
     def apply(self, parts: Sequence[Part]) -> None:
         """Run supervisord with these parts; a part whose definition has changed is stopped."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +115,7 @@ class Supervisor:
 
     def render(self, parts: Sequence[Part]) -> str:
         """Write supervisord's configuration."""
-        sections = {
+        sections: dict[str, dict[str, object]] = {
             "unix_http_server": {"file": self.socket, "chmod": "0700"},
             "supervisord": {
                 "logfile": self.log,

@@ -35,7 +35,7 @@ class Node:
 def build(spans: Iterable[Span]) -> list[Node]:
     """Join spans to trees: one root for a whole trace, more where a parent has not arrived."""
     nodes = {(span.segment_id, span.span_id): Node(span) for span in spans}
-    roots = []
+    roots: list[Node] = []
     for node in sorted(nodes.values(), key=lambda node: (node.span.start, node.span.span_id)):
         span = node.span
         parent = nodes.get((span.segment_id, span.parent_span_id))
