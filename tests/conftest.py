@@ -1,105 +1,15 @@
-"""A real OAP and real servers for the trace tests.
-
-`TEST_OAP_URL` and `TEST_OAP_GRPC` name an OAP that runs already; without them the session starts its own.
-"""
+"""`TEST_OAP_URL` and `TEST_OAP_GRPC` name an OAP that runs already; without them the session starts its own."""
 
 from __future__ import annotations
 
 import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import httpx
 import pytest
-from stack._oap import Oap
+from harness import EmbeddedOap, OapServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-HERE = Path(__file__).parent
-ROOT = HERE.parent
-OAP_START = 120.0  # s
-
-
-def free_port() -> int:
-    """Return a port of the loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def wait_until(ready: object, process: subprocess.Popen[bytes], log: Path, seconds: float) -> None:
-    """Wait for `ready()`; fail with the log's end when the process dies or the time is over."""
-    deadline = time.monotonic() + seconds
-    while not ready():  # type: ignore[operator]
-        if process.poll() is not None or time.monotonic() > deadline:
-            tail = "\n".join(log.read_text(errors="replace").splitlines()[-30:])
-            pytest.fail(f"{process.args!r} is not up (exit code {process.poll()}):\n{tail}")
-        time.sleep(0.1)
-
-
-@dataclass
-class OapServer:
-    """An OAP to report to and to read from."""
-
-    grpc: str
-    url: str
-
-    @property
-    def client(self) -> Oap:
-        return Oap(self.url)
-
-
-@dataclass
-class Server:
-    """A running service: where it is, its process, and what it wrote."""
-
-    url: str
-    name: str
-    process: subprocess.Popen[bytes]
-    log_file: Path
-
-    @property
-    def log(self) -> str:
-        return self.log_file.read_text(errors="replace")
-
-    def stop(self, seconds: float = 30) -> int:
-        """End it as a process manager does, and return its exit code."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(seconds)
-
-
-class EmbeddedOap(OapServer):
-    """An OAP of the test session's own; it can be stopped and started again on the same data."""
-
-    def __init__(self, data: Path) -> None:
-        self.data = data
-        self.grpc_port, self.http_port = free_port(), free_port()
-        super().__init__(f"127.0.0.1:{self.grpc_port}", f"http://127.0.0.1:{self.http_port}")
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "oap_embedded", "run", "--data", str(self.data), "--host", "127.0.0.1"]
-        command += ["--overlay", str(ROOT / "oap" / "config")]
-        command += ["--grpc-port", str(self.grpc_port), "--http-port", str(self.http_port)]
-        log = self.data.with_suffix(".log")
-        with log.open("ab") as output:
-            self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-        wait_until(self.client.healthy, self.process, log, OAP_START)
-
-    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
-        if self.process is not None:
-            self.process.send_signal(how)
-            self.process.wait(30)
-            self.process = None
 
 
 @pytest.fixture(scope="session")
@@ -113,45 +23,3 @@ def oap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OapServer]:
     own.start()
     yield own
     own.stop()
-
-
-@contextmanager
-def serve(  # noqa: PLR0913  # each is one thing a test wants different
-    directory: Path,
-    name: str,
-    grpc: str,
-    *,
-    app: str = "cases_app:app",
-    arguments: tuple[str, ...] = (),
-    health: str = "/called",
-    **environment: str,
-) -> Iterator[Server]:
-    """Run an app under a real uvicorn that reports to `grpc` as service `name`."""
-    port = free_port()
-    log = directory / f"{name}.log"
-    command = [sys.executable, "-m", "uvicorn", app, "--app-dir", str(HERE), "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--no-access-log", *arguments]
-    env = {
-        **os.environ,
-        "SW_AGENT_NAME": name,
-        "SW_AGENT_COLLECTOR_BACKEND_SERVICES": grpc,
-        "SERVICE_PORT": str(port),
-        **environment,
-    }
-    url = f"http://127.0.0.1:{port}"
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, env=env, stdout=output, stderr=subprocess.STDOUT)
-    try:
-        wait_until(lambda: _answers(url + health), process, log, 30)
-        yield Server(url, name, process, log)
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url, trust_env=False).is_success
-    except httpx.HTTPError:
-        return False

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-from conftest import OapServer, Server, serve
+from harness import OapServer, Server, serve
 from stack._tree import build, outline
 
 if TYPE_CHECKING:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import csv
+import json
+import math
+import statistics
 import subprocess
 import sys
 import time
@@ -49,7 +51,7 @@ def load(settings: Settings) -> int:
     try:
         before = oap.traces_since(settings.service_name, began)
         _run_locust(settings.service_url, results / "smoke")
-        totals = _read_totals(results / "smoke_stats.csv")
+        totals = _read_totals(results / "smoke.json")
         with console.status("waiting for the last background tasks and their traces") as status:
             time.sleep(TASK_SECONDS)
             for found in _count_traces(oap, settings.service_name, began, totals.requests, before):
@@ -70,7 +72,7 @@ def load(settings: Settings) -> int:
 def _run_locust(host: str, prefix: Path) -> None:
     command = [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest" / "locustfile.py"), "--headless"]
     command += ["--host", host, "--users", str(USERS), "--spawn-rate", str(USERS), "--run-time", f"{SECONDS}s"]
-    command += ["--csv", str(prefix), "--html", f"{prefix}.html", "--only-summary", "--exit-code-on-error", "0"]
+    command += ["--json-file", str(prefix), "--html", f"{prefix}.html", "--only-summary", "--exit-code-on-error", "0"]
     code = subprocess.run(command, check=False).returncode  # noqa: S603  # our own command line
     if code:
         message = f"locust ended with code {code}"
@@ -78,10 +80,15 @@ def _run_locust(host: str, prefix: Path) -> None:
 
 
 def _read_totals(path: Path) -> Totals:
-    with path.open(newline="") as file:
-        row = next(row for row in csv.DictReader(file) if row["Name"] == "Aggregated")
-    median = float(row["Median Response Time"]) if row["Median Response Time"] != "N/A" else float("nan")
-    return Totals(int(row["Request Count"]), int(row["Failure Count"]), median)
+    rows = json.loads(path.read_text())
+    # By route: response times in ms, each with how often it was measured.
+    times = sorted((int(ms), count) for row in rows for ms, count in row["response_times"].items())
+    answered = [ms for ms, count in times for _ in range(count)]
+    return Totals(
+        sum(row["num_requests"] for row in rows),
+        sum(row["num_failures"] for row in rows),
+        statistics.median(answered) if answered else math.nan,
+    )
 
 
 def _count_traces(oap: Oap, service: str, began: datetime, expected: int, before: set[str]) -> Iterator[int]:

@@ -163,9 +163,8 @@ def _start(console: Console, supervisor: Supervisor, wanted: Sequence[Part]) -> 
 
 
 def _failure(supervisor: Supervisor, part: Part, seconds: float) -> str | None:
-    known = supervisor.info(part.name)
-    if known.get("statename") == "FATAL":
-        return f"it ended with code {known['exitstatus']} each time it was started"
+    if supervisor.state(part.name) == "FATAL":
+        return f"it ended each time it was started ({supervisor.exits(part.name)[-1]})"
     if seconds > part.start_seconds:
         return f"{part.health} does not answer after {part.start_seconds} s"
     return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,6 @@ def status(settings: Settings) -> int:
     if supervisor.process is None:
         console.print("the stack is not up: `make up` starts it")
         return NOT_RUNNING
-    exits = _exits(supervisor)
     table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
     for title in ("part", "state", "pid", "up", "memory", "health", "restarted"):
         table.add_column(title, justify="right" if title in {"pid", "up", "memory"} else "left")
@@ -40,7 +38,7 @@ def status(settings: Settings) -> int:
         good = good and (healthy or (part.on_demand and known.get("statename") == "STOPPED"))
         memory = _memory(known.get("pid", 0))
         total += memory
-        table.add_row(part.name, *_row(part, known, memory, exits.get(part.name, []), healthy=healthy))
+        table.add_row(part.name, *_row(part, known, memory, supervisor.exits(part.name), healthy=healthy))
     table.add_row("all", "", "", "", f"{total:,} MB", "", "")
     console.print(table)
     return 0 if good else 1
@@ -51,7 +49,7 @@ def _row(part: Part, known: dict[str, Any], memory: int, exits: list[str], *, he
     if part.on_demand and state == "stopped":
         return ["[dim]on demand[/]", "", "", "", "", ""]
     seconds = known["now"] - known["start"] if known.get("pid") else 0
-    restarted = f"{len(exits)} times, last: {exits[-1]}" if exits else ""
+    restarted = f"{len(exits)}x, last: {exits[-1]}" if exits else ""
     return [
         f"[green]{state}[/]" if healthy else f"[red]{state}[/]",
         str(known.get("pid") or ""),
@@ -60,17 +58,6 @@ def _row(part: Part, known: dict[str, Any], memory: int, exits: list[str], *, he
         "[green]answers[/]" if healthy else "[red]does not answer[/]",
         restarted,
     ]
-
-
-def _exits(supervisor: Supervisor) -> dict[str, list[str]]:
-    """How often each part ended by itself, and how: supervisord starts it again and keeps no count."""
-    found: dict[str, list[str]] = {}
-    text = supervisor.log.read_text(errors="replace") if supervisor.log.exists() else ""
-    since = text.rfind("supervisord started with pid")
-    for name, how in re.findall(r"exited: (\w+) \(([^)]*)\)", text[max(since, 0) :]):
-        if how != "exit status 0; expected":
-            found.setdefault(name, []).append(how.removesuffix("; not expected"))
-    return found
 
 
 def _memory(pid: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 import sys
@@ -80,6 +81,13 @@ class Supervisor:
     def state(self, part: str) -> str:
         """Supervisord's word for how a part is, such as `RUNNING`; `STOPPED` when there is no supervisord."""
         return str(self.info(part).get("statename", "STOPPED"))
+
+    def exits(self, part: str) -> list[str]:
+        """How a part ended, each time that it did so by itself: supervisord starts it again and keeps no count."""
+        text = self.log.read_text(errors="replace") if self.log.exists() else ""
+        since = text.rfind("supervisord started with pid")
+        found = re.findall(rf"exited: {re.escape(part)} \(([^)]*)\)", text[max(since, 0) :])
+        return [how.removesuffix("; not expected").removesuffix("; expected") for how in found]
 
     def apply(self, parts: Sequence[Part]) -> None:
         """Run supervisord with these parts; a part whose definition has changed is stopped."""

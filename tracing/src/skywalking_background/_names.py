@@ -16,10 +16,9 @@ UNMATCHED = "(unmatched)"
 def route_template(scope: Scope) -> str:
     """Return the template of the matched route with its prefixes, such as `/tasks/{task_id}`."""
     route = scope.get("route")
-    if route is None:
-        return UNMATCHED
-    if isinstance(route, Mount):  # an app that is not Starlette's, or no route of a sub-app
-        return _mount_template(scope) + "/{path}"
+    if route is None or isinstance(route, Mount):
+        # Below a mount: an app that is not Starlette's, or no route of a sub-app.
+        return f"{mount}/{{path}}" if (mount := _mount_template(scope)) else UNMATCHED
     path = getattr(route, "path", None)
     # FastAPI keeps the prefix of `include_router` apart from the route in its newer releases.
     effective = scope.get("fastapi", {}).get("effective_route_context")

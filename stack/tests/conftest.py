@@ -1,0 +1,41 @@
+"""A run folder and small stand-in parts under a real supervisord."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from stack._settings import Settings
+from standins import free_port
+
+from stack import _native, _status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from stack._parts import Part
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+    """Settings with ports of their own; whatever runs in their folder is ended."""
+    for name in ("SERVICE_PORT", "OAP_GRPC_PORT", "OAP_HTTP_PORT", "LOCUST_PORT"):
+        monkeypatch.setenv(name, str(free_port()))
+    monkeypatch.setenv("RUN_DIR", str(tmp_path / "run"))
+    found = Settings()
+    yield found
+    _native.down(found)
+
+
+@pytest.fixture
+def use_parts(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Part]]:
+    """Let the stack consist of other parts."""
+
+    def use(*parts: Part) -> list[Part]:
+        for module in (_native, _status):
+            monkeypatch.setattr(module, "parts", lambda _settings: list(parts))
+        monkeypatch.setattr(_native, "fetch", lambda: None)
+        return list(parts)
+
+    return use

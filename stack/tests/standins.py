@@ -1,0 +1,31 @@
+"""Small processes in the place of the real parts."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+from stack._parts import Part
+
+if TYPE_CHECKING:
+    from stack._settings import Settings
+
+HTTP = (
+    "import http.server as web, sys; "
+    "web.HTTPServer(('127.0.0.1', int(sys.argv[1])), web.SimpleHTTPRequestHandler).serve_forever()"
+)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def web_part(settings: Settings, name: str = "service", **changes: object) -> Part:
+    """Make a part that answers on the service's port."""
+    command = (sys.executable, "-c", HTTP, str(settings.service_port))
+    values = {"name": name, "command": command, "health": settings.service_url, "ports": ("SERVICE_PORT",), **changes}
+    return Part(**values)  # type: ignore[arg-type]
