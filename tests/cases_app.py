@@ -317,7 +317,12 @@ router.include_router(inner)
 app.include_router(router)
 app.mount("/sub/{tenant}", sub)
 
-instrument(app, ignore=["/ignored/.*"])
+
+@app.get("/up")
+async def up() -> None: ...
+
+
+instrument(app, ignore=["/ignored/.*", "/up"])
 # A mounted app that was instrumented on its own must not open a second entry span.
 instrument(sub)
 

@@ -107,7 +107,7 @@ def serve(  # noqa: PLR0913  # each is one thing a test wants different
     *,
     app: str = "cases_app:app",
     arguments: tuple[str, ...] = (),
-    health: str = "/called",
+    health: str = "/up",
     **environment: str,
 ) -> Iterator[Server]:
     """Run an app under a real uvicorn that reports to `grpc` as service `name`."""

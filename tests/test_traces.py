@@ -6,8 +6,10 @@ import base64
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from textwrap import dedent
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     from stack._oap import Span
 
+SHORT = 0.2  # s: how long a task of `cases_app` sleeps
 DEADLINE = 20.0  # s until a trace must be complete in OAP
 
 
@@ -31,13 +34,17 @@ class Case:
     tree: str
     method: str = "GET"
     headers: dict[str, str] = field(default_factory=dict)
+    from_caller: bool = False
+    """Whether the request comes out of another service's trace."""
     behind_middleware: str = ""
     """The tree behind a `BaseHTTPMiddleware`, where it is another one."""
 
 
-def _sw8(*fields: str) -> str:
-    encoded = [part if part.isdigit() else base64.b64encode(part.encode()).decode() for part in fields]
-    return "-".join(encoded)
+def _sw8() -> str:
+    """Write a header as a traced caller sends it, in a new trace."""
+    texts = (uuid4().hex, "caller-segment", "caller", "caller-1", "/", "host:80")
+    trace_id, segment_id, *rest = (base64.b64encode(text.encode()).decode() for text in texts)
+    return "-".join(["1", trace_id, segment_id, "2", *rest])
 
 
 CASES = (
@@ -301,11 +308,22 @@ CASES = (
           Local FastAPI request handling 200""",
         headers={"sw8": "1-%%%-x-0-y-z-a-b"},
     ),
+    # The caller's own segment is not in this OAP: what there is hangs below it all the same.
+    Case(
+        "caller's trace",
+        "/task",
+        """
+        Entry HTTP GET /task 200 CROSS_PROCESS
+          Local FastAPI request handling 200
+          Local work CROSS_THREAD""",
+        from_caller=True,
+    ),
 )
 
 
 def _send(url: str, case: Case) -> httpx.Response:
-    with httpx.stream(case.method, url + case.path, headers=case.headers, trust_env=False) as response:
+    headers = {"sw8": _sw8()} if case.from_caller else case.headers
+    with httpx.stream(case.method, url + case.path, headers=headers, trust_env=False) as response:
         with suppress(httpx.RemoteProtocolError):  # a case breaks its response on purpose; its headers are there
             response.read()
         return response
@@ -318,16 +336,20 @@ class Run:
     server: Server
     answers: dict[str, httpx.Response]
     middleware: bool
+    began: datetime
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["bare", "BaseHTTPMiddleware"])
 def run(request: pytest.FixtureRequest, oap: OapServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     environment = {"CASES_MIDDLEWARE": "1"} if request.param else {}
-    name = "cases-middleware" if request.param else "cases"
+    name = f"cases-{'middleware' if request.param else 'bare'}-{uuid4().hex[:6]}"
+    began = datetime.now(UTC)
     with serve(tmp_path_factory.mktemp(name), name, oap.grpc, **environment) as server:
         with ThreadPoolExecutor(8) as pool:
             answers = pool.map(lambda case: _send(server.url, case), CASES)
-        yield Run(server, {case.name: answer for case, answer in zip(CASES, answers, strict=True)}, request.param)
+        yield Run(
+            server, {case.name: answer for case, answer in zip(CASES, answers, strict=True)}, request.param, began
+        )
 
 
 def read_trace(oap: OapServer, trace_id: str, tree: str) -> list[Span]:
@@ -341,3 +363,37 @@ def test_trace(case: Case, run: Run, oap: OapServer) -> None:
     tree = (run.middleware and case.behind_middleware) or case.tree
     spans = read_trace(oap, run.answers[case.name].headers["X-Trace-Id"], tree)
     assert outline(build(spans)) == dedent(tree).strip()
+
+
+def test_no_other_trace_came_of_it(run: Run, oap: OapServer) -> None:
+    """Start-up, shut-down and idling leave no trace, and no segment strays into one of its own."""
+    expected = {answer.headers["X-Trace-Id"] for answer in run.answers.values()}
+    assert oap.client.traces_since(run.server.name, run.began) == expected
+
+
+@pytest.mark.parametrize("case", ["async task", "sync task in the thread pool", "streaming response"])
+def test_the_request_ends_with_its_last_byte_and_the_task_begins_afterwards(
+    run: Run, oap: OapServer, case: str
+) -> None:
+    spans = oap.client.trace(run.answers[case].headers["X-Trace-Id"])
+    entry = next(span for span in spans if span.kind == "Entry")
+    task = next(span for span in spans if span.refs)
+    assert entry.end <= task.start
+    assert task.duration >= SHORT * 1000
+    if case == "streaming response":
+        assert entry.duration >= SHORT * 1000
+
+
+@pytest.mark.parametrize(
+    ("case", "name", "error"),
+    [
+        ("failing task, parallel", "failing_work", "ValueError: on purpose"),
+        ("cancelled task", "cancelled_work", "CancelledError: "),
+        ("endpoint raises before the response", "FastAPI request handling", "RuntimeError: before the response"),
+    ],
+)
+def test_a_failure_is_explained_on_its_span(run: Run, oap: OapServer, case: str, name: str, error: str) -> None:
+    spans = oap.client.trace(run.answers[case].headers["X-Trace-Id"])
+    (log,) = next(span for span in spans if span.name == name).logs
+    assert (log["event"], f"{log['error.kind']}: {log['message']}") == ("error", error)
+    assert "cases_app.py" in log["stack"]

@@ -3,7 +3,7 @@
 ``instrument(app)`` is all that an app needs. The other names are for tasks that are not Starlette's own.
 """
 
-from skywalking_background._agent import counts, flush
+from skywalking_background._agent import counts, flush, start
 from skywalking_background._instrument import instrument
 from skywalking_background._reporter import Counts
 from skywalking_background._spans import background_span, carry, current_trace_id
@@ -18,4 +18,5 @@ __all__ = [
     "current_trace_id",
     "flush",
     "instrument",
+    "start",
 ]

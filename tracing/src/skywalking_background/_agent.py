@@ -31,6 +31,8 @@ _reporter: Reporter | None = None
 def start() -> None:
     """Start the agent once per process, without its FastAPI plugin and with our reporter.
 
+    `instrument` does it; a worker process without an app calls it by itself, before it imports or registers its tasks.
+
     Raises:
         RuntimeError: somebody started the agent before, with its FastAPI plugin on.
     """

@@ -11,10 +11,12 @@ import anyio.to_thread
 from skywalking import Component, Layer, config
 from skywalking.trace.context import NoopContext, SpanContext, get_context
 from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect
+from starlette.websockets import WebSocketDisconnect
 
 from skywalking_background import _agent, _sw8
 from skywalking_background._names import route_template
-from skywalking_background._spans import UNSAMPLED, enter_root, origin, record_error, set_tag
+from skywalking_background._spans import UNSAMPLED, background_span, enter_root, origin, record_error, set_tag
 from skywalking_background._tasks import trace_background_tasks
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ logger = logging.getLogger("skywalking_background")
 
 App = TypeVar("App", bound=Starlette)
 _TRACED: Final = "skywalking_background.traced"  # in the scope: an outer app has traced this request already
+_SWITCHING: Final = 101
+_FORBIDDEN: Final = 403
 _SERVER_ERROR: Final = 500
 
 
@@ -75,11 +79,12 @@ class _Middleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, _flush_before_exit(send))
-        elif scope["type"] != "http" or _TRACED in scope:
+        elif _TRACED in scope:
             await self.app(scope, receive, send)
         else:
             scope[_TRACED] = True
-            await _Request(self, scope, send).run(receive)
+            kind = _Socket if scope["type"] == "websocket" else _Request
+            await kind(self, scope, send).run(receive)
 
     def ignores(self, method: str, path: str) -> bool:
         return bool(
@@ -90,15 +95,18 @@ class _Middleware:
 class _Request:
     """One request on its way: both of its spans, from the first line to the last byte."""
 
+    contains = True
     __slots__ = (
         "entry",
         "error",
         "finished",
         "handling",
+        "method",
         "middleware",
         "scope",
         "send_downstream",
         "snapshot",
+        "started",
         "status",
     )
 
@@ -108,11 +116,13 @@ class _Request:
         self.send_downstream = send
         self.status = _SERVER_ERROR  # what a request ends with that never gets to answer
         self.error: BaseException | None = None
+        self.started = False
         self.finished = False
 
     def open(self) -> None:
         enter_root()
-        method, path = self.scope["method"], self.scope["path"]
+        method, path = self.scope.get("method", "WebSocket"), self.scope["path"]
+        self.method = method
         sw8 = correlation = host = b""
         for key, value in self.scope["headers"]:
             if key == b"sw8":
@@ -158,34 +168,49 @@ class _Request:
         except BaseException as error:
             late = self.finished and error is not self.error
             self.close(error)
-            if not late or not isinstance(error, Exception):
+            self.end(error)
+            if not (late and self.contains and isinstance(error, Exception)):
                 raise
             # The client has its answer. Let the error reach the server, and uvicorn closes the connection, under the
             # next request that is being answered on it (https://github.com/encode/uvicorn/issues/3153).
             logger.exception("%s failed after its response", self.entry.op)
         else:
             self.close(None)
+            self.end(None)
+
+    def end(self, error: BaseException | None) -> None:
+        """Do what is left when the app is through, with the error it ended with."""
 
     async def send(self, message: Message) -> None:
         kind = message["type"]
         if kind == "http.response.start":
-            self.status = message["status"]
-            header = self.middleware.header
-            if header is not None and self.snapshot is not UNSAMPLED:
-                trace_id = str(self.snapshot.trace_id).encode("latin-1", "replace")
-                message = {**message, "headers": [*message.get("headers", ()), (header, trace_id)]}
+            message = self.start(message)
         await self.send_downstream(message)
         if kind == "http.response.body" and not message.get("more_body", False):
             # Starlette answers 500 while it handles the error that it raises again afterwards.
-            self.close(sys.exception() if self.status >= _SERVER_ERROR else None)
+            self.close(sys.exception() if self.status >= _SERVER_ERROR else None, whole=True)
 
-    def close(self, error: BaseException | None) -> None:
+    def start(self, message: Message) -> Message:
+        """Note the response's status and put the trace id into its headers."""
+        self.started = True
+        self.status = message.get("status", _SWITCHING)
+        header = self.middleware.header
+        if header is None or self.snapshot is UNSAMPLED:
+            return message
+        trace_id = str(self.snapshot.trace_id).encode("latin-1", "replace")
+        return {**message, "headers": [*message.get("headers", ()), (header, trace_id)]}
+
+    def close(self, error: BaseException | None, *, whole: bool = False) -> None:
+        """End both spans; `whole` says that the client got the whole response."""
         if self.finished:
             return
         self.finished = True
         entry, handling = self.entry, self.handling
-        entry.op = f"HTTP {self.scope['method']} {route_template(self.scope)}"
+        entry.op = self.name()
         self.snapshot.endpoint = entry.op
+        if self.started and not whole and (error is None or isinstance(error, ClientDisconnect)):
+            set_tag(handling, "http.disconnected", "true")  # the client's doing, no failure of the service
+            error = None
         failed = error is not None or self.status >= self.middleware.error_status
         for span in (entry, handling):
             set_tag(span, "http.status_code", self.status)
@@ -195,6 +220,46 @@ class _Request:
             record_error(handling, error)
         handling.stop()
         entry.stop()
+
+    def name(self) -> str:
+        return f"HTTP {self.method} {route_template(self.scope)}"
+
+
+class _Socket(_Request):
+    """A WebSocket: the request ends when it is accepted, the connection has a span of its own."""
+
+    __slots__ = ("connection",)
+
+    contains = False  # the server tells the client of an error by closing the connection
+
+    def __init__(self, middleware: _Middleware, scope: Scope, send: Send) -> None:
+        super().__init__(middleware, scope, send)
+        self.connection: background_span | None = None
+
+    def end(self, error: BaseException | None) -> None:
+        if self.connection is not None:
+            failure = None if isinstance(error, WebSocketDisconnect) else error
+            self.connection.__exit__(type(failure) if failure else None, failure, None)
+
+    async def send(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "websocket.accept":
+            await self.send_downstream(self.start(message))
+            self.close(None, whole=True)
+            self.connection = background_span(f"{self.name()} connection")
+            self.connection.__enter__()
+            return
+        if kind == "websocket.http.response.start":
+            message = self.start(message)
+        await self.send_downstream(message)
+        if kind == "websocket.close":
+            self.status = _FORBIDDEN  # before it was accepted: what the server answers with
+            self.close(None)
+        elif kind == "websocket.http.response.body" and not message.get("more_body", False):
+            self.close(None, whole=True)
+
+    def name(self) -> str:
+        return f"WebSocket {route_template(self.scope)}"
 
 
 def _flush_before_exit(send: Send) -> Send:

@@ -1,0 +1,91 @@
+"""What can happen on a connection: it is shared, it is cut, it turns into a WebSocket."""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import httpx
+import pytest
+from harness import OapServer, Server, serve
+from stack._tree import build, outline
+from websockets.sync.client import connect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+KINDS = ("Entry", "Local")
+PLAIN = ["Entry HTTP GET /plain 200", "  Local FastAPI request handling 200"]
+
+
+@pytest.fixture(scope="module")
+def server(oap: OapServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serve(tmp_path_factory.mktemp("connections"), f"connections-{uuid4().hex[:6]}", oap.grpc) as found:
+        yield found
+
+
+def tree(oap: OapServer, trace_id: str, lines: int) -> list[str]:
+    """Return the outline of a trace once it has that many lines."""
+    return outline(build(oap.client.wait_for_trace(trace_id, lambda spans: len(spans) >= lines, 20))).splitlines()
+
+
+def test_a_large_body_does_not_lend_its_spans_to_the_next_request(server: Server, oap: OapServer) -> None:
+    with httpx.Client(base_url=server.url, trust_env=False) as client:
+        first = client.post("/body", content=b"x" * 300_000)
+        second = client.get("/plain")  # on the same connection, while the first one's task runs
+    assert first.json() == 300_000
+    assert tree(oap, second.headers["X-Trace-Id"], 2) == PLAIN
+    assert tree(oap, first.headers["X-Trace-Id"], 3)[-1] == "  Local work CROSS_THREAD"
+
+
+def test_pipelined_requests_have_traces_of_their_own(server: Server, oap: OapServer) -> None:
+    address = urlsplit(server.url)
+    request = b"GET /task HTTP/1.1\r\nHost: x\r\n\r\n"
+    last = b"GET /plain HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    with socket.create_connection((address.hostname, address.port)) as connection:
+        connection.sendall(request + request + last)
+        answer = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+    ids = [line.split(": ")[1] for line in answer.split("\r\n") if line.lower().startswith("x-trace-id")]
+    assert len(set(ids)) == 3
+    task = ["Entry HTTP GET /task 200", "  Local FastAPI request handling 200", "  Local work CROSS_THREAD"]
+    assert [tree(oap, trace_id, 3 if n < 2 else 2) for n, trace_id in enumerate(ids)] == [task, task, PLAIN]
+
+
+def test_a_client_that_leaves_in_mid_stream_is_no_failure_of_the_service(server: Server, oap: OapServer) -> None:
+    with httpx.stream("GET", server.url + "/endless", trust_env=False) as response:
+        next(response.iter_raw())
+        trace_id = response.headers["X-Trace-Id"]
+    assert tree(oap, trace_id, 2) == ["Entry HTTP GET /endless 200", "  Local FastAPI request handling 200"]
+    (handling,) = (span for span in oap.client.trace(trace_id) if span.kind == "Local")
+    assert handling.tags["http.disconnected"] == "true"
+
+
+def test_a_websocket_is_a_short_request_and_a_long_connection(server: Server, oap: OapServer) -> None:
+    with connect(server.url.replace("http", "ws") + "/socket/lobby", proxy=None) as websocket:
+        trace_id = websocket.recv()
+        time.sleep(0.3)
+        websocket.send("bye")
+    spans = oap.client.wait_for_trace(str(trace_id), lambda spans: len(spans) >= 3, 20)
+    assert outline(build(spans)).splitlines() == [
+        "Entry WebSocket /socket/{room} 101",
+        "  Local FastAPI request handling 101",
+        "  Local WebSocket /socket/{room} connection CROSS_THREAD",
+    ]
+    entry, connection = (next(s for s in spans if s.kind == kind and s.parent_span_id == -1) for kind in KINDS)
+    assert entry.end <= connection.start
+    assert connection.duration >= 300
+
+
+def test_an_ignored_path_leaves_nothing_not_even_behind_its_task(server: Server, oap: OapServer) -> None:
+    answer = httpx.get(server.url + "/ignored/deep/x", trust_env=False)
+    assert "X-Trace-Id" not in answer.headers
+    marker = httpx.get(server.url + "/plain", trust_env=False).headers["X-Trace-Id"]
+    assert tree(oap, marker, 2) == PLAIN  # what was sent before has arrived too
+    found = oap.client.query(
+        'query ($id: ID!) { found: findEndpoint(serviceId: $id, keyword: "/by/", limit: 10) { name } }',
+        id=oap.client._service_id(server.name),
+    )
+    assert found == {"found": []}

@@ -1,0 +1,131 @@
+"""What reaches OAP when processes end, multiply or find OAP away."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from signal import SIGKILL
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import httpx
+import pytest
+from harness import EmbeddedOap, OapServer, Server, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+def name(text: str) -> str:
+    return f"{text}-{uuid4().hex[:6]}"
+
+
+def ask(server: Server, path: str, times: int) -> list[str]:
+    """Ask for a path many times at once; return the trace ids, empty for a request that was not sampled."""
+
+    def one(_number: int) -> str:
+        response = httpx.get(server.url + path, trust_env=False)
+        assert response.status_code == 200
+        return response.headers.get("X-Trace-Id", "")
+
+    with ThreadPoolExecutor(20) as pool:
+        return list(pool.map(one, range(times)))
+
+
+def complete(oap: OapServer, trace_ids: list[str], spans: int = 3) -> int:
+    """Count the traces that have exactly that many spans, waiting for those that have not."""
+    return sum(
+        len(oap.client.wait_for_trace(trace_id, lambda found: len(found) >= spans, 15)) == spans
+        for trace_id in trace_ids
+    )
+
+
+def test_running_tasks_end_before_the_service_and_everything_arrives(oap: OapServer, tmp_path: Path) -> None:
+    service = serve(
+        tmp_path,
+        name("ending"),
+        oap.grpc,
+        app="demo_service.app:create_app",
+        arguments=("--factory",),
+        health="/health/live",
+    )
+    with service as server:
+        ids = ask(server, "/test?duration=2", 40)
+        began = time.monotonic()
+        server.stop()
+        assert time.monotonic() - began > 1  # it waited
+        assert complete(oap, ids) == 40
+        assert server.log.count("Background task completed") == 40
+
+
+def test_several_workers_are_several_instances_and_lose_nothing(oap: OapServer, tmp_path: Path) -> None:
+    with serve(tmp_path, name("workers"), oap.grpc, arguments=("--workers", "2")) as server:
+        began = datetime.now(UTC)
+        ids = ask(server, "/task", 60)
+        assert complete(oap, ids) == 60
+        assert oap.client.traces_since(server.name, began) == set(ids)
+        instances = {span.instance for trace_id in ids for span in oap.client.trace(trace_id)}
+        assert len(instances) == 2
+
+
+def test_what_is_not_sampled_leaves_nothing_neither_request_nor_task(oap: OapServer, tmp_path: Path) -> None:
+    with serve(tmp_path, name("sampled"), oap.grpc, SW_SAMPLE_N_PER_3_SECS="2") as server:
+        began = datetime.now(UTC)
+        answers = ask(server, "/task", 20)
+        ids = [trace_id for trace_id in answers if trace_id]
+        assert 2 <= len(ids) < 20
+        assert complete(oap, ids) == len(ids)
+        server.stop()
+        assert oap.client.traces_since(server.name, began) == set(ids)
+
+
+def test_a_process_without_an_app_delivers_what_it_has_when_it_ends(oap: OapServer) -> None:
+    program = (
+        "import skywalking_background as sw; sw.start()\n"
+        "with sw.background_span('job') as span:\n"
+        "    print(sw.current_trace_id())\n"
+    )
+    environment = {"SW_AGENT_NAME": "script", "SW_AGENT_COLLECTOR_BACKEND_SERVICES": oap.grpc}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, check=True, capture_output=True, text=True)
+    assert complete(oap, [done.stdout.strip()], spans=1) == 1
+
+
+@pytest.fixture
+def own_oap(tmp_path: Path) -> Iterator[EmbeddedOap]:
+    """An OAP, not started, that may be stopped and killed."""
+    found = EmbeddedOap(tmp_path / "oap")
+    yield found
+    found.stop()
+
+
+def test_oap_may_come_late_be_killed_and_come_back(own_oap: EmbeddedOap, tmp_path: Path) -> None:
+    with serve(tmp_path, name("patient"), own_oap.grpc) as server:
+        early = ask(server, "/task", 20)
+        time.sleep(3)
+        assert server.log.count("is not reachable") == 1
+        own_oap.start()
+        assert complete(own_oap, early) == 20
+        assert "is back after" in server.log
+
+        time.sleep(2)  # H2 writes a second behind: what a kill takes from the storage is not ours to keep
+        own_oap.stop(SIGKILL)
+        meanwhile = ask(server, "/task", 20)
+        time.sleep(3)
+        assert server.log.count("is not reachable") == 2
+        own_oap.start()
+        assert complete(own_oap, meanwhile) == 20
+        assert complete(own_oap, early) == 20
+        assert server.log.count("is back after") == 2
+        assert "40 kept, 0 dropped" in server.log
+
+
+def test_what_does_not_fit_while_oap_is_away_is_counted_and_said(own_oap: EmbeddedOap, tmp_path: Path) -> None:
+    with serve(tmp_path, name("full"), own_oap.grpc, SW_AGENT_TRACE_REPORTER_MAX_BUFFER_SIZE="30") as server:
+        ask(server, "/task", 20)
+        time.sleep(1)
+        server.stop()
+        assert "segments: 0 sent, 30 kept, 10 dropped" in server.log
