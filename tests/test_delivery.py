@@ -120,7 +120,8 @@ def test_oap_may_come_late_be_killed_and_come_back(own_oap: EmbeddedOap, tmp_pat
         assert complete(own_oap, meanwhile) == 20
         assert complete(own_oap, early) == 20
         assert server.log.count("is back after") == 2
-        assert "40 kept, 0 dropped" in server.log
+        assert "segments: 80 sent, 0 kept, 0 dropped" in server.log
+        assert "Traceback" not in server.log
 
 
 def test_what_does_not_fit_while_oap_is_away_is_counted_and_said(own_oap: EmbeddedOap, tmp_path: Path) -> None:

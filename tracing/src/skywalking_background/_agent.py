@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from typing import Final
@@ -15,6 +16,7 @@ except ImportError as error:  # pragma: no cover  # depends on how the agent was
     )
     raise ImportError(_MESSAGE) from error
 
+import grpc
 from skywalking import config
 from skywalking.agent import agent
 from starlette.middleware.exceptions import ExceptionMiddleware
@@ -45,6 +47,8 @@ def start() -> None:
             if "SW_AGENT_LOGGING_LEVEL" not in os.environ:
                 # It warns of each of some thirty packages that it could trace and that are not installed.
                 config.agent_logging_level = "ERROR"
+            # Its heartbeat and the like report an absent OAP at every try, with a stack trace: ours says it once.
+            logging.getLogger("skywalking").addFilter(_is_no_absent_oap)
             agent.start()
         elif ExceptionMiddleware.__call__.__name__ == "_sw_fast_api":
             message = f"the agent runs with its FastAPI plugin: start it with SW_AGENT_DISABLE_PLUGINS={_OWN_PLUGIN}"
@@ -57,6 +61,10 @@ def start() -> None:
         # Else the agent leaves spans out uncounted while the queue is full; our queue counts what it refuses.
         agent.is_segment_queue_full = lambda: False
         agent.archive_log = _reporter.logs.put
+
+
+def _is_no_absent_oap(record: logging.LogRecord) -> bool:
+    return record.exc_info is None or not isinstance(record.exc_info[1], grpc.RpcError)
 
 
 def flush(timeout: float = 5.0) -> bool:
