@@ -21,7 +21,7 @@ router = APIRouter()
 health = APIRouter(prefix="/health", tags=["health"])
 
 
-def _seconds(
+async def _seconds(  # `def` would cost each request a trip to the thread pool
     request: Request,
     duration: Annotated[
         float | None, Query(ge=0, le=MAX_SECONDS, allow_inf_nan=False, description="How long the task runs, in s.")
