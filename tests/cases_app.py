@@ -66,6 +66,11 @@ async def asynchronous() -> str:
     return "ok"
 
 
+@app.get("/pid")
+async def pid() -> int:
+    return os.getpid()
+
+
 @app.get("/task")
 async def with_task(tasks: BackgroundTasks) -> str:
     tasks.add_task(work)
@@ -322,7 +327,7 @@ app.mount("/sub/{tenant}", sub)
 async def up() -> None: ...
 
 
-instrument(app, ignore=["/ignored/.*", "/up"])
+instrument(app, ignore=["/ignored/.*", "/up", "/pid"])
 # A mounted app that was instrumented on its own must not open a second entry span.
 instrument(sub)
 

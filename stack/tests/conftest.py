@@ -8,7 +8,7 @@ import pytest
 from stack._settings import Settings
 from standins import free_port
 
-from stack import _native, _status
+from stack import _doctor, _logs, _native, _status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ def use_parts(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[.
     """Let the stack consist of other parts."""
 
     def use(*parts: Part) -> list[Part]:
-        for module in (_native, _status):
+        for module in (_native, _status, _logs, _doctor):
             monkeypatch.setattr(module, "parts", lambda _settings: list(parts))
         monkeypatch.setattr(_native, "fetch", lambda: None)
         return list(parts)

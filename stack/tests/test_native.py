@@ -10,10 +10,11 @@ import time
 from typing import TYPE_CHECKING
 
 import psutil
-from stack._supervisor import MARK, Supervisor
+from stack._marked import MARK, ours
+from stack._supervisor import Supervisor
 from standins import web_part
 
-from stack import _native, _status
+from stack import _logs, _native, _start, _status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,10 +23,6 @@ if TYPE_CHECKING:
     import pytest
     from stack._parts import Part
     from stack._settings import Settings
-
-
-def ours(run_dir: Path) -> list[psutil.Process]:
-    return [process for process in psutil.process_iter() if _native._is_ours(process, run_dir)]
 
 
 def pid_of(settings: Settings, name: str = "service") -> int:
@@ -66,7 +63,7 @@ def test_a_killed_part_is_shown_and_started_again(
     os.kill(first, signal.SIGKILL)
     wait_for(lambda: pid_of(settings) not in {0, first})
     wait_for(lambda: Supervisor(settings.run_dir).state("service") == "RUNNING")
-    wait_for(lambda: _native.answers(part))
+    wait_for(lambda: _start.answers(part))
     assert _status.status(settings) == 0
     assert "1x, last: terminated by SIGKILL" in " ".join(capsys.readouterr().out.split())
 
@@ -148,10 +145,10 @@ def test_an_on_demand_part_waits_until_it_is_asked_for(
 ) -> None:
     (part,) = use_parts(web_part(settings, "loadtest", on_demand=True))
     assert _native.up(settings) == 0
-    assert not _native.answers(part)
+    assert not _start.answers(part)
     assert _status.status(settings) == 0
     assert _native.start_part(settings, "loadtest") == 0
-    assert _native.answers(part)
+    assert _start.answers(part)
 
 
 def test_a_long_path_gets_a_short_socket(
@@ -170,12 +167,12 @@ def test_logs_of_all_parts_carry_their_names(
     settings: Settings, use_parts: Callable[..., list[Part]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     use_parts(web_part(settings))
-    assert _status.logs(settings, None, 5, follow=False) == 0
+    assert _logs.logs(settings, None, 5, follow=False) == 0
     assert "no logs yet" in capsys.readouterr().out
     log = Supervisor(settings.run_dir).log_of("service")
     log.parent.mkdir(parents=True)
     log.write_text("one\ntwo [bold]\nthree\n")
-    _status.logs(settings, None, 2, follow=False)
+    _logs.logs(settings, None, 2, follow=False)
     assert capsys.readouterr().out.splitlines() == ["service | two [bold]", "service | three"]
 
 

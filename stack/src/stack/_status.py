@@ -1,16 +1,16 @@
-"""`make status` and `make logs`."""
+"""`make status`."""
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import psutil
-from rich.console import Console
 from rich.table import Table
 
-from stack._native import answers, find, tail
+from stack._console import new_console
+from stack._marked import ours
 from stack._parts import Part, parts
+from stack._start import answers
 from stack._supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -22,9 +22,13 @@ NOT_RUNNING = 3
 
 def status(settings: Settings) -> int:
     """Show every part; 0 when all that should run does, 1 when one does not, 3 when nothing runs."""
-    console = Console()
+    console = new_console()
     supervisor = Supervisor(settings.run_dir)
     if supervisor.process is None:
+        if orphans := ours(settings.run_dir):
+            pids = ", ".join(str(process.pid) for process in orphans)
+            console.print(f"[red]supervisord is gone[/], its processes still run (pid {pids}): `make down` ends them")
+            return 1
         console.print("the stack is not up: `make up` starts it")
         return NOT_RUNNING
     table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
@@ -68,37 +72,3 @@ def _memory(pid: int) -> int:
         return int(sum(one.memory_info().rss for one in family)) // 2**20
     except psutil.Error:
         return 0
-
-
-def logs(settings: Settings, name: str | None, lines: int, *, follow: bool) -> int:
-    """Print the last lines of one part's log or of all, and go on with what comes if asked to."""
-    console = Console(soft_wrap=True)
-    supervisor = Supervisor(settings.run_dir)
-    chosen = [find(settings, name)] if name else parts(settings)
-    files = {part.name: supervisor.log_of(part.name) for part in chosen}
-    width = max(map(len, files))
-
-    def show(part: str, text: str) -> None:
-        for line in text.splitlines():
-            prefix = "" if name else f"{part:<{width}} | "
-            console.print(prefix + line, markup=False, highlight=False)
-
-    for part, path in files.items():
-        show(part, tail(path, lines))
-    if not any(path.exists() for path in files.values()):
-        console.print("no logs yet: `make up` starts the stack")
-    if follow:
-        positions = {part: path.stat().st_size if path.exists() else 0 for part, path in files.items()}
-        while True:
-            for part, path in files.items():
-                if not path.exists():
-                    continue
-                size = path.stat().st_size
-                if size < positions[part]:  # rotated
-                    positions[part] = 0
-                with path.open(errors="replace") as file:
-                    file.seek(positions[part])
-                    show(part, file.read())
-                    positions[part] = file.tell()
-            time.sleep(0.3)
-    return 0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
+from stack._marked import MARK, is_ours
 from stack._settings import ROOT
 
 if TYPE_CHECKING:
@@ -22,11 +25,11 @@ if TYPE_CHECKING:
 
     from stack._parts import Part
 
-MARK: Final = "TRACING_STACK_RUN_DIR"
-"""An environment variable of every process that we start, so that those of a killed supervisord can be found."""
 SOCKET_LIMIT: Final = 90
 """Bytes of a unix socket's path that every system takes, with room for the suffix that supervisord adds for a while."""
 START_SECONDS: Final = 10
+ALIVE: Final = frozenset({"STARTING", "RUNNING", "BACKOFF"})
+"""The states in which supervisord itself sees to a part's start."""
 
 
 class Supervisor:
@@ -48,19 +51,37 @@ class Supervisor:
         usual = self.run_dir / "supervisor.sock"
         if len(bytes(usual)) <= SOCKET_LIMIT:
             return usual
-        note = self.run_dir / "socket"
-        if not note.exists():
-            note.write_text(str(Path(tempfile.mkdtemp(prefix="stack-")) / "supervisor.sock"))
-        return Path(note.read_text())
+        try:
+            return Path(self._note.read_text())
+        except FileNotFoundError:
+            return usual  # nothing has been started
+
+    @property
+    def _note(self) -> Path:
+        return self.run_dir / "socket"
+
+    def _make_socket_folder(self) -> None:
+        if len(bytes(self.run_dir / "supervisor.sock")) <= SOCKET_LIMIT:
+            return
+        if not (self._note.exists() and self.socket.parent.is_dir()):
+            self._note.write_text(str(Path(tempfile.mkdtemp(prefix="stack-")) / "supervisor.sock"))
+
+    def forget(self) -> None:
+        """Delete what only a running supervisord needs."""
+        if self._note.exists():
+            shutil.rmtree(self.socket.parent, ignore_errors=True)
+            self._note.unlink()
+        for leftover in (self.run_dir / "supervisor.sock", self.pid_file):
+            leftover.unlink(missing_ok=True)
 
     @property
     def process(self) -> psutil.Process | None:
         """The running supervisord; `None` when there is none."""
         try:
             process = psutil.Process(int(self.pid_file.read_text()))
-            return process if process.environ().get(MARK) == str(self.run_dir) else None
         except (OSError, ValueError, psutil.Error):
             return None
+        return process if is_ours(process, self.run_dir) else None
 
     @property
     def rpc(self) -> Any:  # noqa: ANN401  # methods of the other side
@@ -89,24 +110,26 @@ class Supervisor:
         found = re.findall(rf"exited: {re.escape(part)} \(([^)]*)\)", text[max(since, 0) :])
         return [how.removesuffix("; not expected").removesuffix("; expected") for how in found]
 
-    def apply(self, parts: Sequence[Part]) -> None:
-        """Run supervisord with these parts; a part whose definition has changed is stopped."""
+    def apply(self, parts: Sequence[Part]) -> list[str]:
+        """Run supervisord with these parts; return those that were stopped because their definition has changed."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        self.run_dir.chmod(0o700)
-        self.configuration.write_text(self.render(parts))
         if self.process is None:
+            self._make_socket_folder()
+            self.configuration.write_text(self.render(parts))
             self._start()
-            return
+            return []
+        self.configuration.write_text(self.render(parts))
         ((added, changed, removed),) = self.rpc.reloadConfig()
-        for name in (*changed, *removed):
+        for name in reversed([*changed, *removed]):
             self.rpc.stopProcessGroup(name)
             self.rpc.removeProcessGroup(name)
         for name in (*added, *changed):
             self.rpc.addProcessGroup(name)
+        return list(changed)
 
     def _start(self) -> None:
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(self.configuration)]
-        environment = {**psutil.Process().environ(), MARK: str(self.run_dir)}
+        environment = {**os.environ, MARK: str(self.run_dir)}
         done = subprocess.run(  # noqa: S603  # our own command line
             command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True
         )
@@ -136,12 +159,13 @@ class Supervisor:
                 "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"
             },
         }
-        for part in parts:
+        for place, part in enumerate(parts, start=1):
             environment = {**part.environment, MARK: str(self.run_dir), "PYTHONUNBUFFERED": "1"}
             sections[f"program:{part.name}"] = {
                 "command": shlex.join(part.command),
                 "directory": ROOT,
                 "environment": ",".join(f'{key}="{_in_quotes(value)}"' for key, value in environment.items()),
+                "priority": place,  # the lower ends later: OAP takes what the service sends at its end
                 "autostart": "false",  # `up` starts what it wants and waits for it
                 "autorestart": "true",
                 "startsecs": 1,

@@ -4,7 +4,7 @@
 """
 
 from oap_embedded._errors import OapEmbeddedError
-from oap_embedded._fetch import fetch
+from oap_embedded._fetch import cache_directory, fetch
 from oap_embedded._lock import Jar, read_lock
 
-__all__ = ["Jar", "OapEmbeddedError", "fetch", "read_lock"]
+__all__ = ["Jar", "OapEmbeddedError", "cache_directory", "fetch", "read_lock"]

@@ -28,6 +28,8 @@ def main() -> int:
     except OapEmbeddedError as error:
         print(f"oap: {error}", file=sys.stderr)  # noqa: T201
         return 1
+    except KeyboardInterrupt:
+        return 130  # as a shell says it; what was fetched so far is kept
     return 0
 
 
@@ -39,11 +41,19 @@ def _parser() -> argparse.ArgumentParser:
     start = commands.add_parser("run", help="become OAP")
     start.add_argument("--data", type=Path, required=True, help="folder of its storage and configuration")
     start.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
-    start.add_argument("--grpc-port", type=int, default=11800, help="for agents (default %(default)s)")
-    start.add_argument("--http-port", type=int, default=12800, help="for queries (default %(default)s)")
+    start.add_argument("--grpc-port", type=_port, default=11800, help="for agents (default %(default)s)")
+    start.add_argument("--http-port", type=_port, default=12800, help="for queries (default %(default)s)")
     start.add_argument("--overlay", type=Path, help="folder whose files replace those of the configuration")
     start.add_argument("--heap", default="512m", help="Java's largest heap (default %(default)s)")
     return parser
+
+
+def _port(word: str) -> int:
+    """Read a port's number; argparse names the option when it is none."""
+    port = int(word)
+    if not 0 < port <= 65535:  # noqa: PLR2004  # TCP's own limit
+        raise argparse.ArgumentTypeError(f"{word} is not a port, which is 1 to 65535")
+    return port
 
 
 if __name__ == "__main__":

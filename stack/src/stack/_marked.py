@@ -1,0 +1,58 @@
+"""Our processes, known by a mark in their environment: also those whose supervisord was killed."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+import psutil
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MARK: Final = "TRACING_STACK_RUN_DIR"
+"""The environment variable; its value is the run folder, so that two stacks stay apart."""
+PATIENCE: Final = 90
+"""s that processes get to end by themselves: the service waits for its tasks."""
+
+
+def is_ours(process: psutil.Process, run_dir: Path) -> bool:
+    """Say whether the stack of that run folder has started the process."""
+    try:
+        return process.pid != psutil.Process().pid and process.environ().get(MARK) == str(run_dir)
+    except (psutil.Error, OSError):  # another user's, or gone by now
+        return False
+
+
+def ours(run_dir: Path) -> list[psutil.Process]:
+    """Return the processes of the stack of that run folder, supervisord among them."""
+    return [process for process in psutil.process_iter() if is_ours(process, run_dir)]
+
+
+def end(run_dir: Path, patience: float = PATIENCE) -> list[psutil.Process]:
+    """End whatever carries the mark; return what could not be ended.
+
+    A supervisord ends its children itself and in order, so each process is asked only once its parent has gone.
+
+    Args:
+        run_dir: the run folder of the stack to end.
+        patience: s that each process gets before it is killed.
+    """
+    for ask in (psutil.Process.terminate, psutil.Process.kill):
+        while family := ours(run_dir):
+            pids = {process.pid for process in family}
+            heads = [process for process in family if _parent(process) not in pids]
+            for process in heads:
+                with suppress(psutil.Error):
+                    ask(process)
+            _, alive = psutil.wait_procs(heads, timeout=patience)
+            if alive:
+                break
+    return ours(run_dir)
+
+
+def _parent(process: psutil.Process) -> int:
+    try:
+        return process.ppid()
+    except psutil.Error:
+        return 0
