@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-from stack._oap import Oap
+from oap_query import Oap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,7 @@ from uuid import uuid4
 import httpx
 import pytest
 from harness import OapServer, Server, serve
-from stack._tree import build, outline
+from oap_query import build, outline
 from websockets.sync.client import connect
 
 if TYPE_CHECKING:

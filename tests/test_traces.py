@@ -14,12 +14,12 @@ from uuid import uuid4
 import httpx
 import pytest
 from harness import OapServer, Server, serve
-from stack._tree import build, outline
+from oap_query import build, outline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stack._oap import Span
+    from oap_query import Span
 
 SHORT = 0.2  # s: how long a task of `cases_app` sleeps
 DEADLINE = 20.0  # s until a trace must be complete in OAP

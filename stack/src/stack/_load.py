@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
+from oap_query import Oap, OapError
 from rich.console import Console
 
-from stack._oap import Oap, OapError
 from stack._settings import ROOT
 
 if TYPE_CHECKING:

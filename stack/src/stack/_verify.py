@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import httpx
+from oap_query import Node, Oap, OapError, Span, build, outline
 from rich.console import Console
 
-from stack._oap import Oap, OapError, Span
-from stack._tree import Node, build, outline, waterfall
+from stack._waterfall import waterfall
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,10 +1,6 @@
 from __future__ import annotations
 
-from io import StringIO
-
-from rich.console import Console
-from stack._oap import Span
-from stack._tree import build, outline, waterfall
+from oap_query import Span, build, outline
 
 
 def span(segment: str, ids: tuple[int, int], name: str, times: tuple[int, int], **more: object) -> Span:
@@ -36,16 +32,3 @@ def test_segments_join_by_their_references() -> None:
 
 def test_a_part_whose_parent_has_not_arrived_stands_alone() -> None:
     assert outline(build(TRACE[:1])) == "Local task CROSS_THREAD failed"
-
-
-def test_the_waterfall_shows_start_and_duration() -> None:
-    console = Console(file=StringIO(), width=100)
-    console.print(waterfall(build(TRACE)))
-    rows = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
-    assert [row.split()[-3:-1] for row in rows[1:3]] == [["0", "2"], ["0", "2"]]
-    assert "1,000" in rows[3]
-    assert "━" * 39 in rows[3]
-
-
-def test_nothing_is_drawn_of_nothing() -> None:
-    assert waterfall([]).row_count == 0
