@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from skywalking_background import background_span, carry, current_trace_id
-from skywalking_background._spans import UNSAMPLED, origin, span_name
+from skywalking_background._segments import UNSAMPLED
+from skywalking_background._spans import origin, span_name
 
 Segments = list[Any]
 

@@ -21,6 +21,7 @@ from skywalking import config
 from skywalking.agent import agent
 from starlette.middleware.exceptions import ExceptionMiddleware
 
+from skywalking_background._ids import use_own_ids
 from skywalking_background._reporter import Counts, Reporter
 
 # Wraps the same requests as we do, and keeps their span open until the background tasks end.
@@ -47,12 +48,16 @@ def start() -> None:
             if "SW_AGENT_LOGGING_LEVEL" not in os.environ:
                 # It warns of each of some thirty packages that it could trace and that are not installed.
                 config.agent_logging_level = "ERROR"
+            if "SW_AGENT_PROFILE_ACTIVE" not in os.environ:
+                # It samples the one thread that an endpoint runs on: of an event loop that says nothing.
+                config.agent_profile_active = False
             # Its heartbeat and the like report an absent OAP at every try, with a stack trace: ours says it once.
             logging.getLogger("skywalking").addFilter(_is_no_absent_oap)
             agent.start()
         elif ExceptionMiddleware.__call__.__name__ == "_sw_fast_api":
             message = f"the agent runs with its FastAPI plugin: start it with SW_AGENT_DISABLE_PLUGINS={_OWN_PLUGIN}"
             raise RuntimeError(message)
+        use_own_ids()
         if config.agent_protocol != "grpc":
             return  # the agent's own reporters for HTTP and Kafka stay
         _reporter = Reporter()

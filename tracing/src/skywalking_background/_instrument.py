@@ -8,21 +8,22 @@ import sys
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio.to_thread
-from skywalking import Component, Layer, config
-from skywalking.trace.context import NoopContext, SpanContext, get_context
+from skywalking import Component, Kind, Layer, config
+from skywalking.trace.context import NoopContext, _spans_set
+from skywalking.trace.span import EntrySpan, Span
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect
 from starlette.websockets import WebSocketDisconnect
 
 from skywalking_background import _agent, _sw8
 from skywalking_background._names import route_template
-from skywalking_background._spans import UNSAMPLED, background_span, enter_root, origin, record_error, set_tag
+from skywalking_background._segments import UNSAMPLED, Context, Origin, set_common_tag, set_tag
+from skywalking_background._spans import background_span, enter_root, origin, record_error, sampled
 from skywalking_background._tasks import trace_background_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from skywalking.trace.span import Span
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 logger = logging.getLogger("skywalking_background")
@@ -103,16 +104,21 @@ class _Request:
         "handling",
         "method",
         "middleware",
+        "origin",
         "scope",
         "send_downstream",
-        "snapshot",
         "started",
         "status",
     )
 
+    entry: EntrySpan | None
+    handling: Span | None
+    origin: Origin
+
     def __init__(self, middleware: _Middleware, scope: Scope, send: Send) -> None:
         self.middleware = middleware
         self.scope = scope
+        self.method = scope.get("method", "WebSocket")
         self.send_downstream = send
         self.status = _SERVER_ERROR  # what a request ends with that never gets to answer
         self.error: BaseException | None = None
@@ -120,11 +126,10 @@ class _Request:
         self.finished = False
 
     def open(self) -> None:
-        enter_root()
-        method, path = self.scope.get("method", "WebSocket"), self.scope["path"]
-        self.method = method
+        """Open both spans, in the caller's trace if its headers name one."""
+        scope, path = self.scope, self.scope["path"]
         sw8 = correlation = host = b""
-        for key, value in self.scope["headers"]:
+        for key, value in scope["headers"]:
             if key == b"sw8":
                 sw8 = value
             elif key == b"sw8-correlation":
@@ -132,34 +137,41 @@ class _Request:
             elif key == b"host":
                 host = value
         carrier = None
-        context: SpanContext
         try:
             carrier = _sw8.parse(sw8, correlation) if sw8 else None
-            if self.middleware.ignores(method, path):
-                context = NoopContext()
-            else:
-                # A caller's trace goes on whole: the decision to sample was its own.
-                context = SpanContext() if carrier else get_context()
+            # A caller's trace goes on whole: the decision to sample was its own.
+            traced = not self.middleware.ignores(self.method, path) and (carrier is not None or sampled())
         except _sw8.SuppressedError:
-            context = NoopContext()
-        entry: Span = context.new_entry_span(path, carrier)
-        entry.start()
-        handling: Span = entry.context.new_local_span(self.middleware.operation)
-        handling.start()
-        entry.layer, entry.component, handling.component = Layer.Http, Component.FastAPI, Component.FastAPI
-        if client := self.scope.get("client"):
+            traced = False
+        enter_root()
+        if not traced:
+            NoopContext().new_local_span(path).start()  # what plugins find, and leave their own spans out for
+            self.entry = self.handling = None
+            self.origin = UNSAMPLED
+            origin.set(UNSAMPLED)
+            return
+        context = Context()
+        entry = EntrySpan(context, 0, -1, path, component=Component.FastAPI, layer=Layer.Http)
+        handling = Span(context, 1, 0, self.middleware.operation, None, Kind.Local, Component.FastAPI)
+        context.open(entry, handling)
+        context.primary_endpoint = self
+        if carrier is not None:
+            entry.extract(carrier)
+        if client := scope.get("client"):
             entry.peer = f"{client[0]}:{client[1]}"
-        set_tag(entry, "http.method", method)
+        set_common_tag(entry, "http.method", self.method)
         # Without the query: it may hold what nobody should read in a trace.
-        set_tag(entry, "http.url", f"{self.scope['scheme']}://{host.decode('latin-1')}{path}")
+        set_tag(entry, "http.url", f"{scope['scheme']}://{host.decode('latin-1')}{path}")
         self.entry, self.handling = entry, handling
-        snapshot = entry.context.capture()
-        if snapshot is None or not snapshot.is_valid():
-            snapshot = UNSAMPLED
-        else:
-            snapshot.span_id = entry.sid  # tasks hang below the request, not below its handling
-        self.snapshot = snapshot
-        origin.set(snapshot)
+        self.origin = Origin(context, entry)  # tasks hang below the request, not below its handling
+        origin.set(self.origin)
+
+    def get_name(self) -> str:
+        """Name the endpoint of the log lines of this request: one of the methods of the agent's `PrimaryEndpoint`."""
+        return self.name()
+
+    def set_primary_endpoint(self, span: Span) -> None:
+        """Stay the endpoint, whatever spans follow: the other of its methods."""
 
     async def run(self, receive: Receive) -> None:
         self.open()
@@ -173,7 +185,7 @@ class _Request:
                 raise
             # The client has its answer. Let the error reach the server, and uvicorn closes the connection, under the
             # next request that is being answered on it (https://github.com/encode/uvicorn/issues/3153).
-            logger.exception("%s failed after its response", self.entry.op)
+            logger.exception("%s failed after its response", self.name())
         else:
             self.close(None)
             self.end(None)
@@ -195,9 +207,9 @@ class _Request:
         self.started = True
         self.status = message.get("status", _SWITCHING)
         header = self.middleware.header
-        if header is None or self.snapshot is UNSAMPLED:
+        if header is None or self.origin is UNSAMPLED:
             return message
-        trace_id = str(self.snapshot.trace_id).encode("latin-1", "replace")
+        trace_id = self.origin.trace_id.encode("latin-1", "replace")
         return {**message, "headers": [*message.get("headers", ()), (header, trace_id)]}
 
     def close(self, error: BaseException | None, *, whole: bool = False) -> None:
@@ -206,20 +218,22 @@ class _Request:
             return
         self.finished = True
         entry, handling = self.entry, self.handling
-        entry.op = self.name()
-        self.snapshot.endpoint = entry.op
+        if entry is None or handling is None:
+            _spans_set([])
+            return
+        self.entry = self.handling = None  # OAP's by now; the tasks may run on for long
+        self.origin.endpoint = entry.op = self.name()
         if self.started and not whole and (error is None or isinstance(error, ClientDisconnect)):
             set_tag(handling, "http.disconnected", "true")  # the client's doing, no failure of the service
             error = None
         failed = error is not None or self.status >= self.middleware.error_status
         for span in (entry, handling):
-            set_tag(span, "http.status_code", self.status)
+            set_common_tag(span, "http.status_code", self.status)
             span.error_occurred = failed
         if error is not None:
             self.error = error
             record_error(handling, error)
-        handling.stop()
-        entry.stop()
+        entry.context.close(handling, entry)
 
     def name(self) -> str:
         return f"HTTP {self.method} {route_template(self.scope)}"

@@ -11,27 +11,24 @@ import traceback
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
 
-from skywalking import Component, Log, LogItem, config
-from skywalking.trace.context import NoopContext, SpanContext, _spans, _spans_set, get_context
-from skywalking.trace.snapshot import Snapshot
-from skywalking.trace.tags import Tag
+from skywalking import Component, Kind, Log, LogItem, config, sampling
+from skywalking.trace.context import NoopContext, _spans, _spans_set
+from skywalking.trace.span import Span
+
+from skywalking_background._segments import UNSAMPLED, Context, Origin, set_tag
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
 
-    from skywalking.trace.span import Span
-
 P = ParamSpec("P")
 T = TypeVar("T")
 
 # What a new segment refers to: the request's entry span, or the background span around. `None` outside of both.
-origin: ContextVar[Snapshot | None] = ContextVar("skywalking_background.origin", default=None)
+origin: ContextVar[Origin | None] = ContextVar("skywalking_background.origin", default=None)
 # The asyncio task or thread that owns the innermost background span. A copied context carries the span list of its
 # parent along; only the owner may put spans into that segment, everybody else may outlive it.
 _owner: ContextVar[int | None] = ContextVar("skywalking_background.owner", default=None)
-
-UNSAMPLED = Snapshot(correlation={})
 
 
 def enter_root() -> None:
@@ -47,15 +44,8 @@ def enter_root() -> None:
 
 def current_trace_id() -> str | None:
     """The id of the trace that this code runs in, as SkyWalking shows it; `None` outside of one or when not sampled."""
-    snapshot = origin.get()
-    return str(snapshot.trace_id) if snapshot is not None and snapshot.is_valid() else None
-
-
-def set_tag(span: Span, key: str, value: object) -> None:
-    """Tag an agent span without a class for every key."""
-    tag = Tag(value)
-    tag.key = key
-    span.tag(tag)
+    here = origin.get()
+    return here.trace_id or None if here is not None else None
 
 
 def record_error(span: Span, error: BaseException) -> None:
@@ -99,7 +89,7 @@ class background_span:  # noqa: N801  # reads as a keyword: `with background_spa
 
     __slots__ = ("_before", "_name", "_parent", "_span", "_tags")
 
-    def __init__(self, name: str, *, tags: Mapping[str, object] | None = None, parent: Snapshot | None = None) -> None:
+    def __init__(self, name: str, *, tags: Mapping[str, object] | None = None, parent: Origin | None = None) -> None:
         self._name = name
         self._tags = tags
         self._parent = parent
@@ -114,37 +104,50 @@ class background_span:  # noqa: N801  # reads as a keyword: `with background_spa
         strand = _strand()
         if self._parent is None and outer and outer[-1].depth and _owner.get() == strand:
             span = outer[-1].context.new_local_span(self._name)
+            span.component = Component.FastAPI
             span.start()
         else:
             span = self._open_segment(self._parent or origin.get())
             _owner.set(strand)
-        origin.set(span.context.capture())
-        span.component = Component.FastAPI
+        origin.set(UNSAMPLED if isinstance(span.context, NoopContext) else Origin(span.context, span))
         for key, value in (self._tags or {}).items():
             set_tag(span, key, value)
         self._span = span
         return self
 
-    def _open_segment(self, parent: Snapshot | None) -> Span:
-        _spans_set([])
+    def _open_segment(self, parent: Origin | None) -> Span:
         # The decision to sample was the request's: a task without its request, or the reverse, is half a trace.
-        context = get_context() if parent is None else SpanContext() if parent.is_valid() else NoopContext()
-        span = context.new_local_span(self._name)
-        span.start()
+        if parent is UNSAMPLED or (parent is None and not sampled()):
+            _spans_set([])
+            span = NoopContext().new_local_span(self._name)
+            span.start()
+            return span
+        context = Context()
+        span = Span(context, 0, -1, self._name, None, Kind.Local, Component.FastAPI)
+        context.open(span)
         if parent is not None:
-            span.context.continued(parent)
+            parent.lead_to(context, span)
         return span
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        span = self._span
         if error is not None:
-            record_error(self._span, error)
-        self._span.stop()
-        spans, snapshot, owner = self._before
+            record_error(span, error)
+        if span.sid == 0 and isinstance(span.context, Context):
+            span.context.close(span)
+        else:
+            span.stop()
+        spans, here, owner = self._before
         _spans_set(spans)
-        origin.set(snapshot)
+        origin.set(here)
         _owner.set(owner)
+
+
+def sampled() -> bool:
+    """Ask the agent's sampler about a trace that begins here."""
+    return sampling.sampling_service is None or bool(sampling.sampling_service.try_sampling())
 
 
 def span_name(func: Callable[..., Any]) -> str:

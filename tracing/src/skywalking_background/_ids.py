@@ -1,0 +1,47 @@
+"""Ids of traces and segments, without a call into the system for each.
+
+The agent asks `uuid.uuid1` for every id, four times for a request with one task. That takes a lock in libuuid and was a
+third of what tracing cost a request. These look alike (32 hexadecimal digits) and are unique in the same two ways.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from typing import TYPE_CHECKING, Final
+
+from skywalking.trace import ID
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_HALF: Final = 16
+"""Hexadecimal digits of each half: when (in us, counted on from the process's start), and which process."""
+
+_numbers: Iterator[int]
+_process: str
+
+
+def _begin() -> None:
+    global _numbers, _process  # noqa: PLW0603  # one process, one sequence
+    _numbers = itertools.count(time.time_ns() // 1000)
+    _process = os.urandom(_HALF // 2).hex()
+
+
+def new_id() -> str:
+    """Return an id that no other process has, nor this one a second time."""
+    return f"{next(_numbers):0{_HALF}x}{_process}"
+
+
+def _make(self: ID, raw_id: str | None = None) -> None:
+    self.value = raw_id or new_id()
+
+
+def use_own_ids() -> None:
+    """Let the agent, and with it all of its plugins, take its ids from here."""
+    ID.__init__ = _make
+
+
+_begin()
+os.register_at_fork(after_in_child=_begin)
