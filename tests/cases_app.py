@@ -15,11 +15,15 @@ import httpx
 from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, Header, HTTPException, Request, Response, WebSocket
 from fastapi.responses import PlainTextResponse, StreamingResponse
 from skywalking_background import ParallelTasks, background_span, carry, current_trace_id, instrument
+from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.routing import Route
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from starlette.types import Receive, Scope, Send
 
 SHORT = 0.2  # s: long enough to tell a task that ran side by side from one that waited
 _threads = ThreadPoolExecutor(4)
@@ -318,6 +322,11 @@ async def inner_name(name: str) -> str:
     return name
 
 
+async def star(_request: Request) -> Response:
+    return PlainTextResponse("ok", background=BackgroundTask(work))
+
+
+app.mount("/plain-starlette", Starlette(routes=[Route("/stars/{star}", star)]))
 router.include_router(inner)
 app.include_router(router)
 app.mount("/sub/{tenant}", sub)
@@ -339,5 +348,19 @@ if os.environ.get("CASES_MIDDLEWARE"):
         return response
 
     app.add_middleware(BaseHTTPMiddleware, dispatch=dispatch)
+
+other = instrument(FastAPI())
+
+
+@other.get("/other/{number}")
+async def other_number(number: int, tasks: BackgroundTasks) -> int:
+    tasks.add_task(work)
+    return number
+
+
+async def both(scope: Scope, receive: Receive, send: Send) -> None:
+    """Serve two apps that know nothing of each other."""
+    await (other if scope.get("path", "").startswith("/other/") else app)(scope, receive, send)
+
 
 logging.basicConfig(level=logging.INFO)

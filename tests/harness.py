@@ -105,15 +105,16 @@ def serve(  # noqa: PLR0913  # each is one thing a test wants different
     name: str,
     grpc: str,
     *,
-    app: str = "cases_app:app",
+    app: str = "cases_app:both",
     arguments: tuple[str, ...] = (),
     health: str = "/up",
+    python: Path | str = sys.executable,
     **environment: str,
 ) -> Iterator[Server]:
-    """Run an app under a real uvicorn that reports to `grpc` as service `name`."""
+    """Run an app under a real uvicorn, of another environment's Python if need be, that reports to `grpc` as `name`."""
     port = free_port()
     log = directory / f"{name}.log"
-    command = [sys.executable, "-m", "uvicorn", app, "--app-dir", str(HERE), "--host", "127.0.0.1"]
+    command = [str(python), "-m", "uvicorn", app, "--app-dir", str(HERE), "--host", "127.0.0.1"]
     command += ["--port", str(port), "--no-access-log", *arguments]
     env = {
         **os.environ,

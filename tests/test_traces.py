@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import base64
+import os
+import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,11 +17,12 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from harness import OapServer, Server, serve
+from harness import ROOT, OapServer, Server, serve
 from oap_query import build, outline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from oap_query import Span
 
@@ -36,8 +41,8 @@ class Case:
     headers: dict[str, str] = field(default_factory=dict)
     from_caller: bool = False
     """Whether the request comes out of another service's trace."""
-    behind_middleware: str = ""
-    """The tree behind a `BaseHTTPMiddleware`, where it is another one."""
+    elsewhere: dict[str, str] = field(default_factory=dict)
+    """The tree on one of the other stacks, by the stack's name, where it is another one."""
 
 
 def _sw8() -> str:
@@ -136,9 +141,11 @@ CASES = (
         """
         Entry HTTP GET /raises/late 200 failed
           Local FastAPI request handling 200 failed""",
-        behind_middleware="""
+        elsewhere={
+            "BaseHTTPMiddleware": """
         Entry HTTP GET /raises/late 200
-          Local FastAPI request handling 200""",
+          Local FastAPI request handling 200"""
+        },
     ),
     Case(
         "4xx",
@@ -185,6 +192,22 @@ CASES = (
           Local FastAPI request handling 200
           Local work CROSS_THREAD""",
     ),
+    Case(
+        "mounted Starlette app",
+        "/plain-starlette/stars/vega",
+        """
+        Entry HTTP GET /plain-starlette/stars/{star} 200
+          Local FastAPI request handling 200
+          Local work CROSS_THREAD""",
+    ),
+    Case(
+        "second app in the process",
+        "/other/7",
+        """
+        Entry HTTP GET /other/{number} 200
+          Local FastAPI request handling 200
+          Local work CROSS_THREAD""",
+    ),
     # One name for all of them: a scanner must not make an endpoint per guess.
     Case(
         "unmatched path",
@@ -218,12 +241,18 @@ CASES = (
         method="OPTIONS",
     ),
     # The answer is out: what a dependency does afterwards is in the log, the request was right.
+    # FastAPI before 0.118 left its dependencies before it answered.
     Case(
         "dependency fails after the response",
         "/yield",
         """
         Entry HTTP GET /yield 200
           Local FastAPI request handling 200""",
+        elsewhere={
+            "lowest versions": """
+        Entry HTTP GET /yield 500 failed
+          Local FastAPI request handling 500 failed"""
+        },
     ),
     Case(
         "create_task and TaskGroup inside a task",
@@ -329,27 +358,75 @@ def _send(url: str, case: Case) -> httpx.Response:
         return response
 
 
+@dataclass(frozen=True)
+class Stack:
+    """What the app of the cases runs on: by default the environment of the tests."""
+
+    name: str
+    python: str = ""
+    """A version of Python; with it the app gets an environment of its own."""
+    requirements: tuple[str, ...] = ()
+    """What that environment has; the lock's versions by default."""
+    middleware: bool = False
+
+
+SERVER = ("uvicorn[standard]", "httpx", "aiohttp")
+STACKS = (
+    Stack("bare"),
+    Stack("BaseHTTPMiddleware", middleware=True),
+    Stack("Python 3.12", "3.12"),
+    # The oldest that the library promises to work with, beside the newest of all others.
+    Stack(
+        "lowest versions", "3.11", ("fastapi==0.115.2", "starlette==0.40.0", "uvicorn[standard]", "httpx", "aiohttp")
+    ),
+)
+
+
+def _python(stack: Stack, folder: Path) -> Path | str:
+    """Make the environment that a stack needs, and return its Python."""
+    if not stack.python:
+        return sys.executable
+    uv = shutil.which("uv") or ROOT / ".run" / "uv" / "bin" / "uv"
+    environment = {key: value for key, value in os.environ.items() if key != "VIRTUAL_ENV"}
+    found = subprocess.run([uv, "python", "find", "--no-project", stack.python], capture_output=True, check=False)
+    if found.returncode and not os.environ.get("CI"):
+        pytest.skip(f"there is no Python {stack.python} here")
+    install = [uv, "pip", "install", "--python", folder / "bin" / "python", "--no-binary", "apache-skywalking"]
+    commands = [
+        [uv, "venv", "--python", stack.python, folder],
+        [*install, "-e", ROOT / "tracing", *stack.requirements],
+    ]
+    if not stack.requirements:
+        environment["UV_PROJECT_ENVIRONMENT"] = str(folder)
+        commands = [[uv, "sync", "--locked", "--project", ROOT, "--python", stack.python]]
+    for command in commands:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    return folder / "bin" / "python"
+
+
 @dataclass
 class Run:
     """All cases sent to one server, side by side, before the first is looked at."""
 
     server: Server
     answers: dict[str, httpx.Response]
-    middleware: bool
+    stack: str
     began: datetime
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["bare", "BaseHTTPMiddleware"])
+@pytest.fixture(scope="module", params=STACKS, ids=lambda stack: stack.name)
 def run(request: pytest.FixtureRequest, oap: OapServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    environment = {"CASES_MIDDLEWARE": "1"} if request.param else {}
-    name = f"cases-{'middleware' if request.param else 'bare'}-{uuid4().hex[:6]}"
+    stack: Stack = request.param
+    environment = {"CASES_MIDDLEWARE": "1"} if stack.middleware else {}
+    folder = tmp_path_factory.mktemp("cases")
     began = datetime.now(UTC)
-    with serve(tmp_path_factory.mktemp(name), name, oap.grpc, **environment) as server:
+    python = _python(stack, folder / "venv")
+    with serve(folder, f"cases-{uuid4().hex[:6]}", oap.grpc, python=python, **environment) as server:
         with ThreadPoolExecutor(8) as pool:
             answers = pool.map(lambda case: _send(server.url, case), CASES)
-        yield Run(
-            server, {case.name: answer for case, answer in zip(CASES, answers, strict=True)}, request.param, began
-        )
+        answered = {case.name: answer for case, answer in zip(CASES, answers, strict=True)}
+        yield Run(server, answered, stack.name, began)
 
 
 def read_trace(oap: OapServer, trace_id: str, tree: str) -> list[Span]:
@@ -360,7 +437,7 @@ def read_trace(oap: OapServer, trace_id: str, tree: str) -> list[Span]:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_trace(case: Case, run: Run, oap: OapServer) -> None:
-    tree = (run.middleware and case.behind_middleware) or case.tree
+    tree = case.elsewhere.get(run.stack, case.tree)
     spans = read_trace(oap, run.answers[case.name].headers["X-Trace-Id"], tree)
     assert outline(build(spans)) == dedent(tree).strip()
 

@@ -6,6 +6,7 @@ import httpx
 import pytest
 from fastapi import BackgroundTasks, FastAPI
 from skywalking import config
+from skywalking.trace.context import get_context
 from skywalking_background import ParallelTasks, current_trace_id, instrument
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
@@ -45,6 +46,36 @@ async def test_a_starlette_app_works_as_well(segments: Segments) -> None:
 
     await get(instrument(Starlette(routes=[Route("/hello/{name}", hello)])), "/hello/you")
     assert names(segments) == ["Starlette request handling", "HTTP GET /hello/{name}"]
+
+
+async def test_log_lines_of_a_request_are_filed_under_its_route(segments: Segments) -> None:
+    app = instrument(FastAPI())
+    seen = []
+
+    @app.get("/items/{item}")
+    async def show(item: str) -> None:
+        with get_context().new_local_span("below"):
+            seen.append(get_context().primary_endpoint.get_name())  # what the agent's log reporter asks for
+
+    await get(app, "/items/7")
+    assert seen == ["HTTP GET /items/{item}"]
+    assert names(segments) == ["below", "FastAPI request handling", "HTTP GET /items/{item}"]
+
+
+async def test_a_span_that_outlives_the_request_holds_its_segment_back(segments: Segments) -> None:
+    app = instrument(FastAPI())
+    open_spans = []
+
+    @app.get("/")
+    async def root() -> None:
+        span = get_context().new_exit_span("call", "peer:80")
+        span.start()
+        open_spans.append(span)
+
+    await get(app, "/")
+    assert segments == []
+    open_spans[0].stop()
+    assert names(segments) == ["FastAPI request handling", "HTTP GET /", "call"]
 
 
 async def test_the_query_stays_out_of_the_trace(segments: Segments) -> None:

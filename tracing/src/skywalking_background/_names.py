@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 from starlette.routing import Mount
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from starlette.routing import BaseRoute
     from starlette.types import Scope
 
 # One name for whatever no route matched: a scanner must not fill SkyWalking with an endpoint per guess.
@@ -15,7 +18,7 @@ UNMATCHED = "(unmatched)"
 
 def route_template(scope: Scope) -> str:
     """Return the template of the matched route with its prefixes, such as `/tasks/{task_id}`."""
-    route = scope.get("route")
+    route = scope.get("route") or _serving(scope)
     if route is None or isinstance(route, Mount):
         # Below a mount: an app that is not Starlette's, or no route of a sub-app.
         return f"{mount}/{{path}}" if (mount := _mount_template(scope)) else UNMATCHED
@@ -27,6 +30,23 @@ def route_template(scope: Scope) -> str:
     if not isinstance(path, str):
         return UNMATCHED
     return _mount_template(scope) + path
+
+
+def _serving(scope: Scope) -> BaseRoute | None:
+    """Find the route that serves the request where Starlette does not note it, as it did not before 1.0."""
+    endpoint, router = scope.get("endpoint"), scope.get("router")
+    if endpoint is None or router is None:
+        return None
+
+    def search(routes: Sequence[BaseRoute]) -> BaseRoute | None:
+        for route in routes:
+            if getattr(route, "endpoint", None) is endpoint:
+                return route
+            if found := search(getattr(route, "routes", None) or ()):
+                return found
+        return None
+
+    return search(router.routes)
 
 
 def _mount_template(scope: Scope) -> str:
