@@ -11,7 +11,7 @@ unexport $(foreach name,RUNTIME SERVICE_PORT OAP_GRPC_PORT OAP_HTTP_PORT LOCUST_
 	OAP_EMBEDDED_CACHE MAVEN_MIRROR_URL,$(if $($(name)),,$(name)))
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs restart doctor verify load load-ui test lint clean
+.PHONY: help up down status logs restart doctor verify load load-ui test bench lint clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +45,10 @@ load-ui: $(SYNCED) ## start Locust's web page
 
 test: $(SYNCED) ## run every test, against a real OAP that the tests start themselves
 	@$(PY) -m pytest
+
+bench: ## what tracing costs: untraced, the agent's plugin, ours, OpenTelemetry (20 min; ARGS="--tasks 1000 --rounds 1")
+	@sh stack/bootstrap.sh --group bench
+	@$(PY) bench/run.py $(ARGS)
 
 lint: $(SYNCED) ## check style and types
 	@.venv/bin/ruff check

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import signal
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 VARIANT = os.environ["BENCH_VARIANT"]
-running = peak = 0
+running = peak = made = 0
 
 
 def task_span() -> AbstractContextManager[Any]:
@@ -44,18 +45,42 @@ async def stats() -> dict[str, int]:
     return {"running": running, "peak": peak}
 
 
+def count(spans: int) -> None:
+    """Count the spans that were finished: all of them should arrive."""
+    global made  # noqa: PLW0603  # one process, one count
+    made += spans
+
+
+def count_segments() -> None:
+    """Count what the SkyWalking agent finishes, where it hands it to its reporter."""
+    from skywalking.agent import agent  # noqa: PLC0415
+
+    archive = agent.archive_segment
+
+    def counting(segment: Any) -> None:  # noqa: ANN401  # the agent has no types
+        count(len(segment.spans))
+        archive(segment)
+
+    agent.archive_segment = counting
+
+
 def opentelemetry() -> None:
     """Set up OpenTelemetry as its documentation does: batches over OTLP."""
     from opentelemetry import trace  # noqa: PLC0415
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
     from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
-    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+    from opentelemetry.sdk.trace import SpanProcessor, TracerProvider  # noqa: PLC0415
     from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+
+    class Counter(SpanProcessor):
+        def on_end(self, span: object) -> None:  # noqa: ARG002  # the name is OpenTelemetry's
+            count(1)
 
     exporter = OTLPSpanExporter(os.environ["BENCH_SINK"], insecure=True)
     provider = TracerProvider(resource=Resource({"service.name": "bench"}))
     # The queue of the SkyWalking agent, so that neither drops for want of room.
     provider.add_span_processor(BatchSpanProcessor(exporter, max_queue_size=10_000))
+    provider.add_span_processor(Counter())
     trace.set_tracer_provider(provider)
 
 
@@ -72,6 +97,7 @@ def create_app() -> FastAPI:
 
         config.agent_logging_level = "ERROR"
         agent.start()
+        count_segments()
     app = FastAPI(**options)
     app.get("/test")(test)
     app.get("/stats")(stats)
@@ -79,6 +105,7 @@ def create_app() -> FastAPI:
         from skywalking_background import instrument  # noqa: PLC0415
 
         instrument(app)
+        count_segments()
     if VARIANT.startswith("opentelemetry"):
         from opentelemetry import trace  # noqa: PLC0415
         from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor  # noqa: PLC0415
@@ -94,4 +121,6 @@ def create_app() -> FastAPI:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again when it has ended
     uvicorn.run(create_app(), host="127.0.0.1", port=int(os.environ["BENCH_PORT"]), access_log=False, log_level="error")
+    print(made, flush=True)

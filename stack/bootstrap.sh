@@ -1,5 +1,6 @@
 #!/bin/sh
 # Makes .venv from uv.lock, and gets uv first where it is missing. The Makefile calls it in the repository's root.
+# Arguments go to `uv sync`, as in `--group bench`.
 set -eu
 
 VERSION=0.13.9
@@ -39,7 +40,7 @@ fi
 
 say "first run or new versions: installing the Python packages into .venv"
 unset VIRTUAL_ENV UV_PROJECT_ENVIRONMENT
-if ! "$uv" sync --locked --quiet; then
+if ! "$uv" sync --locked --quiet "$@"; then
     if "$uv" python find --no-project ">=3.11,<3.13" >/dev/null 2>&1; then
         say "uv could not install the packages and says why above (a mirror is named by UV_DEFAULT_INDEX)"
     else
