@@ -117,7 +117,9 @@ def test_what_does_not_fit_is_counted(port: int, segments: list[Any]) -> None:
     assert reporter.counts()["segments"] == Counts(20, 0, 5)
 
 
-def test_one_bad_value_does_not_hold_up_the_rest(port: int, segments: list[Any]) -> None:
+def test_one_bad_value_does_not_hold_up_the_rest(
+    port: int, segments: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
     collector = Collector()
     reporter = Reporter()
     bad = make_segment(segments)
@@ -128,3 +130,4 @@ def test_one_bad_value_does_not_hold_up_the_rest(port: int, segments: list[Any])
         assert reporter.flush(10)
     assert len(collector.segments) == 1
     assert reporter.counts()["segments"] == Counts(1, 0, 1)
+    assert "can't be encoded" in caplog.text

@@ -18,22 +18,15 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import grpc
 from skywalking import config
 from skywalking.agent.protocol.interceptors import header_adder_interceptor
-from skywalking.protocol.common.Common_pb2 import KeyStringValuePair
-from skywalking.protocol.language_agent.Tracing_pb2 import (
-    Log,
-    SegmentCollection,
-    SegmentObject,
-    SegmentReference,
-    SpanObject,
-)
-from skywalking.protocol.language_agent.Tracing_pb2_grpc import TraceSegmentReportServiceStub
+from skywalking.protocol.common.Command_pb2 import Commands
+from skywalking.protocol.language_agent.Tracing_pb2 import SegmentCollection
 from skywalking.protocol.logging.Logging_pb2_grpc import LogReportServiceStub
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from google.protobuf.message import Message
-    from skywalking.trace.segment import Segment, SegmentRef
+    from skywalking.protocol.language_agent.Tracing_pb2 import SegmentObject
+    from skywalking.trace.segment import Segment
     from skywalking.trace.span import Span
 
 logger = logging.getLogger("skywalking_background")
@@ -43,6 +36,7 @@ BATCH: Final = 500  # segments or logs in one call: about 0.5 MB, far below OAP'
 CALL_TIMEOUT: Final = 10.0  # seconds that OAP may take for one batch
 RETRY_MAX: Final = 5.0  # seconds: the longest wait before OAP is tried again
 
+COLLECT: Final = "/skywalking.v3.TraceSegmentReportService/collectInSync"
 _KINDS: Final = {"Entry": 0, "Exit": 1, "Local": 2}
 
 
@@ -55,10 +49,15 @@ class Counts(NamedTuple):
 
 
 class Lane:
-    """A bounded queue of one kind of thing, and how a batch of it reaches OAP."""
+    """A bounded queue of one kind of thing, and how a batch of it reaches OAP.
+
+    What is finished is encoded at once. It costs the request what it would cost the reporter's thread, but the hundreds
+    of objects that a trace consists of die young: kept in the queue they would grow old there, and the garbage
+    collector would go through all running tasks the more often.
+    """
 
     def __init__(
-        self, name: str, limit: int, encode: Callable[[Any], Message], deliver: Callable[[list[Message]], object]
+        self, name: str, limit: int, encode: Callable[[Any], Any], deliver: Callable[[list[Any]], object]
     ) -> None:
         self.name = name
         self.limit = limit
@@ -70,15 +69,15 @@ class Lane:
         self.broken = 0  # could not be encoded
 
     def put(self, item: Any) -> None:  # noqa: ANN401  # a Segment or a LogData
+        """Queue what is finished; never raises, for the request has no part in it."""
         if len(self.queue) >= self.limit:
             self.refused += 1
-        else:
-            self.queue.append(item)
-
-    @property
-    def taken(self) -> int:
-        """How many items have left the queue for good."""
-        return self.sent + self.broken
+            return
+        try:
+            self.queue.append(self.encode(item))
+        except Exception:
+            self.broken += 1
+            logger.exception("one of the %s can't be encoded and is dropped", self.name)
 
     def send_batch(self) -> bool:
         """Deliver the oldest batch; `False` when there is none. It stays queued when that fails.
@@ -89,20 +88,11 @@ class Lane:
         batch = list(itertools.islice(self.queue, BATCH))
         if not batch:
             return False
-        messages = [message for item in batch if (message := self._encode(item)) is not None]
-        self.deliver(messages)
+        self.deliver(batch)
         for _ in batch:
             self.queue.popleft()
-        self.sent += len(messages)
-        self.broken += len(batch) - len(messages)
+        self.sent += len(batch)
         return True
-
-    def _encode(self, item: Any) -> Message | None:  # noqa: ANN401  # a Segment or a LogData
-        try:
-            return self.encode(item)
-        except Exception:  # one bad value in a tag must not hold up the delivery of all others
-            logger.exception("one of the %s can't be encoded and is dropped", self.name)
-            return None
 
 
 class Reporter:
@@ -111,12 +101,14 @@ class Reporter:
     def __init__(self) -> None:
         self.address: str = config.agent_collector_backend_services
         channel = _channel(self.address)
-        traces, logs = TraceSegmentReportServiceStub(channel), LogReportServiceStub(channel)
+        # As the generated stub does it, but for messages that are encoded already.
+        collect: Any = channel.unary_unary(COLLECT, response_deserializer=Commands.FromString)
+        logs = LogReportServiceStub(channel)
         self.segments = Lane(
             "segments",
             config.agent_trace_reporter_max_buffer_size,
             encode_segment,
-            lambda batch: traces.collectInSync(SegmentCollection(segments=batch), timeout=CALL_TIMEOUT),
+            lambda batch: collect(b"".join(batch), timeout=CALL_TIMEOUT),
         )
         self.logs = Lane(
             "logs",
@@ -137,10 +129,10 @@ class Reporter:
 
     def flush(self, timeout: float = 5.0) -> bool:
         """Deliver all that is queued now; `False`, with a line in the log, when OAP did not take it in time."""
-        goals = [(lane, lane.taken + len(lane.queue)) for lane in self.lanes]
+        goals = [(lane, lane.sent + len(lane.queue)) for lane in self.lanes]
         self._wake.set()
         with self._progress:
-            done = self._progress.wait_for(lambda: all(lane.taken >= goal for lane, goal in goals), timeout)
+            done = self._progress.wait_for(lambda: all(lane.sent >= goal for lane, goal in goals), timeout)
         if not done:
             logger.warning("OAP at %s did not take everything in %.0f s: %s", self.address, timeout, self._describe())
         return done
@@ -200,50 +192,54 @@ def _channel(address: str) -> grpc.Channel:
     return channel
 
 
-def encode_segment(segment: Segment) -> SegmentObject:
-    """Turn a finished segment into its message."""
-    return SegmentObject(
+def encode_segment(segment: Segment) -> bytes:
+    """Turn a finished segment into a collection of one: put one after the other, such bytes are a larger collection.
+
+    Every message is made inside its parent: one made by itself would be copied.
+    """
+    collection = SegmentCollection()
+    message = collection.segments.add(
         traceId=str(segment.related_traces[0]),
         traceSegmentId=str(segment.segment_id),
         service=config.agent_name,
         serviceInstance=config.agent_instance_name,
         isSizeLimited=segment.is_size_limited,
-        spans=[_encode_span(span) for span in segment.spans],
     )
+    for span in segment.spans:
+        _add_span(message, span)
+    encoded: bytes = collection.SerializeToString()
+    return encoded
 
 
-def _encode_span(span: Span) -> SpanObject:
-    return SpanObject(
+def _add_span(message: SegmentObject, span: Span) -> None:
+    added = message.spans.add(
         spanId=span.sid,
         parentSpanId=span.pid,
         startTime=span.start_time,
         endTime=span.end_time,
         operationName=span.op,
-        peer=span.peer,
         spanType=_KINDS[span.kind.name],
         spanLayer=span.layer.value,
         componentId=span.component.value,
         isError=span.error_occurred,
-        tags=[KeyStringValuePair(key=tag.key, value=tag.val) for tag in span.iter_tags()],
-        logs=[
-            Log(
-                time=int(log.timestamp * 1000),
-                data=[KeyStringValuePair(key=item.key, value=item.val) for item in log.items],
+    )
+    if span.peer:
+        added.peer = span.peer
+    for tag in span.iter_tags():
+        added.tags.add(key=tag.key, value=tag.val)
+    for log in span.logs:
+        entry = added.logs.add(time=int(log.timestamp * 1000))
+        for item in log.items:
+            entry.data.add(key=item.key, value=item.val)
+    for reference in span.refs:
+        if reference.trace_id:
+            added.refs.add(
+                refType=0 if reference.ref_type == "CrossProcess" else 1,
+                traceId=reference.trace_id,
+                parentTraceSegmentId=reference.segment_id,
+                parentSpanId=reference.span_id,
+                parentService=reference.service,
+                parentServiceInstance=reference.service_instance,
+                parentEndpoint=reference.endpoint,
+                networkAddressUsedAtPeer=reference.client_address,
             )
-            for log in span.logs
-        ],
-        refs=[_encode_reference(reference) for reference in span.refs if reference.trace_id],
-    )
-
-
-def _encode_reference(reference: SegmentRef) -> SegmentReference:
-    return SegmentReference(
-        refType=0 if reference.ref_type == "CrossProcess" else 1,
-        traceId=reference.trace_id,
-        parentTraceSegmentId=reference.segment_id,
-        parentSpanId=reference.span_id,
-        parentService=reference.service,
-        parentServiceInstance=reference.service_instance,
-        parentEndpoint=reference.endpoint,
-        networkAddressUsedAtPeer=reference.client_address,
-    )
