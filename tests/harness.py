@@ -11,15 +11,16 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import httpx
 import pytest
 from oap_query import Oap
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+T = TypeVar("T")
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 OAP_START = 120.0  # s
@@ -41,6 +42,14 @@ def wait_until(ready: object, process: subprocess.Popen[bytes], log: Path, secon
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-30:])
             pytest.fail(f"{process.args!r} is not up (exit code {process.poll()}):\n{tail}")
         time.sleep(0.1)
+
+
+def eventually(look: Callable[[], T], seconds: float = 40) -> T:
+    """Look again and again until there is something to see."""
+    deadline = time.monotonic() + seconds
+    while not (found := look()) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return found
 
 
 @dataclass

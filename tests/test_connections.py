@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from harness import OapServer, Server, serve
+from harness import OapServer, Server, eventually, serve
 from oap_query import build, outline
 from websockets.sync.client import connect
 
@@ -86,6 +86,6 @@ def test_an_ignored_path_leaves_nothing_not_even_behind_its_task(server: Server,
     assert tree(oap, marker, 2) == PLAIN  # what was sent before has arrived too
     found = oap.client.query(
         'query ($id: ID!) { found: findEndpoint(serviceId: $id, keyword: "/by/", limit: 10) { name } }',
-        id=oap.client._service_id(server.name),
+        id=eventually(lambda: oap.client._service_id(server.name)),
     )
     assert found == {"found": []}

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import httpx
 import pytest
-from harness import OapServer, Server, serve
+from harness import OapServer, Server, eventually, serve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 TASK = 1.0  # s
-T = TypeVar("T")
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +33,6 @@ def service(oap: OapServer, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         for _ in range(10):
             httpx.get(f"{server.url}/test?duration={TASK}", trust_env=False)
         yield server
-
-
-def eventually(look: Callable[[], T], seconds: float = 40) -> T:
-    """Look again and again until there is something to see."""
-    deadline = time.monotonic() + seconds
-    while not (found := look()) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    return found
 
 
 def metric(oap: OapServer, expression: str, **entity: Any) -> float | None:
