@@ -15,7 +15,7 @@ from fastapi import HTTPException
 from sqlalchemy import Boolean, Column, Integer, MetaData, String, Table, Text, delete, func, insert, select
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from demo_service._redaction import storable
+from demo_service._redaction import describe, storable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -102,7 +102,7 @@ class DeadLetters:
         url = f"sqlite+aiosqlite:///{self._directory}/dead-letters.db"
         if settings.database_url:
             url = settings.database_url.get_secret_value()
-        self._engine = create_async_engine(url, pool_pre_ping=True)
+        self._engine = create_async_engine(url, pool_pre_ping=True, hide_parameters=True)  # they are told once, by us
         self._ready = False
         self._pending: list[DeadLetter] = []
         self._writer: asyncio.Task[None] | None = None
@@ -164,7 +164,7 @@ class DeadLetters:
                     await connection.execute(insert(_LETTERS), [asdict(letter) for letter in batch])
             except Exception as error:  # noqa: BLE001  # a full disk, a database that is away: no task is hurt by it
                 for letter in batch:
-                    _log_unstored(letter, f"{type(error).__name__}: {error}")
+                    _log_unstored(letter, describe(error).splitlines()[0])
             del self._pending[: len(batch)]
 
     @asynccontextmanager

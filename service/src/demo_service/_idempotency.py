@@ -46,7 +46,7 @@ class Idempotency(Generic[T]):
         Raises:
             HTTPException: 422, the key was used for something else.
         """
-        self._forget()
+        self._forget_expired()
         entry = self._entries.get(key)
         if entry is None:
             return await self._start(key, fingerprint, start)
@@ -57,6 +57,8 @@ class Idempotency(Generic[T]):
 
     async def _start(self, key: str, fingerprint: str, start: Callable[[], Awaitable[T]]) -> T:
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        if len(self._entries) >= self._limit:
+            self._entries.popitem(last=False)
         # From here on, before anything is awaited: no other request can slip in between.
         self._entries[key] = _Entry(fingerprint, answer, time.monotonic() + self._seconds, current_trace_id())
         try:
@@ -72,10 +74,6 @@ class Idempotency(Generic[T]):
         answer.set_result(result)
         return result
 
-    def _forget(self) -> None:
-        now = time.monotonic()
-        while self._entries:
-            key, oldest = next(iter(self._entries.items()))
-            if oldest.expires > now and len(self._entries) < self._limit:
-                return
-            del self._entries[key]
+    def _forget_expired(self) -> None:
+        while self._entries and next(iter(self._entries.values())).expires <= time.monotonic():
+            self._entries.popitem(last=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
@@ -52,7 +53,18 @@ class Interrupted(Exception):  # noqa: N818  # not the task's fault
 class Work:
     """A task that was accepted. Call it once to run it; `abandon` it when nobody will."""
 
-    __slots__ = ("__qualname__", "_arguments", "_fault", "_interruption", "_job", "_runner", "_where", "error", "task")
+    __slots__ = (
+        "__qualname__",
+        "_arguments",
+        "_fault",
+        "_interruption",
+        "_job",
+        "_request",
+        "_runner",
+        "_where",
+        "error",
+        "task",
+    )
 
     def __init__(self, runner: Runner, job: Job, arguments: Mapping[str, Any], fault: Fault | None, task: Task) -> None:
         self.__qualname__ = job.name  # what its span is named after
@@ -62,6 +74,7 @@ class Work:
         self._job = job
         self._arguments = arguments
         self._fault = fault
+        self._request = copy_context()  # whose trace it belongs to
         self._where: TracebackType | None = None
         self._interruption: asyncio.Timeout | None = None
 
@@ -84,10 +97,10 @@ class Work:
             if not self._interruption or not self._interruption.expired():
                 if error is self.error:
                     error.with_traceback(self._where)  # without the frames of the retries
-                self._die(error)
+                tag("task.outcome", self._die(error))
                 raise
             interrupted = Interrupted(f"the service ended before the task did, in attempt {self.task.attempts}")
-            self._die(interrupted)
+            tag("task.outcome", self._die(interrupted))
             raise interrupted from error  # the cause shows where it was
         else:
             self.task.error = None
@@ -110,7 +123,10 @@ class Work:
     ) -> None:
         """Make it a dead letter unless it has begun: what was accepted must not vanish."""
         if self._interruption is None and not self.task.finished:
-            self._die(Interrupted(f"never started: {reason}"))
+            error = Interrupted(f"never started: {reason}")
+            self._die(error)
+            tags = {"task.id": self.task.id, "task.outcome": "interrupted"}
+            self._request.run(record_failed, self._job.name, time.time(), error, tags)
 
     async def _attempt_all(self) -> None:
         retry = self._job.retry
@@ -177,25 +193,25 @@ class Work:
                 raise
             raise failure  # noqa: B904  # `from` would show the context that a redacted error hides
 
-    def _die(self, error: BaseException) -> None:
+    def _die(self, error: BaseException) -> str:
         # Whatever is no `Exception` (cancellation) came from outside, as an interruption does.
         interrupted = isinstance(error, Interrupted) or not isinstance(error, Exception)
         task, runner = self.task, self._runner
         self.error, task.error = error, describe(error)
         outcome = "interrupted" if interrupted else "dead"
-        tag("task.outcome", outcome)
         logger.error(
             "Background task %s is a dead letter after %d attempts: %s",
             task.name,
             task.attempts,
             task.error,
             exc_info=error,
-            extra={"outcome": outcome, "endpoint": task.endpoint, "attempts": task.attempts},
+            extra={"dead_task": task.id, "outcome": outcome, "endpoint": task.endpoint, "attempts": task.attempts},
         )
         arguments, complete = runner.redactor.kept(self._arguments, runner.settings.max_argument_bytes)
         letter = letter_of(task, arguments, error, complete=complete, interrupted=interrupted)
         runner.end(self, State.DEAD)
         runner.bury(letter)
+        return outcome
 
 
 class Runner:
