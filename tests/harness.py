@@ -106,6 +106,7 @@ def serve(  # noqa: PLR0913  # each is one thing a test wants different
     grpc: str,
     *,
     app: str = "cases_app:app",
+    module: str = "",
     arguments: tuple[str, ...] = (),
     health: str = "/up",
     **environment: str,
@@ -115,6 +116,8 @@ def serve(  # noqa: PLR0913  # each is one thing a test wants different
     log = directory / f"{name}.log"
     command = [sys.executable, "-m", "uvicorn", app, "--app-dir", str(HERE), "--host", "127.0.0.1"]
     command += ["--port", str(port), "--no-access-log", *arguments]
+    if module:  # a program of its own, which brings its server along
+        command = [sys.executable, "-m", module]
     env = {
         **os.environ,
         "SW_AGENT_NAME": name,

@@ -16,6 +16,7 @@ from sqlalchemy import Boolean, Column, Integer, MetaData, String, Table, Text, 
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from demo_service._redaction import describe, storable
+from demo_service._spans import untraced
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -114,7 +115,6 @@ class DeadLetters:
             return
         self._pending.append(letter)
         if self._writer is None or self._writer.done():
-            # A context of its own: what is written is not part of the trace that happened to fail first.
             self._writer = asyncio.get_running_loop().create_task(self._write(), context=Context())
 
     async def read(self, limit: int) -> tuple[list[DeadLetter], int]:
@@ -160,8 +160,9 @@ class DeadLetters:
     async def _write(self) -> None:
         while batch := self._pending[:BATCH]:
             try:
-                async with self._transaction() as connection:
-                    await connection.execute(insert(_LETTERS), [asdict(letter) for letter in batch])
+                with untraced():
+                    async with self._transaction() as connection:
+                        await connection.execute(insert(_LETTERS), [asdict(letter) for letter in batch])
             except Exception as error:  # noqa: BLE001  # a full disk, a database that is away: no task is hurt by it
                 for letter in batch:
                     _log_unstored(letter, describe(error).splitlines()[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from skywalking.trace.context import get_context
+from skywalking.trace.snapshot import Snapshot
 from skywalking.trace.tags import Tag
 from skywalking_background import background_span, current_trace_id
 
@@ -27,3 +28,8 @@ def record_failed(name: str, began: float, error: Exception, tags: Mapping[str, 
     if current_trace_id() is not None:
         get_context().active_span.start_time = int(began * 1000)
     span.__exit__(type(error), error, error.__traceback__)
+
+
+def untraced() -> background_span:
+    """Keep what runs inside out of every trace: work for many tasks at once that belongs to none of them."""
+    return background_span("untraced", parent=Snapshot(correlation={}))
