@@ -123,10 +123,13 @@ class Work:
     ) -> None:
         """Make it a dead letter unless it has begun: what was accepted must not vanish."""
         if self._interruption is None and not self.task.finished:
-            error = Interrupted(f"never started: {reason}")
-            self._die(error)
-            tags = {"task.id": self.task.id, "task.outcome": "interrupted"}
-            self._request.run(record_failed, self._job.name, time.time(), error, tags)
+            self._request.run(self._abandon, Interrupted(f"never started: {reason}"))
+
+    def _abandon(self, error: Interrupted) -> None:
+        task_id.set(self.task.id)
+        outcome = self._die(error)
+        tags = {"task.id": self.task.id, "task.outcome": outcome}
+        record_failed(self._job.name, time.time(), error, tags)
 
     async def _attempt_all(self) -> None:
         retry = self._job.retry
@@ -205,7 +208,7 @@ class Work:
             task.attempts,
             task.error,
             exc_info=error,
-            extra={"dead_task": task.id, "outcome": outcome, "endpoint": task.endpoint, "attempts": task.attempts},
+            extra={"outcome": outcome, "endpoint": task.endpoint, "attempts": task.attempts},
         )
         arguments, complete = runner.redactor.kept(self._arguments, runner.settings.max_argument_bytes)
         letter = letter_of(task, arguments, error, complete=complete, interrupted=interrupted)

@@ -7,8 +7,9 @@ import json
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 from fastapi import Depends, Header, HTTPException, Request
+from pydantic.json_schema import SkipJsonSchema
 
-from demo_service._faults import FAULTS, Fault, parse_fault
+from demo_service._faults import FAULTS, SYNTAX, Fault, parse_fault
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -92,9 +93,23 @@ class Starter:
         return answer
 
 
-async def _starter(
-    request: Request, x_fault: Annotated[str | None, Header(description=f"A fault on purpose: {FAULTS}.")] = None
-) -> Starter:
+XFault = Annotated[
+    str | SkipJsonSchema[None],
+    Header(description=f"A fault on purpose: {FAULTS}.", json_schema_extra={"pattern": SYNTAX}),
+]
+Key = Annotated[
+    str | SkipJsonSchema[None],
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x21-\x7e]+$",
+        description="The same key again: the same answer, and no second run.",
+    ),
+]
+
+
+async def _starter(request: Request, x_fault: XFault = None) -> Starter:
     if x_fault is None:
         return Starter(request, None)
     if not request.app.state.settings.faults_enabled:
@@ -108,14 +123,3 @@ async def _starter(
 
 
 Start = Annotated[Starter, Depends(_starter)]
-
-Key = Annotated[
-    str | None,
-    Header(
-        alias="Idempotency-Key",
-        min_length=1,
-        max_length=255,
-        pattern=r"^[\x21-\x7e]+$",
-        description="The same key again: the same answer, and no second run.",
-    ),
-]
