@@ -115,6 +115,7 @@ def serve(  # noqa: PLR0913  # each is one thing a test wants different
     grpc: str,
     *,
     app: str = "cases_app:both",
+    module: str = "",
     arguments: tuple[str, ...] = (),
     health: str = "/up",
     python: Path | str = sys.executable,
@@ -125,6 +126,8 @@ def serve(  # noqa: PLR0913  # each is one thing a test wants different
     log = directory / f"{name}.log"
     command = [str(python), "-m", "uvicorn", app, "--app-dir", str(HERE), "--host", "127.0.0.1"]
     command += ["--port", str(port), "--no-access-log", *arguments]
+    if module:  # a program of its own, which brings its server along
+        command = [str(python), "-m", module]
     env = {
         **os.environ,
         "SW_AGENT_NAME": name,

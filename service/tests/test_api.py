@@ -5,29 +5,17 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
-from demo_service import app as app_module
 from demo_service._settings import Settings
-from skywalking import config
-from skywalking.agent import agent
-from skywalking_background import _agent
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    import httpx
+    from conftest import Service
 
 
 @pytest.fixture
-async def client(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx.AsyncClient]:
-    monkeypatch.setattr(_agent, "start", lambda: None)
-    monkeypatch.setattr(config, "agent_profile_active", False)
-    monkeypatch.setattr(agent, "is_segment_queue_full", lambda: False)
-    monkeypatch.setattr(agent, "archive_segment", lambda _segment: None)
-    monkeypatch.setattr(app_module, "configure_logging", lambda: None)
-    monkeypatch.setenv("SERVICE_TASK_SECONDS", "0")
-    transport = httpx.ASGITransport(app_module.create_app(), raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://service") as found:
-        yield found
+def client(service: Service) -> Service:
+    return service
 
 
 @pytest.mark.parametrize(
@@ -79,6 +67,19 @@ DEEP = b"[" * 30_000 + b"]" * 30_000
         (b'{"id": "\\ud800"}', 422, "body.id"),
         (b'{"id": "' + b"x" * 200 + b'"}', 422, "128"),
         (b'{"id": "\xff"}', 400, "parsing the body"),
+        (b'{"id": "\xff\xfe"}', 400, "parsing the body"),
+        (b'{"id": ' + b"9" * 30 + b"}", 422, "body.id"),
+        (b'{"id": ' + b"9" * 5_000 + b"}", 400, "parsing the body"),
+        (b'{"id": -9223372036854775809}', 422, "body.id"),
+        (b'{"id": 1e400}', 422, "body.id"),
+        (b'{"id": 1, "x": 9223372036854775808}', 422, "64 bits"),
+        (b'{"id": 1, "x": NaN}', 422, "NaN"),
+        (b'{"id": 1, "x": [{"y": 1e999}]}', 422, "infinity"),
+        (b'{"id": 1, "x": "a\\u0000"}', 422, "NUL"),
+        (b'{"id": 1, "a\\u0000": 1}', 422, "NUL"),
+        (b'{"id": 1, "x": "\\udfff"}', 422, "surrogate"),
+        (b'{"id": 1, "\\ud800": 1}', 422, "unicode"),
+        (b'{"id": 1, "x": ' + b"[" * 32 + b"]" * 32 + b"}", 422, "deep"),
         (b'{"id": 1, "x": ' + DEEP + b"}", 400, "parsing the body"),
     ],
     ids=lambda value: repr(value)[:30],
@@ -96,6 +97,33 @@ async def test_a_bad_body_is_a_problem_document(
 
 async def test_a_huge_body_is_refused(client: httpx.AsyncClient) -> None:
     assert (await client.post("/process", content=b"x" * 70_000)).status_code == 413
+
+
+@pytest.mark.parametrize("body", [{"id": 2**63 - 1}, {"id": -(2**63)}, {"id": "ÿ", "x": ["😀", {"y": None}] * 9}])
+async def test_an_unusual_body_is_fine(client: httpx.AsyncClient, body: dict[str, Any]) -> None:
+    response = await client.post("/process", json=body)
+    assert (response.status_code, response.json()["id"]) == (200, body["id"])
+
+
+@pytest.mark.parametrize(
+    ("path", "where"),
+    [
+        ("/test?durration=2", "query.durration"),
+        ("/test?%00=2", "query"),
+        ("/complex-action?mode=sideways", "query.mode"),
+        ("/tasks?state=gone", "query.state"),
+        ("/tasks?limit=0", "query.limit"),
+        ("/tasks?limit=99999999999999999999999", "query.limit"),
+        ("/tasks/%00", "path.task_id"),
+        ("/tasks/%ff%fe", "path.task_id"),
+        ("/dead-letters/" + "f" * 33, "path.task_id"),
+    ],
+)
+async def test_a_bad_parameter_is_named(client: httpx.AsyncClient, path: str, where: str) -> None:
+    method = "POST" if "action" in path else "DELETE" if "letters" in path else "GET"
+    response = await client.request(method, path)
+    assert response.status_code == 422
+    assert where in response.json()["detail"]
 
 
 @pytest.mark.parametrize("duration", ["-1", "61", "nan", "inf", "soon"])

@@ -6,7 +6,8 @@ import threading
 from typing import Any
 
 import pytest
-from skywalking_background import background_span, carry, current_trace_id
+from skywalking.trace.context import get_context
+from skywalking_background import background_span, carry, current_trace_id, untraced
 from skywalking_background._segments import UNSAMPLED
 from skywalking_background._spans import origin, span_name
 
@@ -70,6 +71,16 @@ def test_what_is_not_sampled_stays_out_with_all_below_it(segments: Segments) -> 
     with background_span("task"), background_span("attempt"):
         assert current_trace_id() is None
     assert segments == []
+
+
+def test_untraced_work_leaves_nothing_and_the_trace_goes_on_after_it(segments: Segments) -> None:
+    with background_span("task"):
+        with untraced():
+            assert current_trace_id() is None
+            with get_context().new_exit_span("INSERT", "db:5432"):
+                pass
+        assert current_trace_id() is not None
+    assert [span.op for segment in segments for span in segment.spans] == ["task"]
 
 
 @pytest.mark.parametrize("error", [ValueError("broken"), asyncio.CancelledError(), KeyboardInterrupt()])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from skywalking_background import current_trace_id
 from starlette.exceptions import HTTPException
 
@@ -14,6 +15,35 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from fastapi import FastAPI, Request
+
+CONTENT_TYPE = "application/problem+json"
+
+
+class FieldError(BaseModel):
+    """What is wrong with one field of a request."""
+
+    where: str
+    what: str
+
+
+class Problem(BaseModel):
+    """Why a request was not served."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    """What to do, in a sentence."""
+    trace_id: str | None
+    errors: list[FieldError] = []
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Describe problem documents for OpenAPI."""
+    schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
+    return {
+        status: {"description": HTTPStatus(status).phrase, "content": {CONTENT_TYPE: schema}} for status in statuses
+    }
 
 
 def _problem(
@@ -28,7 +58,7 @@ def _problem(
     }
     if errors:
         body["errors"] = errors
-    return JSONResponse(body, status, headers, media_type="application/problem+json")
+    return JSONResponse(body, status, headers, media_type=CONTENT_TYPE)
 
 
 async def _http_error(_request: Request, error: Exception) -> JSONResponse:
@@ -39,9 +69,17 @@ async def _http_error(_request: Request, error: Exception) -> JSONResponse:
 async def _invalid(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101  # what it is registered for
     # Without the rejected input: it can be huge, and need not even be encodable.
-    errors = [{"where": ".".join(map(str, item["loc"])), "what": item["msg"]} for item in error.errors()]
+    errors = [
+        {"where": _printable(".".join(map(str, item["loc"]))), "what": item["msg"].removeprefix("Value error, ")}
+        for item in error.errors()
+    ]
     detail = "; ".join(f"{item['where']}: {item['what']}" for item in errors)
     return _problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=errors)
+
+
+def _printable(text: str) -> str:
+    """Make a place that the client has named fit for an answer."""
+    return text[:200].encode(errors="backslashreplace").decode()
 
 
 async def _unexpected(_request: Request, _error: Exception) -> JSONResponse:
@@ -49,7 +87,19 @@ async def _unexpected(_request: Request, _error: Exception) -> JSONResponse:
 
 
 def install_problem_documents(app: FastAPI) -> None:
-    """Answer every error of the app with a problem document."""
+    """Answer every error of the app with a problem document, and say so in its OpenAPI document."""
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Exception, _unexpected)
+    make = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = make()
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        for model in (FieldError, Problem):
+            schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+            schema.pop("$defs", None)
+            schemas[model.__name__] = schema
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -4,34 +4,33 @@ from __future__ import annotations
 
 import asyncio
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, Self
 
-from fastapi import APIRouter, BackgroundTasks, Body, Depends, Query, Request
+from fastapi import APIRouter, BackgroundTasks, Body, Query, Request
 from fastapi.responses import JSONResponse
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StrictStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StrictStr, model_validator
 from skywalking_background import ParallelTasks
 from starlette.background import BackgroundTask
 
 from demo_service import _tasks as tasks
-from demo_service._tasks import new_task_id
+from demo_service._json import check_json
+from demo_service._problems import problems
+from demo_service._starting import Key, Start
 
 MAX_SECONDS = 60.0
 
-router = APIRouter()
+router = APIRouter(responses=problems(422))
 health = APIRouter(prefix="/health", tags=["health"])
 
 
-async def _seconds(  # `def` would cost each request a trip to the thread pool
-    request: Request,
+class Timing(BaseModel):
+    """How long the tasks of a request run; a parameter that does not exist is an error, not ignored."""
+
+    model_config = ConfigDict(extra="forbid")
+
     duration: Annotated[
-        float | None, Query(ge=0, le=MAX_SECONDS, allow_inf_nan=False, description="How long the task runs, in s.")
-    ] = None,
-) -> float:
-    default: float = request.app.state.settings.task_seconds
-    return default if duration is None else duration
-
-
-Seconds = Annotated[float, Depends(_seconds)]
+        float | None, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False, description="How long a task runs, in s.")
+    ] = None
 
 
 class Mode(StrEnum):
@@ -39,6 +38,17 @@ class Mode(StrEnum):
 
     PARALLEL = "parallel"
     SEQUENTIAL = "sequential"
+
+
+class ComplexTiming(Timing):
+    """How long each of several tasks runs, and when."""
+
+    mode: Mode = Mode.PARALLEL
+
+
+def _seconds(request: Request, timing: Timing) -> float:
+    default: float = request.app.state.settings.task_seconds
+    return default if timing.duration is None else timing.duration
 
 
 class Processing(BaseModel):
@@ -65,7 +75,15 @@ class Data(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    id: StrictInt | Annotated[StrictStr, Field(min_length=1, max_length=128), AfterValidator(_printable)]
+    id: (
+        Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)]
+        | Annotated[StrictStr, Field(min_length=1, max_length=128), AfterValidator(_printable)]
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        check_json(self.model_extra)
+        return self
 
 
 class Accepted(BaseModel):
@@ -75,41 +93,74 @@ class Accepted(BaseModel):
     id: int | str
 
 
-@router.get("/test")
-async def test(background_tasks: BackgroundTasks, seconds: Seconds) -> Literal["ok"]:
+@router.get("/test", responses=problems(503))
+async def test(
+    request: Request, background_tasks: BackgroundTasks, start: Start, timing: Annotated[Timing, Query()]
+) -> Literal["ok"]:
     """Answer at once; a task sleeps on."""
-    background_tasks.add_task(tasks.background_sleep_task, new_task_id(), seconds)
+    (work,) = start.accept(tasks.background_sleep_task, seconds=_seconds(request, timing))
+    background_tasks.add_task(work)
     return "ok"
 
 
 @router.get("/test/blocking")
-async def test_blocking(seconds: Seconds) -> Literal["ok"]:
+async def test_blocking(request: Request, timing: Annotated[Timing, Query()]) -> Literal["ok"]:
     """Make the client wait for the same sleep: what background tasks spare it."""
-    await asyncio.sleep(seconds)
+    await asyncio.sleep(_seconds(request, timing))
     return "ok"
 
 
-@router.post("/action")
-async def action(background_tasks: BackgroundTasks, seconds: Seconds) -> Processing:
+@router.post("/action", responses=problems(413, 503))
+async def action(
+    request: Request,
+    background_tasks: BackgroundTasks,
+    start: Start,
+    timing: Annotated[Timing, Query()],
+    key: Key = None,
+) -> Processing:
     """Fire and forget."""
-    background_tasks.add_task(tasks.long_running_task, new_task_id(), seconds)
-    return Processing()
+
+    async def begin() -> Processing:
+        (work,) = start.accept(tasks.long_running_task, seconds=_seconds(request, timing))
+        background_tasks.add_task(work)
+        return Processing()
+
+    return await start.once(key, begin)
 
 
-@router.post("/complex-action", response_model=ComplexProcessing)
-async def complex_action(seconds: Seconds, mode: Mode = Mode.PARALLEL) -> JSONResponse:
+@router.post("/complex-action", response_model=ComplexProcessing, responses=problems(413, 503))
+async def complex_action(
+    request: Request, start: Start, timing: Annotated[ComplexTiming, Query()], key: Key = None
+) -> JSONResponse:
     """Start three tasks, side by side or one after the other."""
-    work = [BackgroundTask(task, new_task_id(), seconds) for task in (tasks.task1, tasks.task2, tasks.task3)]
-    collection = ParallelTasks(work) if mode is Mode.PARALLEL else BackgroundTasks(work)
-    return JSONResponse(ComplexProcessing(tasks=len(work)).model_dump(), background=collection)
+    collection = BackgroundTasks() if timing.mode is Mode.SEQUENTIAL else ParallelTasks()
+
+    async def begin() -> ComplexProcessing:
+        works = start.accept(tasks.task1, tasks.task2, tasks.task3, seconds=_seconds(request, timing))
+        collection.tasks += [BackgroundTask(work) for work in works]
+        return ComplexProcessing(tasks=len(works))
+
+    answer = await start.once(key, begin)
+    return JSONResponse(answer.model_dump(), background=collection)
 
 
-@router.post("/process")
-async def process(data: Annotated[Data, Body()], background_tasks: BackgroundTasks, seconds: Seconds) -> Accepted:
-    """Start a task with the request's data."""
-    values: dict[str, Any] = data.model_dump()
-    background_tasks.add_task(tasks.process_data, new_task_id(), values, seconds)
-    return Accepted(id=data.id)
+@router.post("/process", responses=problems(400, 413, 503))
+async def process(
+    request: Request,
+    data: Annotated[Data, Body()],
+    background_tasks: BackgroundTasks,
+    start: Start,
+    timing: Annotated[Timing, Query()],
+) -> Accepted:
+    """Start a task with the request's data; the same id again gets the same answer and starts nothing."""
+    values = data.model_dump()
+
+    async def begin() -> Accepted:
+        (work,) = start.accept(tasks.process_data, data=values, seconds=_seconds(request, timing))
+        background_tasks.add_task(work)
+        return Accepted(id=data.id)
+
+    return await start.once(repr(data.id), begin, values)
 
 
 @health.get("/live")
@@ -118,7 +169,8 @@ async def live() -> dict[str, str]:
     return {"status": "live"}
 
 
-@health.get("/ready")
-async def ready() -> dict[str, str]:
-    """Say that new requests are welcome."""
+@health.get("/ready", responses=problems(503))
+async def ready(request: Request) -> dict[str, str]:
+    """Say that new requests are welcome: not any more once SIGTERM has come."""
+    request.app.state.runner.refuse_when_draining()
     return {"status": "ready"}

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0)]
 
 
 class Settings(BaseSettings):
@@ -17,6 +21,33 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     task_seconds: Annotated[float, Field(ge=0, le=60)] = 10.0
     """How long a background task sleeps: it stands for the slow work (mail, report, upload) that nobody waits for."""
-    drain_seconds: Annotated[int, Field(ge=1)] = 25
-    """How long running tasks may go on after SIGTERM: above the longest task that `duration` allows by default."""
-    max_body_bytes: Annotated[int, Field(ge=1)] = 64 * 1024
+    attempt_seconds: Seconds = 90.0
+    """After how long an attempt counts as failed: a call that never returns must not hold its slot for ever."""
+    max_running: Count = 10_000
+    max_queued: Annotated[int, Field(ge=0)] = 1_000
+    """How many more are accepted while `max_running` run; past that a request gets 503."""
+    drain_seconds: Count = 25
+    """How long running tasks may go on after SIGTERM; what is unfinished then becomes a dead letter."""
+    max_body_bytes: Count = 64 * 1024
+    kept_tasks: Count = 10_000
+    """How many finished tasks `GET /tasks` remembers."""
+    data_dir: Path = Path(".run/service")
+    """Where SQLite keeps the dead letters."""
+    database_url: SecretStr | None = None
+    """Another place for them, such as `postgresql+asyncpg://user@host/database`."""
+    max_argument_bytes: Count = 16 * 1024
+    """The largest arguments (as JSON) that a dead letter keeps."""
+    redact: list[str] = ["password", "passwd", "secret", "token", "api_key", "authorization", "credential"]
+    """A field whose name contains one of these is kept neither in dead letters, nor in logs and traces of errors."""
+    notify_urls: list[SecretStr] = []
+    """Who is told of dead letters: Apprise URLs (https://appriseit.com/services/), such as `mailto://…`, `json://…`."""
+    notify_seconds: Seconds = 60.0
+    """The shortest time between two notifications; what dies meanwhile is told in one."""
+    idempotency_seconds: Seconds = 24 * 3600
+    """How long an answer is remembered for a repeated key."""
+    idempotency_keys: Count = 100_000
+    """How many of them; the oldest are forgotten first."""
+    faults_enabled: bool = False
+    """Whether the header `X-Fault` may break things on purpose; one of its faults ends the process."""
+    trace_url: str = "http://127.0.0.1:8088/traces/{trace_id}"
+    """Where a person sees a trace."""

@@ -1,13 +1,15 @@
-"""The background tasks: each stands for slow work that no user should wait for."""
+"""The background tasks: each stands for slow work that no user should wait for.
+
+A retried or replayed task runs more than once: each is idempotent.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
-from demo_service._logging import task_id
+from demo_service._jobs import Retry, job
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,47 +17,44 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def new_task_id() -> str:
-    """Make the id that a task's log lines and its state go by."""
-    return uuid4().hex
+async def _sleep(seconds: float) -> None:
+    logger.info("Background task started")
+    await asyncio.sleep(seconds)
+    logger.info("Background task completed")
 
 
-async def _sleep(task: str, seconds: float) -> None:
-    token = task_id.set(task)
-    try:
-        logger.info("Background task started")
-        await asyncio.sleep(seconds)
-        logger.info("Background task completed")
-    finally:
-        task_id.reset(token)
-
-
-async def background_sleep_task(task: str, seconds: float) -> None:
+@job()
+async def background_sleep_task(seconds: float) -> None:
     """Sleep, as the overview's example does."""
-    await _sleep(task, seconds)
+    await _sleep(seconds)
 
 
-async def long_running_task(task: str, seconds: float) -> None:
+@job()
+async def long_running_task(seconds: float) -> None:
     """Pattern 1, fire and forget."""
-    await _sleep(task, seconds)
+    await _sleep(seconds)
 
 
-async def task1(task: str, seconds: float) -> None:
+@job()
+async def task1(seconds: float) -> None:
     """Pattern 2, the first of three."""
-    await _sleep(task, seconds)
+    await _sleep(seconds)
 
 
-async def task2(task: str, seconds: float) -> None:
+@job()
+async def task2(seconds: float) -> None:
     """Pattern 2, the second of three."""
-    await _sleep(task, seconds)
+    await _sleep(seconds)
 
 
-async def task3(task: str, seconds: float) -> None:
+@job()
+async def task3(seconds: float) -> None:
     """Pattern 2, the third of three."""
-    await _sleep(task, seconds)
+    await _sleep(seconds)
 
 
-async def process_data(task: str, data: Mapping[str, Any], seconds: float) -> None:
+@job(Retry(attempts=5))  # a client's data is worth more patience
+async def process_data(data: Mapping[str, Any], seconds: float) -> None:
     """Pattern 3, a task with parameters; what is in the data stays out of the log."""
     logger.info("Processing %d fields", len(data), extra={"fields": len(data)})
-    await _sleep(task, seconds)
+    await _sleep(seconds)

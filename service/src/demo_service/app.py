@@ -2,22 +2,63 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+import stamina.instrumentation
 from fastapi import FastAPI
 from skywalking_background import instrument
 
+from demo_service._dead_letters import DeadLetter, DeadLetters
+from demo_service._drain import drain_first
+from demo_service._idempotency import Idempotency
 from demo_service._logging import configure_logging
+from demo_service._notify import Notifier
 from demo_service._problems import install_problem_documents
 from demo_service._routes import health, router
+from demo_service._runner import Runner
 from demo_service._settings import Settings
+from demo_service._starting import Account
+from demo_service._task_routes import router as task_router
+from demo_service._task_routes import trace_url
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 
 def create_app() -> FastAPI:
     """Make the app, traced: `instrument` is the one line that a service of your own needs."""
     settings = Settings()
     configure_logging()
-    app = FastAPI(title="Background tasks, traced", version="0.1.0", max_body_size=settings.max_body_bytes)
+    stamina.instrumentation.set_on_retry_hooks([])  # the runner's own lines have the task in them
+    letters = DeadLetters(settings)
+    notifier = Notifier(settings, partial(trace_url, settings.trace_url))
+
+    def bury(letter: DeadLetter) -> None:
+        letters.put(letter)
+        notifier.put(letter)
+
+    runner = Runner(settings, bury)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        with drain_first(runner.drain):
+            yield
+        await runner.close()
+        await letters.close()
+        await notifier.close()
+
+    app = FastAPI(
+        title="Background tasks, traced", version="0.1.0", max_body_size=settings.max_body_bytes, lifespan=lifespan
+    )
     app.state.settings = settings
+    app.state.runner = runner
+    app.state.letters = letters
+    app.state.idempotency = Idempotency(settings.idempotency_seconds, settings.idempotency_keys)
     app.include_router(router)
+    app.include_router(task_router)
     app.include_router(health)
+    app.add_middleware(Account)
     install_problem_documents(app)
     return instrument(app, ignore=["/health/.*"])

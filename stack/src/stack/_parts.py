@@ -57,13 +57,15 @@ def parts(settings: Settings) -> list[Part]:
             {
                 "SERVICE_HOST": HOST,
                 "SERVICE_PORT": str(settings.service_port),
+                "SERVICE_DATA_DIR": str(settings.run_dir / "service"),
+                "SERVICE_FAULTS_ENABLED": "true",  # to be broken on purpose is what a demo is for
                 "SW_AGENT_NAME": settings.service_name,
                 "SW_AGENT_COLLECTOR_BACKEND_SERVICES": f"{HOST}:{settings.oap_grpc_port}",
                 "SW_AGENT_LOG_REPORTER_LEVEL": "INFO",
                 "SW_AGENT_LOG_REPORTER_LAYOUT": "%(message)s task_id=%(task_id)s",
             },
             memory=250,
-            stop_seconds=40,  # running tasks end first, and their segments are delivered
+            stop_seconds=65,  # tasks and then requests may take 25 s each to end, and their segments are delivered
         ),
         Part(
             "loadtest",

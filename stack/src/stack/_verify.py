@@ -6,15 +6,17 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
+from uuid import uuid4
 
 import httpx
 from oap_query import Node, Oap, OapError, Span, build, outline
 from rich.console import Console
 
+from stack._verify_failures import Failures
 from stack._waterfall import waterfall
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from stack._settings import Settings
 
@@ -60,6 +62,7 @@ def _tree(request: str, *tasks: str) -> str:
 
 
 THREE: Final = ("task1", "task2", "task3")
+ORDER: Final = f"order-{uuid4().hex[:8]}"  # a new one each time: a known one would start no task
 SHORT: Final = {"duration": "2"}
 CASES: Final = (
     Case("GET", "/test", "ok", _tree("GET /test", "background_sleep_task"), 10),
@@ -85,11 +88,11 @@ CASES: Final = (
     Case(
         "POST",
         "/process",
-        {"status": "accepted", "id": "order-1"},
+        {"status": "accepted", "id": ORDER},
         _tree("POST /process", "process_data"),
         2,
         SHORT,
-        body={"id": "order-1", "lines": 3},
+        body={"id": ORDER, "lines": 3},
     ),
 )
 
@@ -120,6 +123,8 @@ def verify(settings: Settings) -> int:
                 results = _run(client, oap, CASES)
             with console.status(f"sending {CONCURRENT} requests at once"):
                 concurrent = _run(client, oap, [_concurrent_case()] * CONCURRENT)
+            with console.status("letting tasks fail in every way"):
+                failures = list(Failures(settings, client, oap).all())
     except (httpx.HTTPError, OapError) as error:
         console.print(f"[red]not verified:[/] {error or type(error).__name__}. `make status` tells what is up.")
         return 1
@@ -131,6 +136,11 @@ def verify(settings: Settings) -> int:
         failed += _report(console, _check(result, roots))
     console.print(f"\n[bold]{CONCURRENT} times {concurrent[0].case.title} at once[/]")
     failed += _report(console, _check_concurrent(concurrent))
+    for finding in failures:
+        roots = build(finding.spans)
+        console.print(f"\n[bold]{finding.title}[/]  trace {finding.trace_id}")
+        console.print(waterfall(roots))
+        failed += _report(console, [_check_tree(roots, finding.outline), *finding.lines])
     if failed:
         console.print(f"\n[red]{failed} lines of the contract are broken[/]")
         return 1
@@ -174,13 +184,9 @@ def _check(result: Result, roots: list[Node]) -> Iterator[tuple[bool, str]]:
         yield result.took >= case.seconds * 1000, f"makes the client wait: {result.took:,.0f} ms"
     else:
         yield result.took < AT_ONCE, f"answers in {result.took:.1f} ms (at once: under {AT_ONCE} ms)"
-    found = outline(roots)
-    yield (
-        found == case.outline,
-        "has the span tree of the contract"
-        + ("" if found == case.outline else f"; expected:\n{case.outline}\nfound:\n{found or 'no spans'}"),
-    )
-    if found != case.outline:
+    right, text = _check_tree(roots, case.outline)
+    yield right, text
+    if not right:
         return
     entry = roots[0].span
     yield entry.layer == "Http" and entry.component == "FastAPI", f"entry span: {entry.layer}, {entry.component}"
@@ -202,6 +208,13 @@ def _check(result: Result, roots: list[Node]) -> Iterator[tuple[bool, str]]:
         )
 
 
+def _check_tree(roots: list[Node], expected: str) -> tuple[bool, str]:
+    found = outline(roots)
+    if found == expected:
+        return True, "has the span tree of the contract"
+    return False, f"has the span tree of the contract; expected:\n{expected}\nfound:\n{found or 'no spans'}"
+
+
 def _check_concurrent(results: list[Result]) -> Iterator[tuple[bool, str]]:
     right = sum(outline(build(result.spans)) == result.case.outline for result in results)
     yield right == CONCURRENT, f"{right} of {CONCURRENT} traces have the span tree of the contract"
@@ -218,7 +231,7 @@ def _peak(tasks: list[Span]) -> int:
     return max((sum(task.start <= moment.start < task.end for task in tasks) for moment in tasks), default=0)
 
 
-def _report(console: Console, lines: Iterator[tuple[bool, str]]) -> int:
+def _report(console: Console, lines: Iterable[tuple[bool, str]]) -> int:
     failed = 0
     for holds, text in lines:
         console.print("[green]  ok[/]  " if holds else "[red]  BROKEN[/]  ", end="")

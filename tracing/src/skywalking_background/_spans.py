@@ -145,6 +145,14 @@ class background_span:  # noqa: N801  # reads as a keyword: `with background_spa
         _owner.set(owner)
 
 
+def untraced() -> background_span:
+    """Keep what runs inside of it out of every trace, together with the spans of the agent's plugins.
+
+    For work that is nobody's in particular, such as one write to a database for many tasks at once.
+    """
+    return background_span("untraced", parent=UNSAMPLED)
+
+
 def sampled() -> bool:
     """Ask the agent's sampler about a trace that begins here."""
     return sampling.sampling_service is None or bool(sampling.sampling_service.try_sampling())

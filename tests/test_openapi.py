@@ -1,0 +1,104 @@
+"""Requests that Schemathesis makes up from the OpenAPI document, sent to a real service."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import suppress
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import httpx
+import pytest
+import schemathesis
+from harness import Server, serve
+from hypothesis import HealthCheck, given, settings
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from schemathesis import Case
+    from schemathesis.core.transport import Response
+    from schemathesis.hooks import HookContext
+    from schemathesis.schemas import BaseSchema
+
+OPERATIONS = (
+    "GET /test",
+    "GET /test/blocking",
+    "POST /action",
+    "POST /complex-action",
+    "POST /process",
+    "GET /tasks",
+    "GET /tasks/{task_id}",
+    "GET /dead-letters",
+    "POST /dead-letters/{task_id}/replay",
+    "DELETE /dead-letters/{task_id}",
+    "GET /health/live",
+    "GET /health/ready",
+)
+LIMITS = settings(
+    max_examples=275, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+)
+SENT: Counter[str] = Counter()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A service whose tasks are short, with no OAP to report to."""
+    folder = tmp_path_factory.mktemp("openapi")
+    environment = {"FAULTS_ENABLED": "true", "TASK_SECONDS": "0", "ATTEMPT_SECONDS": "0.2", "DATA_DIR": str(folder)}
+    variables = {f"SERVICE_{name}": value for name, value in environment.items()}
+    name = f"openapi-{uuid4().hex[:6]}"
+    with serve(folder, name, "127.0.0.1:1", module="demo_service", health="/health/ready", **variables) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def document(server: Server) -> BaseSchema:
+    return schemathesis.openapi.from_url(f"{server.url}/openapi.json")
+
+
+@schemathesis.hook
+def before_call(_context: HookContext, case: Case, _kwargs: dict[str, object]) -> None:
+    """Leave out what would only take time, or end the service as it was asked to."""
+    with suppress(TypeError, ValueError):
+        if 0 < float((case.query or {}).get("duration")) <= 60:
+            case.query["duration"] = 0.001
+    if (case.headers or {}).get("X-Fault") == "exit":
+        del case.headers["X-Fault"]
+
+
+@schemathesis.hook
+def after_call(_context: HookContext, _case: Case, response: Response) -> None:
+    SENT[str(response.status_code)] += 1
+
+
+@pytest.mark.parametrize(
+    ("label", "mode"),
+    [(label, GenerationMode.POSITIVE) for label in OPERATIONS]
+    + [(label, GenerationMode.NEGATIVE) for label in OPERATIONS if "health" not in label],  # they take nothing
+)
+def test_an_operation_answers_as_documented(document: BaseSchema, label: str, mode: GenerationMode) -> None:
+    method, path = label.split()
+
+    @given(case=document[path][method].as_strategy(generation_mode=mode))
+    @LIMITS
+    def check(case: Case) -> None:
+        # A key may have been used before, and not all that an id must not be can be written down in a JSON schema.
+        case.call_and_validate(excluded_checks=[positive_data_acceptance] if method == "POST" else [])
+
+    check()
+
+
+def test_no_operation_is_left_out(document: BaseSchema) -> None:
+    assert {operation.ok().label for operation in document.get_all_operations()} == set(OPERATIONS)
+
+
+def test_enough_was_sent_and_the_service_still_serves(server: Server) -> None:
+    assert SENT.total() >= 5000
+    assert not {status for status in SENT if status.startswith("5")}, SENT
+    assert set(SENT) >= {"200", "404", "422"}
+    assert httpx.get(f"{server.url}/test", trust_env=False).text == '"ok"'
+    assert '"status": 500' not in server.log
+    assert "Exception in ASGI application" not in server.log
