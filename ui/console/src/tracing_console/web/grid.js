@@ -1,0 +1,50 @@
+// A table whose cells are text, links, badges or buttons; all text is shown as it is, never as markup.
+
+export default {
+  template: `
+  <table class="grid" v-if="rows.length">
+    <thead><tr><th scope="col" v-for="column in columns" :class="column.align">{{ column.label }}</th></tr></thead>
+    <tbody><tr v-for="row in rows" :key="row.key">
+      <td v-for="column in columns" :class="column.align" :data-label="column.label">
+        <template v-for="cell in [wrap(row[column.key])]">
+          <template v-if="cell.actions">
+            <div class="actions"><button type="button" v-for="action in cell.actions" class="button small" :class="action.tone"
+              :disabled="pending === row.key" @click="act(action, row)">{{ asked === action.name + row.key ? action.sure : action.label }}</button></div>
+          </template>
+          <template v-else>
+            <a v-if="cell.href" :href="cell.href" :rel="cell.outside ? 'noreferrer' : undefined">{{ cell.text }}</a>
+            <span v-else-if="cell.tone" class="badge" :class="cell.tone">{{ cell.text }}</span>
+            <span v-else>{{ cell.text }}</span>
+            <small v-if="cell.note">{{ cell.note }}</small>
+            <i v-if="cell.share !== undefined" class="meter" :style="{ width: cell.share + '%' }"></i>
+            <details v-if="cell.more"><summary>{{ cell.summary }}</summary><pre>{{ cell.more }}</pre></details>
+          </template>
+        </template>
+      </td></tr></tbody>
+  </table>
+  <div v-else class="empty small">{{ empty }}</div>`,
+  props: { columns: Array, rows: Array, empty: String },
+  emits: ["action"],
+  data: () => ({ asked: "", pending: "" }),
+  watch: {
+    rows() {
+      this.pending = "";
+    },
+  },
+  methods: {
+    wrap: (cell) => (cell !== null && typeof cell === "object" ? cell : { text: cell ?? "" }),
+    // What can't be undone is asked for twice, on the same button.
+    act(action, row) {
+      const name = action.name + row.key;
+      if (action.sure && this.asked !== name) {
+        this.asked = name;
+        setTimeout(() => this.asked === name && (this.asked = ""), 4000);
+        return;
+      }
+      this.asked = "";
+      this.pending = row.key;
+      setTimeout(() => (this.pending = ""), 3000);
+      this.$emit("action", action.name, row.key);
+    },
+  },
+};
