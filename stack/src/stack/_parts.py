@@ -57,6 +57,7 @@ def parts(settings: Settings) -> list[Part]:
             {
                 "SERVICE_HOST": HOST,
                 "SERVICE_PORT": str(settings.service_port),
+                "SERVICE_TRACE_URL": f"{settings.console_url}/traces/{{trace_id}}",
                 "SW_AGENT_NAME": settings.service_name,
                 "SW_AGENT_COLLECTOR_BACKEND_SERVICES": f"{HOST}:{settings.oap_grpc_port}",
                 "SW_AGENT_LOG_REPORTER_LEVEL": "INFO",
@@ -64,6 +65,19 @@ def parts(settings: Settings) -> list[Part]:
             },
             memory=250,
             stop_seconds=40,  # running tasks end first, and their segments are delivered
+        ),
+        Part(
+            "console",
+            (python, "-m", "tracing_console"),
+            f"{settings.console_url}/health",
+            ("CONSOLE_PORT",),
+            {
+                "CONSOLE_HOST": HOST,
+                "CONSOLE_PORT": str(settings.console_port),
+                "CONSOLE_OAP_URL": settings.oap_url,
+                "CONSOLE_SERVICE_URL": settings.service_url,
+                "CONSOLE_SERVICE_NAME": settings.service_name,
+            },
         ),
         Part(
             "loadtest",

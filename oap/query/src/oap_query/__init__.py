@@ -5,12 +5,13 @@
 """
 
 from oap_query._client import Oap, OapAwayError, OapError, Span
-from oap_query._metrics import Alarm, Metric, Points, alarms, endpoints, instances, read
-from oap_query._search import Segment, Summary, failed, is_request, segments, services, services_of, summaries
+from oap_query._metrics import Alarm, LogLine, Metric, Points, alarms, endpoints, instances, log_lines, read
+from oap_query._search import Segment, Summary, failed, is_request, segments, services, summaries, whole
 from oap_query._tree import Node, build, outline
 
 __all__ = [
     "Alarm",
+    "LogLine",
     "Metric",
     "Node",
     "Oap",
@@ -26,10 +27,11 @@ __all__ = [
     "failed",
     "instances",
     "is_request",
+    "log_lines",
     "outline",
     "read",
     "segments",
     "services",
-    "services_of",
     "summaries",
+    "whole",
 ]

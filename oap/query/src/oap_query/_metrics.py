@@ -1,4 +1,4 @@
-"""Metrics and alarms."""
+"""Metrics, alarms and log lines."""
 
 from __future__ import annotations
 
@@ -40,6 +40,16 @@ class Alarm:
     start: int
     scope: str
     level: str
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """A log line that belongs to a trace; `time` in ms since the epoch."""
+
+    time: int
+    service: str
+    level: str
+    content: str
 
 
 Points = dict[int, float]
@@ -97,10 +107,26 @@ def alarms(oap: Oap, start: datetime, limit: int = 20) -> list[Alarm]:
             item["message"],
             item["startTime"],
             item["scope"] or "",
-            next((tag["value"] for tag in item["tags"] if tag["key"] == "level"), ""),
+            _tag(item["tags"], "level"),
         )
         for item in found["found"]["msgs"]
     ]
+
+
+def log_lines(oap: Oap, trace_id: str, limit: int = 200) -> list[LogLine]:
+    """Return the log lines of a trace, the earliest first."""
+    text = """query ($condition: LogQueryCondition) { found: queryLogs(condition: $condition) {
+        logs { timestamp serviceName content tags { key value } } } }"""
+    condition = {"relatedTrace": {"traceId": trace_id}, "paging": {"pageNum": 1, "pageSize": limit}}
+    lines = [
+        LogLine(item["timestamp"], item["serviceName"] or "", _tag(item["tags"], "level"), item["content"] or "")
+        for item in oap.query(text, condition=condition)["found"]["logs"]
+    ]
+    return sorted(lines, key=lambda line: line.time)
+
+
+def _tag(tags: list[dict[str, str]] | None, key: str) -> str:
+    return next((tag["value"] for tag in tags or () if tag["key"] == key), "")
 
 
 def _points(answer: dict[str, Any]) -> Points:

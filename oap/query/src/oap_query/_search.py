@@ -19,7 +19,7 @@ BATCH: Final = 25
 _ROWS: Final = """query ($condition: TraceQueryCondition) { data: queryBasicTraces(condition: $condition) {
     traces { segmentId traceIds endpointNames start duration isError } } }"""
 _WHOLE: Final = """query ($condition: TraceQueryCondition) { data: queryTraces(condition: $condition) { traces { spans {
-    traceId segmentId spanId startTime endTime endpointName type layer isError } } } }"""
+    traceId segmentId spanId startTime endTime endpointName type layer isError serviceCode } } } }"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,8 @@ class Segment:
     error: bool
     """Whether one of its spans failed: also an attempt of a task that succeeded in the end."""
     request: bool
+    service: str = ""
+    """Empty where OAP's rows do not say."""
 
     @property
     def end(self) -> int:
@@ -69,6 +71,11 @@ class Summary:
     def error(self) -> bool:
         """Whether any of its segments failed."""
         return any(segment.error for segment in self.segments)
+
+    @property
+    def services(self) -> list[str]:
+        """The names of the services that took part, as far as OAP said."""
+        return sorted({segment.service for segment in self.segments} - {""})
 
     @property
     def tasks(self) -> int:
@@ -134,10 +141,11 @@ def services(oap: Oap) -> list[str]:
     return sorted(item["name"] for item in oap.query('{ found: listServices(layer: "GENERAL") { name } }')["found"])
 
 
-def services_of(oap: Oap, trace_ids: Sequence[str]) -> dict[str, list[str]]:
-    """Return the names of the services that took part in each of a few traces."""
-    traces = _spans_of(oap, trace_ids, "serviceCode")
-    return {trace_id: sorted({span["serviceCode"] for span in spans}) for trace_id, spans in traces.items()}
+def whole(oap: Oap, trace_ids: Sequence[str]) -> list[Summary]:
+    """Return a few traces with all their segments, those that have any, the newest first."""
+    fields = "traceId segmentId spanId startTime endTime endpointName type layer isError serviceCode"
+    traces = _spans_of(oap, trace_ids, fields).values()
+    return summaries(segment for spans in traces for segment in _of_spans(spans))
 
 
 def failed(oap: Oap, trace_ids: Sequence[str]) -> set[str]:
@@ -182,4 +190,5 @@ def _of_spans(spans: list[dict[str, Any]]) -> Iterator[Segment]:
             max(span["endTime"] for span in members) - start,
             any(span["isError"] for span in members),
             first["type"] == "Entry" and first["layer"] == "Http",
+            first["serviceCode"],
         )

@@ -67,7 +67,8 @@ class Feed:
         self._asked = self._asked_wall = 0.0
         self._rows: dict[str, Row] = {}
         self._open: dict[str, _Open] = {}
-        self._running: int | None = None
+        self.running: int | None = None
+        """How many tasks run now, by the service's own word; `None` where it has none."""
         self._names: dict[tuple[str, str, bool], int] = {}
         self._traces: dict[str, int] = {}
         self._trace_ids: dict[int, str] = {}
@@ -108,7 +109,7 @@ class Feed:
             "now": int(time.time() * 1000),
             "keep": KEEP * 1000,
             "limited": self.limited,
-            "running": self._running,
+            "running": self.running,
             "names": [[*key] for key in self._names],
             "base": base,
             "start": [row.segment.start - base for row in rows],
@@ -129,7 +130,9 @@ class Feed:
             for start, end, least in self._windows(now):
                 for page in segments(self._oap, start, end, service=service, least=least):
                     found |= {
-                        item.segment_id: (service, item) for item in page if item.segment_id not in self._rows
+                        item.segment_id: (item.service or service, item)
+                        for item in page
+                        if item.segment_id not in self._rows
                     }
                     if len(found) >= MOST:
                         break
@@ -193,7 +196,7 @@ class Feed:
             answer = await self._service.tasks("running")
         except ServiceError:
             answer = None
-        self._running = None if answer is None else answer["running"]
+        self.running = None if answer is None else answer["running"]
         now = time.monotonic()
         for task in answer["tasks"] if answer else ():
             if task["trace_id"] is not None:

@@ -29,8 +29,8 @@ _MARK: Final = (
 
 
 @contextmanager
-def frame(console: Console, title: str, here: str, lead: str = "") -> Iterator[None]:
-    """Build a page around what is made within."""
+def frame(console: Console, title: str, here: str, lead: str = "") -> Iterator[ui.label]:
+    """Build a page around what is made within; yield its heading."""
     ui.page_title(f"{title} · Background work, traced")
     ui.add_head_html(f'<link rel="stylesheet" href="/assets/console.css?{_VERSION}">')
     with tag("a", "skip").props('href="#main"'):
@@ -63,10 +63,10 @@ def frame(console: Console, title: str, here: str, lead: str = "") -> Iterator[N
     ui.timer(LOOK, look, immediate=True)
     with tag("main", "wide").props("id=main tabindex=-1"):
         with tag("div", "title"):
-            text("h1", title)
+            heading = text("h1", title)
             if lead:
                 text("p", lead, "lead")
-        yield
+        yield heading
 
 
 def tag(name: str, classes: str = "") -> ui.element:

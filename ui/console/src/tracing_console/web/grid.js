@@ -12,7 +12,8 @@ export default {
               :disabled="pending === row.key" @click="act(action, row)">{{ asked === action.name + row.key ? action.sure : action.label }}</button></div>
           </template>
           <template v-else>
-            <a v-if="cell.href" :href="cell.href" :rel="cell.outside ? 'noreferrer' : undefined">{{ cell.text }}</a>
+            <span v-if="cell.time">{{ clock(cell.time) }}</span>
+            <a v-else-if="cell.href" :href="cell.href" :rel="cell.outside ? 'noreferrer' : undefined">{{ cell.text }}</a>
             <span v-else-if="cell.tone" class="badge" :class="cell.tone">{{ cell.text }}</span>
             <span v-else>{{ cell.text }}</span>
             <small v-if="cell.note">{{ cell.note }}</small>
@@ -32,6 +33,11 @@ export default {
     },
   },
   methods: {
+    clock(time) {
+      const day = new Date(time);
+      const today = day.toDateString() === new Date().toDateString();
+      return (today ? "" : `${day.toLocaleDateString("en-CA")} `) + day.toLocaleTimeString("en-GB");
+    },
     wrap: (cell) => (cell !== null && typeof cell === "object" ? cell : { text: cell ?? "" }),
     // What can't be undone is asked for twice, on the same button.
     act(action, row) {

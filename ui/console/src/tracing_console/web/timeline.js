@@ -10,7 +10,7 @@ const ERROR = 1;
 const RECOVERED = 2;
 const FOREVER = 8e15;
 const CURVE_POINTS = 1200;
-const LATEST = 12;
+const LATEST = 8;
 const PALETTE = 8;
 
 const format = new Intl.NumberFormat("en-US");
