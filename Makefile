@@ -14,7 +14,7 @@ unexport $(foreach name,RUNTIME SERVICE_PORT OAP_GRPC_PORT OAP_HTTP_PORT LOCUST_
 .PHONY: help up down status logs restart doctor verify load load-ui screenshots test lint clean
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 up: $(SYNCED) ## bring the stack up and wait until every part answers
 	@$(PY) -m stack up

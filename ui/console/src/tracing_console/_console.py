@@ -6,14 +6,16 @@ import asyncio
 import logging
 import time
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import httpx
 from oap_query import Oap
 
 from tracing_console._feed import Feed
 from tracing_console._service import Service
-from tracing_console._settings import Settings
+
+if TYPE_CHECKING:
+    from tracing_console._settings import Settings
 
 logger = logging.getLogger("tracing_console")
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Final
 
-from oap_query import Segment, failed, segments
+from oap_query import OapError, Segment, failed, segments
 
 from tracing_console._service import ServiceError
 
@@ -28,6 +28,9 @@ PAUSE: Final = 1.0
 """s between two questions to OAP, however many pages are open."""
 SLACK: Final = 10
 """s from a segment's end until OAP can show it, at most: the agent's queue and OAP's flush lie in between."""
+FIRST: Final = 4
+"""Minutes before the last one that the first look reads: what the page shows at first. As many come with each further
+look. A minute at a time, as a database pages through a long time slowly."""
 LINGER: Final = 15
 """s that a task which runs no longer is drawn until its segment arrives."""
 
@@ -56,6 +59,13 @@ class _Open:
     seen: float
 
 
+_Window = tuple[datetime, datetime | None, int]
+
+
+def _window(now: datetime, near: float, far: float, least: int = 0) -> _Window:
+    return now - timedelta(seconds=far), now - timedelta(seconds=near), least
+
+
 class Feed:
     """Segments in the order of their arrival, each with a number, so that a page can ask for what is new to it."""
 
@@ -67,6 +77,7 @@ class Feed:
         self._asked = self._asked_wall = 0.0
         self._rows: dict[str, Row] = {}
         self._open: dict[str, _Open] = {}
+        self._unread: list[_Window] = []
         self.running: int | None = None
         """How many tasks run now, by the service's own word; `None` where it has none."""
         self._names: dict[tuple[str, str, bool], int] = {}
@@ -102,6 +113,10 @@ class Feed:
     def data(self, epoch: str, after: int) -> dict[str, Any]:
         """Return what a page lacks that has seen the segments up to number `after` of `epoch`; times in ms."""
         rows = self.rows(after if epoch == self.epoch else 0)
+        running = [
+            [item.start, self._name(self._services[0], item.name, request=False), self._trace(item.trace_id)]
+            for item in self._open.values()
+        ]
         base = min((row.segment.start for row in rows), default=0)
         return {
             "epoch": self.epoch,
@@ -117,29 +132,30 @@ class Feed:
             "name": [row.name for row in rows],
             "trace": [row.trace for row in rows],
             "flags": [row.flags for row in rows],
-            "open": [
-                [item.start, self._name(self._services[0], item.name, False), self._trace(item.trace_id)]
-                for item in self._open.values()
-            ],
+            "open": running,
         }
 
     def _fetch(self, now: datetime) -> tuple[list[tuple[str, Segment]], set[str]]:
         """Ask OAP; return the new segments, each with its service, and which of them failed as a whole."""
-        found: dict[str, tuple[str, Segment]] = {}
-        for service in self._services:
-            for start, end, least in self._windows(now):
-                for page in segments(self._oap, start, end, service=service, least=least):
-                    found |= {
-                        item.segment_id: (item.service or service, item)
-                        for item in page
-                        if item.segment_id not in self._rows
-                    }
-                    if len(found) >= MOST:
-                        break
-        doubtful = {item.trace_id for _, item in found.values() if item.error and not item.request}
-        return sorted(found.values(), key=lambda pair: pair[1].start), failed(self._oap, sorted(doubtful))
+        unread = self._unread
+        try:
+            windows = self._windows(now)
+            found = {
+                item.segment_id: (item.service or service, item)
+                for service in self._services
+                for start, end, least in windows
+                for page in segments(self._oap, start, end, service=service, least=least)
+                for item in page
+                if item.segment_id not in self._rows
+            }
+            doubtful = sorted({item.trace_id for _, item in found.values() if item.error and not item.request})
+            whole = failed(self._oap, doubtful)
+        except OapError:
+            self._unread = unread
+            raise
+        return sorted(found.values(), key=lambda pair: pair[1].start), whole
 
-    def _windows(self, now: datetime) -> list[tuple[datetime, datetime | None, int]]:
+    def _windows(self, now: datetime) -> list[_Window]:
         """Return the times in which new segments may have started, each with their least duration in ms.
 
         OAP finds segments by their start, but they arrive at their end. What arrived since the last look and started
@@ -147,15 +163,20 @@ class Feed:
         """
         since = now.timestamp() - self._asked_wall
         if since > KEEP:
-            return [(now - timedelta(seconds=KEEP), None, 0)]
+            self._unread = [_window(now, minute * 60, (minute + 1) * 60) for minute in range(1, KEEP // 60)]
+            return [(now - timedelta(seconds=60), None, 0), *self._next_unread(FIRST)]
         slack = SLACK + since
-        windows: list[tuple[datetime, datetime | None, int]] = [(now - timedelta(seconds=2 * slack), None, 0)]
+        windows: list[_Window] = [(now - timedelta(seconds=2 * slack), None, 0), *self._next_unread(FIRST)]
         near = 2 * slack
         while near < KEEP:
             far = min(3 * near, KEEP)
-            begin, end = (now - timedelta(seconds=seconds) for seconds in (far, near))
-            windows.append((begin, end, int((near - slack) * 1000)))
+            windows.append(_window(now, near, far, int((near - slack) * 1000)))
             near = far
+        return windows
+
+    def _next_unread(self, count: int) -> list[_Window]:
+        """Take the next minutes of the time before the first look, the newest first: a page need not wait for all."""
+        windows, self._unread = self._unread[:count], self._unread[count:]
         return windows
 
     def _add(self, service: str, segment: Segment, whole: set[str]) -> None:
@@ -163,10 +184,10 @@ class Feed:
             return
         self._count += 1
         flags = 0 if not segment.error else ERROR if segment.request or segment.segment_id in whole else RECOVERED
-        name = self._name(service, segment.name, segment.request)
+        name = self._name(service, segment.name, request=segment.request)
         self._rows[segment.segment_id] = Row(self._count, segment, name, self._trace(segment.trace_id), flags)
 
-    def _name(self, service: str, name: str, request: bool) -> int:
+    def _name(self, service: str, name: str, *, request: bool) -> int:
         return self._names.setdefault((name, service, request), len(self._names))
 
     def _trace(self, trace_id: str) -> int:

@@ -104,7 +104,11 @@ def _complaint(console: Console) -> str:
     verb = "does not answer" if len(away) == 1 else "do not answer"
     seen = console.seen.get(away[0])
     since = f" (last seen {seen.astimezone():%H:%M:%S})" if seen else ""
-    loss = "Traces and metrics stand still" if "OAP" in away else "Nothing can be tried, and tasks and dead letters can't be read"
+    loss = (
+        "Traces and metrics stand still"
+        if "OAP" in away
+        else "Nothing can be tried, and tasks and dead letters can't be read"
+    )
     return f"{what} {verb}{since}. {loss}; the page goes on by itself as soon as it can. `make status` shows what runs."
 
 

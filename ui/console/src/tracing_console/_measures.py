@@ -119,7 +119,11 @@ def claims(segments: Sequence[Segment], running: int, cpu: float | None) -> list
             "CPU usage",
             "minimal (mostly sleeping)",
             "nothing reported yet" if cpu is None else f"{cpu:.0f} % of a core at most, requests included",
-            *(("holds", "good") if cpu is not None and cpu <= QUIET else ("“make report” measures the sleep alone", "")),
+            *(
+                ("holds", "good")
+                if cpu is not None and cpu <= QUIET
+                else ("“make report” measures the sleep alone", "")
+            ),
         ),
     ]
 
@@ -137,7 +141,9 @@ def _duration(sleeps: list[int], whole: list[int]) -> Claim:
     if not sleeps:
         return Claim("Background task duration", claim, "no task has ended", "send one on “Try it”")
     if not whole:
-        return Claim("Background task duration", claim, f"median {median(sleeps):,.0f} ms", "shorter tasks were asked for")
+        return Claim(
+            "Background task duration", claim, f"median {median(sleeps):,.0f} ms", "shorter tasks were asked for"
+        )
     middle = median(whole)
     measured = f"median {middle:,.0f} ms, of {len(whole):,} tasks"
     return Claim("Background task duration", claim, measured, *_verdict(middle <= DURATION + TOLERANCE))

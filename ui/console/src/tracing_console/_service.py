@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 TIMEOUT: Final = 75.0
 """s: a blocking request may take the longest task that the service allows, and some."""
 CONNECTIONS: Final = 100
+KEEP_ALIVE: Final = 2.0
+"""s"""
 UNTRACED: Final = {"sw8": "0-"}
 """Says to SkyWalking's agents that the caller is not traced, so nor should they: looking must not fill the timeline."""
 EXCERPT: Final = 200
@@ -61,7 +63,10 @@ class Service:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
+        # Idle connections are given up before uvicorn does so, after 5 s: a request in that moment would be lost.
+        limits = httpx.Limits(
+            max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS, keepalive_expiry=KEEP_ALIVE
+        )
         self._client = httpx.AsyncClient(base_url=url, timeout=TIMEOUT, limits=limits, trust_env=False)
 
     async def ready(self) -> bool:
@@ -104,7 +109,8 @@ class Service:
         await self._json("DELETE", f"/dead-letters/{quote(task_id, safe='')}")
 
     async def _optional(self, path: str, params: dict[str, str]) -> dict[str, Any] | None:
-        return await self._json("GET", path, params=params, missing=True)
+        answer: dict[str, Any] | None = await self._json("GET", path, params=params, missing=True)
+        return answer
 
     async def _json(self, method: str, path: str, *, missing: bool = False, **more: Any) -> Any:  # noqa: ANN401  # JSON
         try:

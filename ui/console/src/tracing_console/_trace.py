@@ -47,7 +47,11 @@ def rows(spans: list[Span]) -> list[dict[str, Any]]:
             ],
             "tags": sorted(span.tags.items()),
             "logs": [
-                {"time": moment, "event": log.get("event", ""), "data": [pair for pair in log.items() if pair[0] != "event"]}
+                {
+                    "time": moment,
+                    "event": log.get("event", ""),
+                    "data": [pair for pair in log.items() if pair[0] != "event"],
+                }
                 for moment, log in zip(span.log_times, span.logs, strict=False)
             ],
         }

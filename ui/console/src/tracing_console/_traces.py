@@ -155,7 +155,7 @@ def _field(label: str) -> ui.element:
 def _input(name: str, given: dict[str, str], kind: str) -> None:
     field = tag("input").props(f'name="{name}" type="{kind}" autocomplete="off"')
     if kind == "number":
-        field.props('min="0" step="1" placeholder="any" style="width: 110px"')
+        field.classes("short").props('min="0" step="1" placeholder="any"')
     field.props["value"] = given[name]
 
 

@@ -40,23 +40,43 @@ class Preset:
 PRESETS: Final = (
     Preset("1 request", "Answers at once; its task sleeps on for 10 s.", Ask("GET", "/test")),
     Preset("50 at once", "50 tasks side by side: look at the timeline.", Ask("GET", "/test"), 50),
-    Preset("1,000 at once", "The overview's claim: 1,000 ten-second tasks run at the same time.", Ask("GET", "/test"), 1000),
-    Preset("Blocking", "The same sleep without a background task: the client waits.", Ask("GET", "/test/blocking", 3)),
-    Preset("Three, side by side", "One request, three parallel tasks.", Ask("POST", "/complex-action", 3, params={"mode": "parallel"})),
-    Preset("Three, one by one", "How Starlette runs several tasks of one response.", Ask("POST", "/complex-action", 2, params={"mode": "sequential"})),
+    Preset("1,000 at once", "What the overview claims: 1,000 tasks run at the same time.", Ask("GET", "/test"), 1000),
+    Preset("Blocking", "The same sleep without a task: the client waits.", Ask("GET", "/test/blocking", 3)),
+    Preset(
+        "Three, side by side",
+        "One request, three parallel tasks.",
+        Ask("POST", "/complex-action", 3, params={"mode": "parallel"}),
+    ),
+    Preset(
+        "Three, one by one",
+        "How Starlette runs several tasks of one response.",
+        Ask("POST", "/complex-action", 2, params={"mode": "sequential"}),
+    ),
     Preset("Fire and forget", "Pattern 1 of the overview.", Ask("POST", "/action", 5)),
-    Preset("With data", "Pattern 3. The same id again gives the same answer, and no second run.", Ask("POST", "/process", 3, body=BODY)),
+    Preset(
+        "With data",
+        "Pattern 3. The same id again gives the same answer, and no second run.",
+        Ask("POST", "/process", 3, body=BODY),
+    ),
     Preset("In a thread", "The same sleep in a thread, joined to the trace.", Ask("GET", "/test/threading", 5)),
     Preset("Celery", "The same sleep as a Celery task in the worker.", Ask("GET", "/test/celery", 5)),
     Preset("Queue", "The same sleep, consumed from RabbitMQ by the worker.", Ask("GET", "/test/queue", 5)),
-)  # fmt: skip
+)
 FAULTS: Final = (
-    Preset("A failing task", "Fails at every attempt and ends as a dead letter; the answer is a success all the same.", Ask("GET", "/test", 1, "error")),
+    Preset(
+        "A failing task",
+        "Fails at every attempt and ends as a dead letter; the answer is a success all the same.",
+        Ask("GET", "/test", 1, "error"),
+    ),
     Preset("Fails twice, then works", "Each attempt is a span of its own.", Ask("GET", "/test", 1, "error;times=2")),
-    Preset("A slow start", "The task is held up for half a second first.", Ask("GET", "/test", 1, "delay=500ms")),
+    Preset("A slow start", "The task is held up for half a second.", Ask("GET", "/test", 1, "delay=500ms")),
     Preset("A hanging task", "Never ends by itself: a time limit ends it.", Ask("GET", "/test", 1, "hang")),
-    Preset("The process dies", "The service ends while the task runs, and is started again.", Ask("GET", "/test", 1, "exit")),
-)  # fmt: skip
+    Preset(
+        "The process dies",
+        "The service ends while the task runs, and is started again.",
+        Ask("GET", "/test", 1, "exit"),
+    ),
+)
 COLUMNS: Final = (
     {"key": "at", "label": "At"},
     {"key": "request", "label": "Request"},
@@ -148,14 +168,22 @@ class _Page:
             known = dict(zip([f"{method} {path}" for method, path in asks], asks, strict=True))
             try:
                 method, path = known[chosen]
-                ask = Ask(method, path, float(seconds), "" if wrong == "none" else wrong, body=BODY if path == "/process" else None)
+                ask = Ask(
+                    method,
+                    path,
+                    float(seconds),
+                    "" if wrong == "none" else wrong,
+                    body=BODY if path == "/process" else None,
+                )
                 count = max(1, min(int(often), MOST))
             except (KeyError, ValueError):
                 ui.notify("Give a number of seconds and a number of requests.")
                 return
             await self._send(button, ask, count)
 
-        fields = ", ".join(f"document.getElementById('{item.html_id}').value" for item in (endpoint, fault, duration, times))
+        fields = ", ".join(
+            f"document.getElementById('{item.html_id}').value" for item in (endpoint, fault, duration, times)
+        )
         form.on("submit.prevent", submit, js_handler=f"() => emit({fields})")
 
     async def _send(self, button: ui.element, ask: Ask, times: int) -> None:
@@ -182,24 +210,29 @@ class _Page:
 def _row(number: int, ask: Ask, answers: list[Answer]) -> dict[str, Any]:
     statuses = Counter(answer.status for answer in answers)
     times = sorted(answer.took for answer in answers)
-    first = answers[0]
-    good = set(statuses) <= {200, 202}
-    words = ", ".join(f"{status or 'no answer'}" + (f" ×{n:,}" if len(answers) > 1 else "") for status, n in sorted(statuses.items()))
+    several = len(answers) > 1
+    codes = (f"{code or 'no answer'}{f' ×{n:,}' if several else ''}" for code, n in sorted(statuses.items()))
     traced = next((answer.trace_id for answer in answers if answer.trace_id), None)
-    request: dict[str, Any] = {"text": (f"{len(answers):,} × " if len(answers) > 1 else "") + ask.title}
-    if ask.fault:
-        request["note"] = f"X-Fault: {ask.fault}"
-    took = f"{times[0]:.1f} ms" if len(times) == 1 else f"median {median(times):.1f} ms"
     return {
         "key": str(number),
         "at": time.strftime("%H:%M:%S"),
-        "request": request,
-        "status": {"text": words, "tone": "good" if good else "bad", "note": first.text if len(answers) == 1 else ""},
-        "took": {"text": took, "note": _remark(ask, times)},
+        "request": {
+            "text": (f"{len(answers):,} × " if several else "") + ask.title,
+            "note": f"X-Fault: {ask.fault}" if ask.fault else "",
+        },
+        "status": {
+            "text": ", ".join(codes),
+            "tone": "good" if set(statuses) <= {200, 202} else "bad",
+            "note": "" if several else answers[0].text,
+        },
+        "took": {
+            "text": f"median {median(times):.1f} ms" if several else f"{times[0]:.1f} ms",
+            "note": _remark(ask, times),
+        },
         "trace": {
             "text": traced or "none",
             "href": trace_path(traced) if traced else "",
-            "note": "the first of them" if len(answers) > 1 and traced else "",
+            "note": "the first of them" if several and traced else "",
         },
     }
 
@@ -224,6 +257,8 @@ def _choice(label: str, values: list[str]) -> ui.element:
 def _number(label: str, value: str, least: str, most: str, step: str) -> ui.element:
     with tag("label"):
         text("span", label)
-        field = tag("input").props(f'type="number" required min="{least}" max="{most}" step="{step}" style="width: 110px"')
+        field = tag("input").props(
+            f'type="number" required min="{least}" max="{most}" step="{step}" style="width: 110px"'
+        )
         field.props["value"] = value
     return field

@@ -382,6 +382,8 @@ export default {
       const axis = { min: all[0], max: all[1] };
       // Replaced, never merged: ECharts can't draw a large series that became empty, and misplaces the merged data of one.
       this.chart.setOption({ xAxis: [axis, axis], yAxis: [{ max: count - 0.4 }, {}], series }, { replaceMerge: ["series"] });
+      const drawn = [...bars.values()].reduce((sum, points) => sum + points.length / 5, 0);
+      requestAnimationFrame(() => (this.$el.dataset.bars = drawn)); // for those who wait for the picture
     },
 
     zoom() {
