@@ -61,7 +61,7 @@ def frame(console: Console, title: str, here: str, lead: str = "") -> Iterator[u
         banner.set_visibility(bool(sentence.text))
 
     ui.timer(LOOK, look, immediate=True)
-    with tag("main", "wide").props("id=main tabindex=-1"):
+    with tag("div", "wide").props("id=main tabindex=-1"):  # Quasar's page around it is the <main>
         with tag("div", "title"):
             heading = text("h1", title)
             if lead:

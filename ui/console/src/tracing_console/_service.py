@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 TIMEOUT: Final = 75.0
 """s: a blocking request may take the longest task that the service allows, and some."""
-CONNECTIONS: Final = 100
+CONNECTIONS: Final = 200
 KEEP_ALIVE: Final = 2.0
 """s"""
 UNTRACED: Final = {"sw8": "0-"}

@@ -139,7 +139,7 @@ class _Page:
         self.heading.text = drawn[0]["name"]
         words = []
         if entry is not None:
-            words.append(("answered in", f"{entry.duration:,} ms"))
+            words.append(("answered in", f"{entry.duration:,} ms" if entry.duration else "less than 1 ms"))
         words += [
             ("all done after", f"{end - begin:,} ms"),
             ("spans", str(len(spans))),

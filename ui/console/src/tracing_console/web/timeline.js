@@ -16,7 +16,7 @@ const PALETTE = 8;
 const format = new Intl.NumberFormat("en-US");
 const number = (value) => format.format(Math.round(value));
 const clock = (time) => new Date(time).toLocaleTimeString("en-GB");
-const length = (ms) => (ms < 1000 ? `${number(ms)} ms` : `${(ms / 1000).toFixed(ms < 9950 ? 2 : 1)} s`);
+const length = (ms) => (ms < 1 ? "less than 1 ms" : ms < 1000 ? `${number(ms)} ms` : `${(ms / 1000).toFixed(ms < 9950 ? 2 : 1)} s`);
 const middle = (values) => (values.length ? values.sort((a, b) => a - b)[values.length >> 1] : null);
 
 export default {
@@ -32,11 +32,11 @@ export default {
         <div class="segmented" role="group" aria-label="Time shown">
           <button type="button" v-for="m in [1, 5, 15]" :aria-pressed="String(minutes === m)" @click="show(m)">{{ m }} min</button>
         </div>
-        <label>Endpoint<select v-model="endpoint" @change="repack">
+        <label>Endpoint<select v-model="endpoint" aria-label="Endpoint" @change="repack">
           <option value="">all</option><option v-for="name in endpoints">{{ name }}</option></select></label>
-        <label>Task<select v-model="task" @change="repack">
+        <label>Task<select v-model="task" aria-label="Task" @change="repack">
           <option value="">all</option><option v-for="item in tasks">{{ item.name }}</option></select></label>
-        <label>Outcome<select v-model="outcome" @change="repack">
+        <label>Outcome<select v-model="outcome" aria-label="Outcome" @change="repack">
           <option value="">all</option><option value="ok">succeeded</option><option value="recovered">succeeded after a retry</option>
           <option value="failed">failed</option><option value="running">running</option></select></label>
         <button type="button" class="button" v-if="zoomed" @click="reset">Reset zoom</button>
@@ -334,7 +334,8 @@ export default {
     draw() {
       if (!this.loaded) return;
       const { all } = this.range();
-      const count = Math.max(this.lanes.lanes.length, 4);
+      const used = this.pieces.filter((piece) => piece.slot && piece.end >= all[0] && piece.start <= all[1]);
+      const count = used.reduce((most, piece) => Math.max(most, piece.slot[3] + 1), 4);
       const zoom = this.chart.getOption().dataZoom.find((item) => item.yAxisIndex?.length);
       const visible = count * (zoom ? (zoom.end - zoom.start) / 100 : 1);
       const height = this.$refs.plot.clientHeight - 186;

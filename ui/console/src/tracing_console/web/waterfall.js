@@ -21,9 +21,9 @@ export default {
       </button>
       <div class="detail" v-if="opened[row.key]">
         <dl class="pairs">
-          <dt>service</dt><dd>{{ row.service }} <span class="mono">{{ row.instance }}</span></dd>
+          <dt>service</dt><dd>{{ row.service }}, instance <span class="mono">{{ row.instance }}</span></dd>
           <dt>time</dt><dd>{{ moment(row.start) }}, {{ length(row.start - begin) }} after the trace began; {{ length(row.duration) }} long</dd>
-          <template v-for="ref in row.refs"><dt>came from</dt><dd>{{ ref.type }} <template v-if="ref.name">{{ ref.name }} </template><span class="mono">segment {{ ref.segment }}, span {{ ref.span }}</span></dd></template>
+          <template v-for="ref in row.refs"><dt>came from</dt><dd>{{ ref.name || "a span that has not arrived" }} ({{ ref.type }}), <span class="mono">segment {{ ref.segment }}, span {{ ref.span }}</span></dd></template>
           <dt>segment</dt><dd class="mono">{{ row.segment }}, span {{ row.span }}</dd>
         </dl>
         <div v-if="row.tags.length"><h3>Tags</h3><dl class="pairs"><template v-for="[key, value] in row.tags"><dt>{{ key }}</dt><dd class="mono">{{ value }}</dd></template></dl></div>
