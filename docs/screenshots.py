@@ -39,10 +39,6 @@ FAULTS: Final = ("error", "error;times=2", "delay=500ms")
 async def main() -> int:
     """Make the traces, then the pictures."""
     settings = load_settings(running=True)
-    if not Path(CHROMIUM).exists():
-        print(f"there is no Chromium at {CHROMIUM}: install it, or name it in CHROMIUM", file=sys.stderr)
-        return 1
-    TARGET.mkdir(exist_ok=True)
     try:
         trace_id = await make_traces(settings)
     except httpx.HTTPError as error:
@@ -128,4 +124,7 @@ async def press(page: Page) -> None:
 
 
 if __name__ == "__main__":
+    if not Path(CHROMIUM).exists():
+        sys.exit(f"there is no Chromium at {CHROMIUM}: install it, or name it in CHROMIUM")
+    TARGET.mkdir(exist_ok=True)
     sys.exit(asyncio.run(main()))

@@ -243,6 +243,7 @@ def test_what_services_send_is_shown_as_text(page: Page, oap: OapServer, console
     detail = page.locator(".detail")  # a failed span is open from the start
     expect(detail.locator("dd", has_text="window.hacked").first).to_be_visible()
     expect(detail.locator("pre")).to_contain_text("ValueError: <script>")
+    assert page.evaluate("window.hacked") is None
     page.goto(f"{console}/traces?endpoint=window.hacked")
     expect(page.locator("table a").first).to_have_text(EVIL, timeout=SOON)
     assert page.evaluate("window.hacked") is None

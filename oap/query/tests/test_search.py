@@ -55,7 +55,7 @@ WHOLE = {
                     "spans": [
                         span("b", 1, "attempt", (5, 900), isError=True),
                         span("a", 0, "HTTP GET /test", (0, 2), type="Entry", layer="Http"),
-                        span("b", 0, "work", (3, 1003)),
+                        span("b", 0, "work", (3, 1003), layer="Http"),
                         span("a", 1, "handling", (0, 2)),
                     ]
                 }
