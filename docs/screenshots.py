@@ -99,9 +99,7 @@ async def take(  # noqa: PLR0913, PLR0917  # what makes a picture
     browser: Browser, settings: Settings, path: str, name: str, scheme: str, size: dict[str, int] = WIDE
 ) -> None:
     """Open a page, wait until it is drawn, save it."""
-    context = await browser.new_context(
-        viewport=size, color_scheme=scheme, device_scale_factor=1.5  # type: ignore[arg-type]
-    )  # fmt: skip
+    context = await browser.new_context(viewport=size, color_scheme=scheme)  # type: ignore[arg-type]
     page = await context.new_page()
     await page.goto(settings.console_url + path)
     await page.wait_for_timeout(4000)

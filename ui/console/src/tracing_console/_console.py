@@ -28,8 +28,8 @@ class Console:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.oap = Oap(settings.oap_url)  # type: ignore[arg-type]
-        self.service = Service(settings.service_url)  # type: ignore[arg-type]
+        self.oap = Oap(settings.oap_url)
+        self.service = Service(settings.service_url)
         self.feed = Feed(self.oap, self.service, settings.services)
         self.up = {"OAP": True, "service": True, "SkyWalking UI": False}
         self.seen: dict[str, datetime] = {}
@@ -59,7 +59,7 @@ class Console:
             return False
         try:
             async with httpx.AsyncClient(timeout=2, trust_env=False) as client:
-                return (await client.get(str(url))).is_success
+                return (await client.get(url)).is_success
         except httpx.HTTPError:
             return False
 

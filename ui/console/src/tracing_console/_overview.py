@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 LOOK: Final = 5.0
 """s between two looks."""
 ALARM_HOURS: Final = 24
+CUT: Final = "its arguments were too large to keep"
 CLAIMS: Final = (
     {"key": "metric", "label": "Metric"},
     {"key": "claimed", "label": "Claimed"},
@@ -121,13 +123,11 @@ class _Page:
 
 
 def _curves(named: dict[str, Points]) -> list[dict[str, Any]]:
-    """Make curves with a gap where a minute has no value."""
-    minutes = sorted({moment for points in named.values() for moment in points})
-    if not minutes:
-        return []
-    every = range(minutes[0], minutes[-1] + 1, 60_000)
+    """Make curves of the last minutes, with a gap where a minute has no value."""
+    this_minute = int(time.time() // 60) * 60_000
+    minutes = range(this_minute - MINUTES * 60_000, this_minute + 1, 60_000)
     return [
-        {"name": name, "points": [[moment, points.get(moment)] for moment in every]}
+        {"name": name, "points": [[moment, points.get(moment)] for moment in minutes]}
         for name, points in named.items()
         if points
     ]
@@ -173,7 +173,7 @@ def _letter(item: dict[str, Any]) -> dict[str, Any]:
         "attempts": str(item["attempts"]),
         "actions": {
             "actions": [
-                {"name": "replay", "label": "Replay"},
+                {"name": "replay", "label": "Replay", "off": "" if item.get("replayable", True) else CUT},
                 {"name": "delete", "label": "Delete", "sure": "Really delete?", "tone": "danger"},
             ]
         },

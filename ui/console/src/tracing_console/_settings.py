@@ -5,17 +5,20 @@ from __future__ import annotations
 from typing import Annotated, Final
 from urllib.parse import quote
 
-from pydantic import AfterValidator, Field, HttpUrl
+from pydantic import AfterValidator, Field, HttpUrl, TypeAdapter
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
 
 
-def _without_slash(url: HttpUrl) -> str:
-    return str(url).rstrip("/")
+_HTTP: Final = TypeAdapter(HttpUrl)
 
 
-Url = Annotated[HttpUrl, AfterValidator(_without_slash)]
+def _checked(url: str) -> str:
+    return str(_HTTP.validate_python(url)).rstrip("/")
+
+
+Url = Annotated[str, AfterValidator(_checked)]
 
 
 class Settings(BaseSettings):
@@ -28,8 +31,8 @@ class Settings(BaseSettings):
     allowed_hosts: str = ""
     """Names by which browsers may call the console beside the loopback ones, separated by commas: without it, a page
     of somebody else that points its own name at this machine (DNS rebinding) could read traces and press buttons."""
-    oap_url: Url = "http://127.0.0.1:12800"  # type: ignore[assignment]
-    service_url: Url = "http://127.0.0.1:8000"  # type: ignore[assignment]
+    oap_url: Url = "http://127.0.0.1:12800"
+    service_url: Url = "http://127.0.0.1:8000"
     service_name: Annotated[str, Field(min_length=1)] = "demo-service"
     """The service's name in SkyWalking."""
     worker_name: str = "demo-worker"

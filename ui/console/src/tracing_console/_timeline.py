@@ -20,4 +20,4 @@ def add(console: Console) -> None:
     def timeline() -> None:
         lead = "Each bar is a background task, each dot the request that started it and was answered at once."
         with frame(console, "Timeline", "/", lead):
-            Timeline(str(console.settings.service_url))
+            Timeline(console.settings.service_url)

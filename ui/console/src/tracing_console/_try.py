@@ -232,6 +232,7 @@ def _row(number: int, ask: Ask, answers: list[Answer]) -> dict[str, Any]:
         "trace": {
             "text": traced or "none",
             "href": trace_path(traced) if traced else "",
+            "mono": True,
             "note": "the first of them" if several and traced else "",
         },
     }

@@ -9,11 +9,11 @@ export default {
         <template v-for="cell in [wrap(row[column.key])]">
           <template v-if="cell.actions">
             <div class="actions"><button type="button" v-for="action in cell.actions" class="button small" :class="action.tone"
-              :disabled="pending === row.key" @click="act(action, row)">{{ asked === action.name + row.key ? action.sure : action.label }}</button></div>
+              :disabled="action.off || pending === row.key" :title="action.off" @click="act(action, row)">{{ asked === action.name + row.key ? action.sure : action.label }}</button></div>
           </template>
           <template v-else>
             <span v-if="cell.time">{{ clock(cell.time) }}</span>
-            <a v-else-if="cell.href" :href="cell.href" :rel="cell.outside ? 'noreferrer' : undefined">{{ cell.text }}</a>
+            <a v-else-if="cell.href" :href="cell.href" :class="{ mono: cell.mono }" :rel="cell.outside ? 'noreferrer' : undefined">{{ cell.text }}</a>
             <span v-else-if="cell.tone" class="badge" :class="cell.tone">{{ cell.text }}</span>
             <span v-else>{{ cell.text }}</span>
             <small v-if="cell.note">{{ cell.note }}</small>

@@ -44,11 +44,15 @@ export default {
     },
   },
   watch: {
-    // What failed is open from the start: it is what one came for.
+    // What failed is open from the start: it is what one came for. What failed within it can be opened.
     rows: {
       immediate: true,
       handler(rows) {
-        for (const row of rows) if (row.error && row.logs.length && !(row.key in this.opened)) this.opened[row.key] = true;
+        let outer = Infinity;
+        for (const row of rows) {
+          if (row.depth <= outer) outer = row.error ? row.depth : Infinity;
+          if (row.error && row.depth === outer && row.logs.length) this.opened[row.key] ??= true;
+        }
       },
     },
   },
