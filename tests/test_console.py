@@ -32,7 +32,8 @@ FLAGS = (
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 PAGES = ("/", "/traces", "/try", "/overview", "/traces/unknown")
-SOON = 20_000  # ms
+SOON = 20_000  # ms, on a machine that does other things too
+expect.set_options(timeout=SOON)
 EVIL = "<script>window.hacked = true</script><img src=x onerror='window.hacked = true'>"
 
 
@@ -135,8 +136,8 @@ def test_the_timeline_draws_a_bar_for_each_task_and_a_click_opens_its_trace(page
     # Where the first bar is, by the chart's own word.
     x, y = page.evaluate(
         """() => {
-            const vm = Object.values(mounted_app.$refs).flat().find(one => one?.lanes);
-            const bar = vm.pieces.find(piece => piece.slot && !piece.request);
+            const vm = Object.values(mounted_app.$refs).flat().find(one => one?.pieces);
+            const bar = vm.pieces.all.find(piece => piece.slot && !piece.request);
             const place = [(bar.start + bar.end) / 2, bar.slot[3]];
             const [x, y] = vm.chart.convertToPixel({ xAxisIndex: 0, yAxisIndex: 0 }, place);
             const box = vm.$refs.plot.getBoundingClientRect();
@@ -179,7 +180,7 @@ def test_the_timeline_follows_what_happens_and_can_be_held(page: Page, console: 
 def test_the_timeline_zooms_and_pans_by_keyboard(page: Page, console: str) -> None:
     page.goto(console)
     bars(page, 15)
-    zoom = "() => { const z = Object.values(mounted_app.$refs).flat().find(one => one?.lanes).chart.getOption().dataZoom[0]; return [z.start, z.end]; }"  # noqa: E501
+    zoom = "() => { const z = Object.values(mounted_app.$refs).flat().find(one => one?.pieces).chart.getOption().dataZoom[0]; return [z.start, z.end]; }"  # noqa: E501
     page.locator(".plot").focus()
     page.keyboard.press("+")
     start, end = page.evaluate(zoom)
@@ -194,7 +195,7 @@ def test_the_trace_page_shows_all_segments_with_tags_and_references(page: Page, 
     trace_id = ask(service, "/complex-action?duration=0.2", "POST")
     page.goto(f"{console}/traces/{trace_id}")
     rows = page.locator(".span-row")
-    expect(rows).to_have_count(5, timeout=SOON)
+    expect(rows).to_have_count(5)
     expect(rows.first).to_contain_text("HTTP POST /complex-action")
     expect(page.locator(".span-row", has_text="task3")).to_contain_text("⇢")
     page.locator(".span-row", has_text="task3").focus()
@@ -203,15 +204,15 @@ def test_the_trace_page_shows_all_segments_with_tags_and_references(page: Page, 
     rows.first.click()
     expect(page.locator(".detail").first).to_contain_text("http.status_code")
     expect(page.locator(".services")).to_contain_text(service.name)
-    expect(page.locator(".loglines")).to_contain_text("Background task started", timeout=SOON)
+    expect(page.locator(".loglines")).to_contain_text("Background task started")
 
 
 def test_a_trace_grows_on_the_open_page(page: Page, console: str, service: Server) -> None:
     trace_id = ask(service, "/test?duration=6")
     page.goto(f"{console}/traces/{trace_id}")
-    expect(page.locator(".span-row")).to_have_count(2, timeout=SOON)
+    expect(page.locator(".span-row")).to_have_count(2)
     expect(page.locator(".badge", has_text="may still grow")).to_be_visible()
-    expect(page.locator(".span-row")).to_have_count(3, timeout=SOON)
+    expect(page.locator(".span-row")).to_have_count(3)
 
 
 def test_an_unknown_trace_is_said_to_be_unknown_and_what_to_do(page: Page, console: str) -> None:
@@ -238,14 +239,14 @@ def test_what_services_send_is_shown_as_text(page: Page, oap: OapServer, console
     trace_id = done.stdout.strip()
     oap.client.wait_for_trace(trace_id, bool)
     page.goto(f"{console}/traces/{trace_id}")
-    expect(page.locator("h1")).to_have_text(EVIL, timeout=SOON)
+    expect(page.locator("h1")).to_have_text(EVIL)
     expect(page.locator(".span-row .badge")).to_have_text("failed")
     detail = page.locator(".detail")  # a failed span is open from the start
     expect(detail.locator("dd", has_text="window.hacked").first).to_be_visible()
     expect(detail.locator("pre")).to_contain_text("ValueError: <script>")
     assert page.evaluate("window.hacked") is None
     page.goto(f"{console}/traces?endpoint=window.hacked")
-    expect(page.locator("table a").first).to_have_text(EVIL, timeout=SOON)
+    expect(page.locator("table a").first).to_have_text(EVIL)
     assert page.evaluate("window.hacked") is None
 
 
@@ -277,18 +278,18 @@ def test_a_button_sends_a_request_and_links_its_trace(page: Page, console: str) 
     row = page.locator("aside table tbody tr").first
     expect(row).to_contain_text("POST /complex-action?mode=parallel&duration=3")
     expect(row).to_contain_text("200")
-    expect(row).to_contain_text("at once")
+    expect(row).to_contain_text(re.compile(r"\d ms"))
     page.get_by_role("button", name="Send: 50 at once").click()
     expect(page.locator("aside table tbody tr").first).to_contain_text("200 ×50")
     page.locator("aside table tbody tr").nth(1).locator("a").click()
-    expect(page.locator("h1")).to_have_text("HTTP POST /complex-action", timeout=SOON)
+    expect(page.locator("h1")).to_have_text("HTTP POST /complex-action")
 
 
 def test_the_overview_holds_the_claims_against_measurements(page: Page, console: str, service: Server) -> None:
     page.goto(f"{console}/overview")
     row = page.locator("tr", has_text="Response time")
     expect(row).to_contain_text("< 100 ms")
-    expect(row).to_contain_text(re.compile(r"median \d+ ms"), timeout=SOON)
+    expect(row).to_contain_text(re.compile(r"median \d+ ms"))
     expect(page.locator("tr", has_text="Concurrent capacity")).to_contain_text("not tried")
     expect(page.locator(".trend", has_text="Load per minute")).to_contain_text("background_sleep_task", timeout=40_000)
     assert service.name not in page.locator(".trend").first.inner_text()
@@ -517,7 +518,7 @@ def test_the_lanes_hold_what_they_promise(page: Page, console: str) -> None:
     page.goto(f"{console}/overview")
     result = page.evaluate(
         """async () => {
-            const { Lanes, concurrency } = await import('console-lanes');
+            const { Lanes, concurrency } = await import('console-picture');
             const lanes = new Lanes();
             const placed = Array.from({ length: 500 }, (_, what) => {
                 const start = Math.floor(Math.random() * 10000);

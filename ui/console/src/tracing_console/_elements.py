@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 
-class Timeline(ui.element, component="web/timeline.js", esm={"console-lanes": "web/lanes"}):
+class Timeline(ui.element, component="web/timeline.js", esm={"console-picture": "web/picture"}):
     """Every task a bar, its request a dot; fetches its data itself, as only what is new travels then."""
 
     def __init__(self, service_url: str) -> None:

@@ -28,9 +28,9 @@ PAUSE: Final = 1.0
 """s between two questions to OAP, however many pages are open."""
 SLACK: Final = 10
 """s from a segment's end until OAP can show it, at most: the agent's queue and OAP's flush lie in between."""
-FIRST: Final = 4
-"""Minutes before the last one that the first look reads: what the page shows at first. As many come with each further
-look. A minute at a time, as a database pages through a long time slowly."""
+CATCH_UP: Final = 4
+"""Minutes read with each look after the first one, which reads the last minute, until all of `KEEP` is read. A minute
+at a time, as a database pages through a long time slowly."""
 LINGER: Final = 15
 """s that a task which runs no longer is drawn until its segment arrives."""
 
@@ -92,7 +92,7 @@ class Feed:
             OapError: OAP does not answer.
         """
         async with self._lock:
-            if time.monotonic() - self._asked < PAUSE:
+            if time.monotonic() - self._asked < PAUSE and not self._unread:
                 return
             now = datetime.now(UTC)
             found, whole = await asyncio.to_thread(self._fetch, now)
@@ -124,6 +124,7 @@ class Feed:
             "now": int(time.time() * 1000),
             "keep": KEEP * 1000,
             "limited": self.limited,
+            "more": bool(self._unread),
             "running": self.running,
             "names": [[*key] for key in self._names],
             "base": base,
@@ -164,9 +165,9 @@ class Feed:
         since = now.timestamp() - self._asked_wall
         if since > KEEP:
             self._unread = [_window(now, minute * 60, (minute + 1) * 60) for minute in range(1, KEEP // 60)]
-            return [(now - timedelta(seconds=60), None, 0), *self._next_unread(FIRST)]
+            return [(now - timedelta(seconds=60), None, 0)]
         slack = SLACK + since
-        windows: list[_Window] = [(now - timedelta(seconds=2 * slack), None, 0), *self._next_unread(FIRST)]
+        windows: list[_Window] = [(now - timedelta(seconds=2 * slack), None, 0), *self._next_unread()]
         near = 2 * slack
         while near < KEEP:
             far = min(3 * near, KEEP)
@@ -174,9 +175,9 @@ class Feed:
             near = far
         return windows
 
-    def _next_unread(self, count: int) -> list[_Window]:
+    def _next_unread(self) -> list[_Window]:
         """Take the next minutes of the time before the first look, the newest first: a page need not wait for all."""
-        windows, self._unread = self._unread[:count], self._unread[count:]
+        windows, self._unread = self._unread[:CATCH_UP], self._unread[CATCH_UP:]
         return windows
 
     def _add(self, service: str, segment: Segment, whole: set[str]) -> None:
