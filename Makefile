@@ -4,17 +4,17 @@ PY := .venv/bin/python
 SYNCED := .venv/.synced
 
 # What may be said on the command line, as in `make up SERVICE_PORT=8001`.
-export RUNTIME SERVICE_PORT OAP_GRPC_PORT OAP_HTTP_PORT LOCUST_PORT SERVICE_NAME OAP_HEAP RUN_DIR
+export RUNTIME SERVICE_PORT OAP_GRPC_PORT OAP_HTTP_PORT LOCUST_PORT CONSOLE_PORT SERVICE_NAME OAP_HEAP RUN_DIR
 export OAP_EMBEDDED_CACHE MAVEN_MIRROR_URL
 # An unset variable must stay unset: empty is a value.
-unexport $(foreach name,RUNTIME SERVICE_PORT OAP_GRPC_PORT OAP_HTTP_PORT LOCUST_PORT SERVICE_NAME OAP_HEAP RUN_DIR \
+unexport $(foreach name,RUNTIME SERVICE_PORT OAP_GRPC_PORT OAP_HTTP_PORT LOCUST_PORT CONSOLE_PORT SERVICE_NAME OAP_HEAP RUN_DIR \
 	OAP_EMBEDDED_CACHE MAVEN_MIRROR_URL,$(if $($(name)),,$(name)))
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs restart doctor verify load load-ui test bench lint clean
+.PHONY: help up down status logs restart doctor verify load load-ui screenshots test bench lint clean
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 up: $(SYNCED) ## bring the stack up and wait until every part answers
 	@$(PY) -m stack up
@@ -42,6 +42,9 @@ load: $(SYNCED) ## 50 users for 30 s without a web page, then count the traces
 
 load-ui: $(SYNCED) ## start Locust's web page
 	@$(PY) -m stack load-ui
+
+screenshots: $(SYNCED) ## make docs/screenshots/ from the running stack, with 1,000 tasks at once (needs Chromium)
+	@$(PY) docs/screenshots.py
 
 test: $(SYNCED) ## run every test, against a real OAP that the tests start themselves
 	@$(PY) -m pytest

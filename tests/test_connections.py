@@ -86,6 +86,6 @@ def test_an_ignored_path_leaves_nothing_not_even_behind_its_task(server: Server,
     assert tree(oap, marker, 2) == PLAIN  # what was sent before has arrived too
     found = oap.client.query(
         'query ($id: ID!) { found: findEndpoint(serviceId: $id, keyword: "/by/", limit: 10) { name } }',
-        id=eventually(lambda: oap.client._service_id(server.name)),
+        id=eventually(lambda: oap.client.service_id(server.name)),
     )
     assert found == {"found": []}

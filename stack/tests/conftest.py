@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
     """Settings with ports of their own; whatever runs in their folder is ended."""
-    for name in ("SERVICE_PORT", "OAP_GRPC_PORT", "OAP_HTTP_PORT", "LOCUST_PORT"):
+    for name in ("SERVICE_PORT", "OAP_GRPC_PORT", "OAP_HTTP_PORT", "LOCUST_PORT", "CONSOLE_PORT"):
         monkeypatch.setenv(name, str(free_port()))
     monkeypatch.setenv("RUN_DIR", str(tmp_path / "run"))
     found = Settings()

@@ -167,6 +167,7 @@ def _allowed(console: Console, checks: Sequence[Check]) -> bool:
 def print_links(console: Console, settings: Settings, *, locust: bool) -> None:
     """Print where to look."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_row("console", settings.console_url, "every task as a bar, every trace as a waterfall")
     table.add_row("service", f"{settings.service_url}/test", "answers at once; a 10 s task runs on")
     table.add_row("API", f"{settings.service_url}/docs", "every endpoint, to try out")
     table.add_row("OAP", f"{settings.oap_url}/graphql", "SkyWalking's query API")

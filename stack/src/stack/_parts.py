@@ -59,6 +59,7 @@ def parts(settings: Settings) -> list[Part]:
                 "SERVICE_PORT": str(settings.service_port),
                 "SERVICE_DATA_DIR": str(settings.run_dir / "service"),
                 "SERVICE_FAULTS_ENABLED": "true",  # to be broken on purpose is what a demo is for
+                "SERVICE_TRACE_URL": f"{settings.console_url}/traces/{{trace_id}}",
                 "SW_AGENT_NAME": settings.service_name,
                 "SW_AGENT_COLLECTOR_BACKEND_SERVICES": f"{HOST}:{settings.oap_grpc_port}",
                 "SW_AGENT_LOG_REPORTER_LEVEL": "INFO",
@@ -66,6 +67,19 @@ def parts(settings: Settings) -> list[Part]:
             },
             memory=250,
             stop_seconds=65,  # tasks and then requests may take 25 s each to end, and their segments are delivered
+        ),
+        Part(
+            "console",
+            (python, "-m", "tracing_console"),
+            f"{settings.console_url}/health",
+            ("CONSOLE_PORT",),
+            {
+                "CONSOLE_HOST": HOST,
+                "CONSOLE_PORT": str(settings.console_port),
+                "CONSOLE_OAP_URL": settings.oap_url,
+                "CONSOLE_SERVICE_URL": settings.service_url,
+                "CONSOLE_SERVICE_NAME": settings.service_name,
+            },
         ),
         Part(
             "loadtest",

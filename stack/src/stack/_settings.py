@@ -34,6 +34,7 @@ class Settings(BaseSettings):
     oap_grpc_port: Port = 11800
     oap_http_port: Port = 12800
     locust_port: Port = 8089
+    console_port: Port = 8088
     service_name: Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$")] = "demo-service"
     """The service's name in SkyWalking."""
     oap_heap: Annotated[str, Field(pattern=r"^[1-9]\d*[mg]$")] = "512m"
@@ -75,6 +76,11 @@ class Settings(BaseSettings):
     def locust_url(self) -> str:
         """Where Locust's web page is once `make load-ui` has started it."""
         return f"http://{HOST}:{self.locust_port}"
+
+    @property
+    def console_url(self) -> str:
+        """Where the console shows the traces."""
+        return f"http://{HOST}:{self.console_port}"
 
     @property
     def record(self) -> Path:

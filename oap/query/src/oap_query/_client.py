@@ -27,6 +27,10 @@ class OapError(Exception):
     """OAP can't be reached or refuses a query; the message says which."""
 
 
+class OapAwayError(OapError):
+    """OAP does not answer at all: it may be back in a moment."""
+
+
 @dataclass(frozen=True)
 class Span:
     """One span as OAP returns it; times in ms since the epoch."""
@@ -50,6 +54,8 @@ class Span:
     end: int
     tags: dict[str, str] = field(hash=False)
     logs: tuple[dict[str, str], ...] = field(hash=False)
+    log_times: tuple[int, ...] = ()
+    """When each of the logs was made."""
 
     @property
     def duration(self) -> int:
@@ -68,17 +74,22 @@ class Oap:
         """Run one GraphQL query and return its data.
 
         Raises:
-            OapError: no answer, or an answer with errors.
+            OapAwayError: no answer.
+            OapError: an answer with errors.
         """
         try:
             response = self._client.post("/graphql", json={"query": text, "variables": variables})
-            response.raise_for_status()
+            if response.status_code != httpx.codes.BAD_REQUEST:  # a refused query: its body says why
+                response.raise_for_status()
             answer = response.json()
         except (httpx.HTTPError, ValueError) as error:
             message = f"OAP at {self.url} does not answer ({error or type(error).__name__})"
-            raise OapError(message) from error
+            raise OapAwayError(message) from error
         if answer.get("errors"):
             raise OapError("; ".join(item["message"] for item in answer["errors"]))
+        if "data" not in answer:
+            message = f"what answers at {self.url} is no OAP"
+            raise OapError(message)
         data: dict[str, Any] = answer["data"]
         return data
 
@@ -107,36 +118,42 @@ class Oap:
 
     def traces_since(self, service: str, start: datetime) -> set[str]:
         """Return the ids of the service's traces that started at or after `start`, which has a timezone."""
+        service_id = self.service_id(service)
+        if service_id is None:  # which would be any service, to OAP
+            return set()
         condition = {
-            "serviceId": self._service_id(service),
-            "queryDuration": self._duration(start),
+            "serviceId": service_id,
+            "queryDuration": self.duration(start),
             "traceState": "ALL",
             "queryOrder": "BY_START_TIME",
         }
-        pages = self._whole_traces(condition) if self._whole_traces_only else self._segments(condition)
+        pages = self._whole_traces(condition) if self.has_whole_traces else self._segments(condition)
         return {trace_id for page in pages for trace_id in page}
 
     @cached_property
-    def _whole_traces_only(self) -> bool:
+    def has_whole_traces(self) -> bool:
         """Whether this OAP's storage (BanyanDB, from 10.3 on) answers with whole traces instead of segments."""
         try:
             return bool(self.query("{ hasQueryTracesV2Support }")["hasQueryTracesV2Support"])
+        except OapAwayError:
+            raise  # no answer is no answer to remember
         except OapError:
             return False  # an OAP before 10.3 does not know the question
 
     def _segments(self, condition: dict[str, Any]) -> Iterator[list[str]]:
         text = """query ($condition: TraceQueryCondition) {
             data: queryBasicTraces(condition: $condition) { traces { traceIds } } }"""
-        for rows in self._pages(text, condition):
+        for rows in self.pages(text, condition):
             yield [trace_id for row in rows for trace_id in row["traceIds"]]
 
     def _whole_traces(self, condition: dict[str, Any]) -> Iterator[list[str]]:
         text = """query ($condition: TraceQueryCondition) {
             data: queryTraces(condition: $condition) { traces { spans { traceId } } } }"""
-        for rows in self._pages(text, condition):
+        for rows in self.pages(text, condition):
             yield [row["spans"][0]["traceId"] for row in rows]
 
-    def _pages(self, text: str, condition: dict[str, Any]) -> Iterator[list[Any]]:
+    def pages(self, text: str, condition: dict[str, Any]) -> Iterator[list[Any]]:
+        """Run a trace query page by page, as `data`; yield the rows of each page."""
         page = 1
         while True:
             paged = {**condition, "paging": {"pageNum": page, "pageSize": PAGE}}
@@ -146,17 +163,19 @@ class Oap:
                 return
             page += 1
 
-    def _service_id(self, name: str) -> str | None:
+    def service_id(self, name: str) -> str | None:
+        """Return OAP's id of a service; `None` when it has not heard of it."""
         found = self.query("query ($name: String!) { service: findService(serviceName: $name) { id } }", name=name)
         return found["service"]["id"] if found["service"] else None
 
-    def _duration(self, start: datetime) -> dict[str, str]:
-        """Write a time range as OAP reads it: in the timezone of its own machine."""
+    def duration(self, start: datetime, end: datetime | None = None, *, step: str = "SECOND") -> dict[str, str]:
+        """Write a time range as OAP reads it: in the timezone of its own machine, up to now without an `end`."""
         offset = self.query("{ time: getTimeInfo { timezone } }")["time"]["timezone"]  # such as +0200
         zone = datetime.strptime(offset, "%z").tzinfo
-        end = datetime.now(UTC) + timedelta(minutes=1)
-        first, last = (moment.astimezone(zone).strftime("%Y-%m-%d %H%M%S") for moment in (start, end))
-        return {"start": first, "end": last, "step": "SECOND"}
+        end = end or datetime.now(UTC) + timedelta(minutes=1)
+        form = "%Y-%m-%d %H%M%S" if step == "SECOND" else "%Y-%m-%d %H%M"
+        first, last = (moment.astimezone(zone).strftime(form) for moment in (start, end))
+        return {"start": first, "end": last, "step": step}
 
 
 def _span(item: dict[str, Any]) -> Span:
@@ -178,4 +197,5 @@ def _span(item: dict[str, Any]) -> Span:
         end=item["endTime"],
         tags={tag["key"]: tag["value"] for tag in item["tags"]},
         logs=tuple({entry["key"]: entry["value"] for entry in log["data"]} for log in item["logs"]),
+        log_times=tuple(log["time"] for log in item["logs"]),
     )

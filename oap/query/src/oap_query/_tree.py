@@ -31,7 +31,8 @@ def build(spans: Iterable[Span]) -> list[Node]:
     """Join spans to trees: one root for a whole trace, more where a parent has not arrived."""
     nodes = {(span.segment_id, span.span_id): Node(span) for span in spans}
     roots: list[Node] = []
-    for node in sorted(nodes.values(), key=lambda node: (node.span.start, node.span.span_id)):
+    # Of what began in the same ms, what belongs to the parent's own segment comes before what it left behind.
+    for node in sorted(nodes.values(), key=lambda node: (node.span.start, bool(node.span.refs), node.span.span_id)):
         span = node.span
         parent = nodes.get((span.segment_id, span.parent_span_id))
         if parent is None and span.refs:

@@ -1,0 +1,128 @@
+"""`make screenshots`: pictures of the console for the README, from the running stack and a real run.
+
+It sends some 1,000 requests to the service, so that 1,000 tasks run at once, then opens each page in Chromium.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import httpx
+from oap_query import Oap
+from playwright.async_api import async_playwright
+from stack._settings import load_settings
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser, Page
+    from stack._settings import Settings
+
+TARGET: Final = Path(__file__).parent / "screenshots"
+CHROMIUM: Final = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+FLAGS: Final = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+TASKS: Final = 1150
+"""Enough that 1,000 run at the same time, though the first ones end before the last begin."""
+RATE: Final = 140  # tasks per second: their ten seconds overlap
+WIDE: Final = {"width": 1400, "height": 980}
+PHONE: Final = {"width": 390, "height": 844}
+FAULTS: Final = ("error", "error;times=2", "delay=500ms")
+
+
+async def main() -> int:
+    """Make the traces, then the pictures."""
+    settings = load_settings(running=True)
+    try:
+        trace_id = await make_traces(settings)
+    except httpx.HTTPError as error:
+        print(f"the service does not answer ({error or type(error).__name__}): `make up` first", file=sys.stderr)
+        return 1
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        for scheme in ("light", "dark"):
+            await take(browser, settings, "/", f"timeline-{scheme}", scheme)
+            await take(browser, settings, f"/traces/{trace_id}", f"trace-{scheme}", scheme)
+            await take(browser, settings, "/overview", f"overview-{scheme}", scheme)
+        await take(browser, settings, "/traces", "traces-light", "light")
+        await take(browser, settings, "/try", "try-light", "light")
+        await take(browser, settings, "/", "timeline-phone", "light", PHONE)
+        await browser.close()
+    for path in sorted(TARGET.glob("*.png")):
+        print(f"{path.relative_to(Path.cwd())}  {path.stat().st_size // 1024} KB")
+    return 0
+
+
+async def make_traces(settings: Settings) -> str:
+    """Send the requests; return the id of a trace worth a look, when all of it has arrived."""
+    choice = random.Random(7)  # noqa: S311  # the same picture each time
+    limits = httpx.Limits(max_connections=50, keepalive_expiry=2)
+    async with httpx.AsyncClient(base_url=settings.service_url, limits=limits, timeout=60, trust_env=False) as client:
+
+        def send() -> asyncio.Task[httpx.Response]:
+            kind = choice.random()
+            headers = {"X-Fault": choice.choice(FAULTS)} if choice.random() < 0.03 else {}  # noqa: PLR2004
+            if kind < 0.6:  # noqa: PLR2004
+                request = client.get("/test", headers=headers)
+            elif kind < 0.8:  # noqa: PLR2004
+                request = client.post("/action", headers=headers)
+            elif kind < 0.9:  # noqa: PLR2004
+                request = client.post("/process", json={"id": choice.randrange(10**9)}, headers=headers)
+            else:
+                request = client.post("/complex-action", headers=headers)
+            return asyncio.create_task(request)
+
+        began, sent = time.monotonic(), []
+        print(f"sending {TASKS:,} requests")
+        for number in range(TASKS):
+            sent.append(send())
+            await asyncio.sleep(max(0, began + number / RATE - time.monotonic()))
+        for answer in await asyncio.gather(*sent):
+            answer.raise_for_status()
+        telling = await client.post("/complex-action", params={"duration": 2}, headers={"X-Fault": "error;times=2"})
+    trace_id = telling.headers["X-Trace-Id"]
+    print("waiting for the last tasks and their traces")
+    await asyncio.sleep(12)
+    oap = Oap(settings.oap_url)
+    await asyncio.to_thread(oap.wait_for_trace, trace_id, lambda spans: sum(bool(span.refs) for span in spans) == 3)  # noqa: PLR2004
+    await asyncio.sleep(5)
+    return trace_id
+
+
+async def take(  # noqa: PLR0913, PLR0917  # what makes a picture
+    browser: Browser, settings: Settings, path: str, name: str, scheme: str, size: dict[str, int] = WIDE
+) -> None:
+    """Open a page, wait until it is drawn, save it."""
+    context = await browser.new_context(viewport=size, color_scheme=scheme)  # type: ignore[arg-type]
+    page = await context.new_page()
+    await page.goto(settings.console_url + path)
+    await page.wait_for_timeout(4000)
+    if path == "/":
+        await page.get_by_role("button", name="1 min").click()
+        await page.wait_for_timeout(1500)
+    elif path == "/try":
+        await press(page)
+    await page.screenshot(path=TARGET / f"{name}.png")
+    await context.close()
+
+
+async def press(page: Page) -> None:
+    """Let the page show some answers."""
+    for title in ("1 request", "50 at once", "Three, side by side", "Blocking"):
+        await page.get_by_role("button", name=f"Send: {title}").click()
+        await page.wait_for_timeout(400)
+    await page.wait_for_timeout(3500)
+    await page.evaluate("scrollTo(0, 0)")
+
+
+if __name__ == "__main__":
+    if not Path(CHROMIUM).exists():
+        sys.exit(f"there is no Chromium at {CHROMIUM}: install it, or name it in CHROMIUM")
+    TARGET.mkdir(exist_ok=True)
+    sys.exit(asyncio.run(main()))

@@ -1,0 +1,139 @@
+"""Metrics, alarms and log lines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from oap_query._client import Oap
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One series to ask for: an expression of MQE and what it is of."""
+
+    expression: str
+    service: str
+    endpoint: str | None = None
+    instance: str | None = None
+
+    @property
+    def entity(self) -> dict[str, Any]:
+        """The entity as OAP wants it."""
+        whole: dict[str, Any] = {"serviceName": self.service, "normal": True}
+        if self.endpoint is not None:
+            return {**whole, "scope": "Endpoint", "endpointName": self.endpoint}
+        if self.instance is not None:
+            return {**whole, "scope": "ServiceInstance", "serviceInstanceName": self.instance}
+        return {**whole, "scope": "Service"}
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """An alarm that OAP raised; `start` in ms since the epoch."""
+
+    message: str
+    start: int
+    scope: str
+    level: str
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """A log line that belongs to a trace; `time` in ms since the epoch."""
+
+    time: int
+    service: str
+    level: str
+    content: str
+
+
+Points = dict[int, float]
+"""Values by minute (ms since the epoch); minutes without a value are left out."""
+
+
+def read(oap: Oap, wanted: Sequence[Metric], start: datetime) -> list[Points]:
+    """Read series from `start` (with a timezone) up to now, one point a minute, in one query.
+
+    Raises:
+        OapError: OAP does not answer, or does not know an expression.
+    """
+    if not wanted:
+        return []
+    parameters = ", ".join(f"$e{n}: String!, $o{n}: Entity!" for n in range(len(wanted)))
+    parts = " ".join(
+        f"m{n}: execExpression(expression: $e{n}, entity: $o{n}, duration: $duration) "
+        "{ error results { values { id value } } }"
+        for n in range(len(wanted))
+    )
+    variables: dict[str, Any] = {"duration": oap.duration(start, step="MINUTE")}
+    for number, metric in enumerate(wanted):
+        variables |= {f"e{number}": metric.expression, f"o{number}": metric.entity}
+    answer = oap.query(f"query ($duration: Duration!, {parameters}) {{ {parts} }}", **variables)
+    return [_points(answer[f"m{number}"]) for number in range(len(wanted))]
+
+
+def endpoints(oap: Oap, service: str, limit: int = 100) -> list[str]:
+    """Return the names of a service's endpoints: its routes, and its background tasks."""
+    found = oap.service_id(service)
+    if found is None:
+        return []
+    text = "query ($id: ID!, $limit: Int!) { found: findEndpoint(serviceId: $id, limit: $limit) { name } }"
+    return sorted(item["name"] for item in oap.query(text, id=found, limit=limit)["found"])
+
+
+def instances(oap: Oap, service: str, start: datetime) -> list[str]:
+    """Return the names of the instances (processes) that a service has had since then."""
+    found = oap.service_id(service)
+    if found is None:
+        return []
+    text = """query ($id: ID!, $duration: Duration!) {
+        found: listInstances(serviceId: $id, duration: $duration) { name } }"""
+    return [item["name"] for item in oap.query(text, id=found, duration=oap.duration(start, step="MINUTE"))["found"]]
+
+
+def alarms(oap: Oap, start: datetime, limit: int = 20) -> list[Alarm]:
+    """Return the alarms since then, the newest first."""
+    text = """query ($duration: Duration!, $paging: Pagination!) {
+        found: getAlarm(duration: $duration, paging: $paging) {
+            msgs { message startTime scope tags { key value } } } }"""
+    found = oap.query(text, duration=oap.duration(start, step="MINUTE"), paging={"pageNum": 1, "pageSize": limit})
+    return [
+        Alarm(
+            item["message"],
+            item["startTime"],
+            item["scope"] or "",
+            _tag(item["tags"], "level"),
+        )
+        for item in found["found"]["msgs"]
+    ]
+
+
+def log_lines(oap: Oap, trace_id: str, limit: int = 200) -> list[LogLine]:
+    """Return the log lines of a trace, the earliest first."""
+    text = """query ($condition: LogQueryCondition) { found: queryLogs(condition: $condition) {
+        logs { timestamp serviceName content tags { key value } } } }"""
+    condition = {"relatedTrace": {"traceId": trace_id}, "paging": {"pageNum": 1, "pageSize": limit}}
+    lines = [
+        LogLine(item["timestamp"], item["serviceName"] or "", _tag(item["tags"], "level"), item["content"] or "")
+        for item in oap.query(text, condition=condition)["found"]["logs"]
+    ]
+    return sorted(lines, key=lambda line: line.time)
+
+
+def _tag(tags: list[dict[str, str]] | None, key: str) -> str:
+    return next((tag["value"] for tag in tags or () if tag["key"] == key), "")
+
+
+def _points(answer: dict[str, Any]) -> Points:
+    """Take the values of one series; a metric that nobody has reported yet is an error to OAP, to us it has none."""
+    return {
+        int(item["id"]): float(item["value"])
+        for result in answer["results"]
+        for item in result["values"]
+        if item["value"] is not None and item["id"]
+    }

@@ -1,0 +1,550 @@
+"""The console in a real Chromium, over the real OAP and the real service."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import httpx
+import pytest
+from harness import OapServer, Server, free_port, serve, wait_until
+from playwright.sync_api import Error, expect, sync_playwright
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from playwright.sync_api import Browser, Page
+
+CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+PAGES = ("/", "/traces", "/try", "/overview", "/traces/unknown")
+SOON = 20_000  # ms, on a machine that does other things too
+expect.set_options(timeout=SOON)
+EVIL = "<script>window.hacked = true</script><img src=x onerror='window.hacked = true'>"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if not Path(CHROMIUM).exists():
+        pytest.fail(f"the browser tests need Chromium at {CHROMIUM}: apt-get install chromium, or set CHROMIUM")
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(SOON)
+    opened = context.new_page()
+    errors: list[str] = []
+    opened.on("pageerror", lambda error: errors.append(str(error)))
+    yield opened
+    context.close()
+    assert errors == []
+
+
+@pytest.fixture(scope="module")
+def service(oap: OapServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The demo service, with 12 traces of `/test` and one of `/complex-action` in OAP."""
+    with serve(
+        tmp_path_factory.mktemp("service"),
+        f"demo-{uuid4().hex[:6]}",
+        oap.grpc,
+        app="demo_service.app:create_app",
+        arguments=("--factory",),
+        health="/health/live",
+        SW_AGENT_LOG_REPORTER_LEVEL="INFO",
+    ) as server:
+        ids = [ask(server, "/test?duration=1") for _ in range(12)]
+        ids.append(ask(server, "/complex-action?duration=1.5", "POST"))
+        for trace_id in ids:
+            oap.client.wait_for_trace(trace_id, lambda spans: len(spans) >= 3)
+        yield server
+
+
+def ask(server: Server, path: str, method: str = "GET") -> str:
+    """Send a request; return its trace id."""
+    response = httpx.request(method, server.url + path, trust_env=False)
+    assert response.is_success
+    return response.headers["X-Trace-Id"]
+
+
+@contextmanager
+def run_console(directory: Path, **environment: str) -> Iterator[str]:
+    """Run the console as it is run for real; yield its URL."""
+    port, log = free_port(), directory / "console.log"
+    env = {**os.environ, "CONSOLE_PORT": str(port), **environment}
+    del env["PYTEST_CURRENT_TEST"]  # NiceGUI would take itself for the thing under test
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tracing_console"], env=env, stdout=output, stderr=subprocess.STDOUT
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_until(lambda: answers(f"{url}/health"), process, log, 30)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(20)
+    assert "Traceback" not in log.read_text(), log.read_text()
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def console(oap: OapServer, service: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with run_console(
+        tmp_path_factory.mktemp("console"),
+        CONSOLE_OAP_URL=oap.url,
+        CONSOLE_SERVICE_URL=service.url,
+        CONSOLE_SERVICE_NAME=service.name,
+    ) as url:
+        yield url
+
+
+def bars(page: Page, least: int) -> None:
+    """Wait until the timeline has drawn so many bars."""
+    page.wait_for_function(f"Number(document.querySelector('.timeline')?.dataset.bars) >= {least}", timeout=SOON)
+
+
+def test_the_timeline_draws_a_bar_for_each_task_and_a_click_opens_its_trace(page: Page, console: str) -> None:
+    page.goto(console)
+    bars(page, 15)
+    expect(page.locator(".tile", has_text="tasks in view")).to_contain_text("15")
+    expect(page.locator(".chip", has_text="background_sleep_task")).to_contain_text("12")
+    # Where the first bar is, by the chart's own word.
+    x, y = page.evaluate(
+        """() => {
+            const vm = Object.values(mounted_app.$refs).flat().find(one => one?.pieces);
+            const bar = vm.pieces.all.find(piece => piece.slot && !piece.request);
+            const place = [(bar.start + bar.end) / 2, bar.slot[3]];
+            const [x, y] = vm.chart.convertToPixel({ xAxisIndex: 0, yAxisIndex: 0 }, place);
+            const box = vm.$refs.plot.getBoundingClientRect();
+            return [box.x + x, box.y + y];
+        }"""
+    )
+    page.mouse.move(x, y)
+    expect(page.locator(".tip")).to_contain_text("click opens the trace")
+    page.mouse.click(x, y)
+    page.wait_for_url(re.compile(r"/traces/[0-9a-f]+"))
+    expect(page.locator("h1")).to_contain_text("HTTP")
+    expect(page.locator(".waterfall")).to_be_visible()
+
+
+def test_the_timeline_can_be_filtered_by_endpoint_task_and_outcome(page: Page, console: str) -> None:
+    page.goto(console)
+    bars(page, 15)
+    page.get_by_label("Endpoint").select_option("HTTP POST /complex-action")
+    expect(page.locator(".tile", has_text="tasks in view")).to_contain_text("3")
+    expect(page.locator(".tile", has_text="at once")).to_contain_text("3")
+    page.get_by_label("Task", exact=True).select_option("task2")
+    expect(page.locator(".tile", has_text="tasks in view")).to_contain_text("1")
+    page.get_by_label("Outcome").select_option("failed")
+    expect(page.locator(".tile", has_text="tasks in view")).to_contain_text("0")
+
+
+def test_the_timeline_follows_what_happens_and_can_be_held(page: Page, console: str, service: Server) -> None:
+    page.goto(console)
+    bars(page, 15)
+    count = int(page.locator(".timeline").get_attribute("data-bars") or 0)
+    ask(service, "/action?duration=0.5", "POST")
+    bars(page, count + 1)
+    page.get_by_role("button", name="Live").click()
+    expect(page.get_by_role("button", name="Paused")).to_have_attribute("aria-pressed", "false")
+    ask(service, "/action?duration=0.1", "POST")
+    page.wait_for_timeout(5000)
+    assert int(page.locator(".timeline").get_attribute("data-bars") or 0) == count + 1
+
+
+def test_the_timeline_zooms_and_pans_by_keyboard(page: Page, console: str) -> None:
+    page.goto(console)
+    bars(page, 15)
+    zoom = "() => { const z = Object.values(mounted_app.$refs).flat().find(one => one?.pieces).chart.getOption().dataZoom[0]; return [z.start, z.end]; }"  # noqa: E501
+    page.locator(".plot").focus()
+    page.keyboard.press("+")
+    start, end = page.evaluate(zoom)
+    assert end - start < 100
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate(zoom)[0] > start
+    page.keyboard.press("0")
+    assert page.evaluate(zoom) == [0, 100]
+
+
+def test_the_trace_page_shows_all_segments_with_tags_and_references(page: Page, console: str, service: Server) -> None:
+    trace_id = ask(service, "/complex-action?duration=0.2", "POST")
+    page.goto(f"{console}/traces/{trace_id}")
+    rows = page.locator(".span-row")
+    expect(rows).to_have_count(5)
+    expect(rows.first).to_contain_text("HTTP POST /complex-action")
+    expect(page.locator(".span-row", has_text="task3")).to_contain_text("⇢")
+    page.locator(".span-row", has_text="task3").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator(".detail")).to_contain_text("HTTP POST /complex-action (CROSS_THREAD)")
+    rows.first.click()
+    expect(page.locator(".detail").first).to_contain_text("http.status_code")
+    expect(page.locator(".services")).to_contain_text(service.name)
+    expect(page.locator(".loglines")).to_contain_text("Background task started")
+
+
+def test_a_trace_grows_on_the_open_page(page: Page, console: str, service: Server) -> None:
+    trace_id = ask(service, "/test?duration=6")
+    page.goto(f"{console}/traces/{trace_id}")
+    expect(page.locator(".span-row")).to_have_count(2)
+    expect(page.locator(".badge", has_text="may still grow")).to_be_visible()
+    expect(page.locator(".span-row")).to_have_count(3)
+
+
+def test_an_unknown_trace_is_said_to_be_unknown_and_what_to_do(page: Page, console: str) -> None:
+    page.goto(f"{console}/traces/no-such-trace")
+    expect(page.locator("#main")).to_contain_text("No span of this trace has arrived yet")
+    expect(page.locator("#main")).to_contain_text("Check that the id is whole")
+    page.get_by_label("Open a trace by its id").fill("a/b?c")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/traces/a%2Fb%3Fc")
+
+
+def test_what_services_send_is_shown_as_text(page: Page, oap: OapServer, console: str) -> None:
+    program = (
+        "import skywalking_background as sw; sw.start()\n"
+        f"evil = {EVIL!r}\n"
+        "try:\n"
+        "    with sw.background_span(evil, tags={'tag': evil}):\n"
+        "        print(sw.current_trace_id())\n"
+        "        raise ValueError(evil)\n"
+        "except ValueError: pass\n"
+    )
+    environment = {"SW_AGENT_NAME": f"evil-{uuid4().hex[:6]}", "SW_AGENT_COLLECTOR_BACKEND_SERVICES": oap.grpc}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, check=True, capture_output=True, text=True)
+    trace_id = done.stdout.strip()
+    oap.client.wait_for_trace(trace_id, bool)
+    page.goto(f"{console}/traces/{trace_id}")
+    expect(page.locator("h1")).to_have_text(EVIL)
+    expect(page.locator(".span-row .badge")).to_have_text("failed")
+    detail = page.locator(".detail")  # a failed span is open from the start
+    expect(detail.locator("dd", has_text="window.hacked").first).to_be_visible()
+    expect(detail.locator("pre")).to_contain_text("ValueError: <script>")
+    assert page.evaluate("window.hacked") is None
+    page.goto(f"{console}/traces?endpoint=window.hacked")
+    expect(page.locator("table a").first).to_have_text(EVIL)
+    assert page.evaluate("window.hacked") is None
+
+
+def test_traces_are_found_by_what_one_knows_of_them(page: Page, console: str, service: Server) -> None:
+    page.goto(f"{console}/traces")
+    expect(page.locator("table tbody tr").first).to_be_visible()
+    page.get_by_label("Service").select_option(service.name)
+    page.get_by_label("Endpoint or task contains").fill("task2")
+    page.get_by_label("From (ms)").fill("1400")
+    page.get_by_label("To (ms)").fill("1900")
+    page.get_by_label("State").select_option("succeeded")
+    page.get_by_role("button", name="Search").click()
+    rows = page.locator("table tbody tr")
+    expect(rows).to_have_count(1)
+    expect(rows).to_contain_text("HTTP POST /complex-action")
+    expect(rows.locator("td").nth(2)).to_have_text(service.name)
+    expect(rows.locator("td").nth(3)).to_have_text("3")
+    rows.locator("a").click()
+    expect(page.locator(".span-row")).to_have_count(5)
+    page.goto(f"{console}/traces?service={service.name}&state=failed")
+    expect(page.locator("#main")).to_contain_text("No trace fits")
+    page.goto(f"{console}/traces?least=many")
+    expect(page.locator("#main")).to_contain_text("From can't be 'many': give a whole number")
+
+
+def test_a_button_sends_a_request_and_links_its_trace(page: Page, console: str) -> None:
+    page.goto(f"{console}/try")
+    page.get_by_role("button", name="Send: Three, side by side").click()
+    row = page.locator("aside table tbody tr").first
+    expect(row).to_contain_text("POST /complex-action?mode=parallel&duration=3")
+    expect(row).to_contain_text("200")
+    expect(row).to_contain_text(re.compile(r"\d ms"))
+    page.get_by_role("button", name="Send: 50 at once").click()
+    expect(page.locator("aside table tbody tr").first).to_contain_text("200 ×50")
+    page.locator("aside table tbody tr").nth(1).locator("a").click()
+    expect(page.locator("h1")).to_have_text("HTTP POST /complex-action")
+
+
+def test_the_overview_holds_the_claims_against_measurements(page: Page, console: str, service: Server) -> None:
+    page.goto(f"{console}/overview")
+    row = page.locator("tr", has_text="Response time")
+    expect(row).to_contain_text("< 100 ms")
+    expect(row).to_contain_text(re.compile(r"median \d+ ms"))
+    expect(page.locator("tr", has_text="Concurrent capacity")).to_contain_text("not tried")
+    expect(page.locator(".trend", has_text="Load per minute")).to_contain_text("background_sleep_task", timeout=40_000)
+    assert service.name not in page.locator(".trend").first.inner_text()
+
+
+def test_an_absent_oap_is_said_and_its_return_needs_no_reload(
+    page: Page, oap: OapServer, service: Server, tmp_path: Path
+) -> None:
+    port = free_port()
+    with run_console(
+        tmp_path,
+        CONSOLE_OAP_URL=f"http://127.0.0.1:{port}",
+        CONSOLE_SERVICE_URL=service.url,
+        CONSOLE_SERVICE_NAME=service.name,
+    ) as url:
+        page.goto(url)
+        banner = page.locator(".banner")
+        expect(banner).to_contain_text(f"OAP at http://127.0.0.1:{port} does not answer")
+        with forward(port, int(oap.url.rpartition(":")[2])):
+            expect(banner).to_be_hidden(timeout=SOON)
+            bars(page, 15)
+        expect(banner).to_be_visible(timeout=SOON)
+        expect(banner).to_contain_text("last seen")
+        assert int(page.locator(".timeline").get_attribute("data-bars") or 0) >= 15  # what was there stays
+    log = (tmp_path / "console.log").read_text()
+    assert log.count("OAP does not answer") == 2
+
+
+@contextmanager
+def forward(port: int, target: int) -> Iterator[None]:
+    """Pass connections on to another port for a while: an OAP that comes and goes at the cost of none."""
+    listener = socket.create_server(("127.0.0.1", port))
+    pairs: list[socket.socket] = []
+
+    def pump(source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+
+    def accept() -> None:
+        while True:
+            try:
+                near, _ = listener.accept()
+            except OSError:
+                return
+            far = socket.create_connection(("127.0.0.1", target))
+            pairs.extend((near, far))
+            for ends in ((near, far), (far, near)):
+                threading.Thread(target=pump, args=ends, daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield
+    finally:
+        for each in (listener, *pairs):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+
+class Letters(BaseHTTPRequestHandler):
+    """The part of the service's contract that is about dead letters and running tasks, with one of each."""
+
+    seen: list[str] = []  # noqa: RUF012  # of the test that uses it
+    letter = {  # noqa: RUF012
+        "id": "t-1", "name": "send_mail", "arguments": {"to": EVIL}, "attempts": 3, "reason": "failed",
+        "error": {"type": "ValueError", "message": EVIL, "stack": "Traceback: " + EVIL},
+        "trace_id": "abc", "trace_url": "", "died_at": "2026-11-24T22:00:00+00:00",
+    }  # fmt: skip
+
+    def answer(self, status: int, body: Any = None) -> None:
+        data = json.dumps(body).encode() if body is not None else b""
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        gone = f"DELETE /dead-letters/{self.letter['id']}" in self.seen
+        if path == "/dead-letters":
+            self.answer(200, {"dead_letters": [] if gone else [self.letter], "total": 0 if gone else 1})
+        elif path == "/tasks":
+            task = {
+                "id": "r-1", "name": "still_running", "endpoint": "GET /test", "state": "running", "attempts": 1,
+                "accepted_at": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(time.time() - 20)),
+                "queue_delay_ms": 2.0, "run_time_ms": None, "trace_id": "of-the-running", "trace_url": None,
+                "error": None,
+            }  # fmt: skip
+            self.answer(200, {"tasks": [task], "counts": {"running": 1}, "running": 1})
+        elif path == "/openapi.json":
+            self.answer(200, {"paths": {"/test": {}, "/dead-letters": {}}})
+        else:
+            self.answer(200, {"status": "ready"})
+
+    def do_POST(self) -> None:
+        self.seen.append(f"POST {self.path}")
+        self.answer(202, {"status": "processing", "task_id": "t-2"})
+
+    def do_DELETE(self) -> None:
+        self.seen.append(f"DELETE {self.path}")
+        self.answer(204)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def letters(oap: OapServer, tmp_path: Path) -> Iterator[str]:
+    """A console over the real OAP and a stand-in for the service."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Letters)
+    Letters.seen.clear()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with run_console(
+        tmp_path,
+        CONSOLE_OAP_URL=oap.url,
+        CONSOLE_SERVICE_URL=f"http://127.0.0.1:{server.server_port}",
+        CONSOLE_SERVICE_NAME="nobody-reports-as-this",
+    ) as url:
+        yield url
+    server.shutdown()
+
+
+def test_a_dead_letter_can_be_replayed_and_deleted_but_not_by_one_slip(page: Page, letters: str) -> None:
+    page.goto(f"{letters}/overview")
+    row = page.locator("tr", has_text="send_mail")
+    expect(row).to_contain_text(f"ValueError: {EVIL}")
+    row.get_by_role("button", name="Replay").click()
+    expect(page.locator(".q-notification")).to_contain_text("Runs again as task t-2")
+    assert Letters.seen == ["POST /dead-letters/t-1/replay"]
+    row.get_by_role("button", name="Delete").click()
+    assert Letters.seen == ["POST /dead-letters/t-1/replay"]
+    row.get_by_role("button", name="Really delete?").click()
+    expect(page.locator("#main")).to_contain_text("No task has failed for good")
+    assert Letters.seen[1:] == ["DELETE /dead-letters/t-1"]
+    assert page.evaluate("window.hacked") is None
+
+
+def test_a_running_task_is_drawn_before_its_segment_exists(page: Page, letters: str) -> None:
+    page.goto(letters)
+    bars(page, 1)
+    expect(page.locator(".tile", has_text="run right now")).to_contain_text("1")
+    expect(page.locator(".chip")).to_contain_text("still_running")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_fits_a_phone(browser: Browser, console: str, scheme: Any) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme=scheme)
+    page = context.new_page()
+    for path in PAGES:
+        page.goto(console + path)
+        page.wait_for_timeout(2500)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor").startswith("rgb(13,")
+    assert dark == (scheme == "dark")
+    context.close()
+
+
+def test_nothing_comes_from_outside_and_no_page_complains(page: Page, console: str) -> None:
+    urls: list[str] = []
+    complaints: list[str] = []
+    page.on("request", lambda request: urls.append(request.url))
+    page.on("console", lambda line: complaints.append(line.text) if line.type in {"error", "warning"} else None)
+    for path in PAGES:
+        page.goto(console + path)
+        page.wait_for_timeout(1500)
+    assert [url for url in urls if not url.startswith((console, "data:", "blob:"))] == []
+    assert complaints == []
+
+
+def test_every_page_has_a_heading_and_named_controls(page: Page, console: str) -> None:
+    nameless = """() => [...document.querySelectorAll('button, a, input, select')].filter(one => one.offsetParent
+        && !(one.innerText?.trim() || one.getAttribute('aria-label') || one.title || one.labels?.length))
+        .map(one => one.outerHTML)"""
+    for path in PAGES:
+        page.goto(console + path)
+        page.wait_for_timeout(1000)
+        assert page.locator("h1").count() == 1
+        assert page.evaluate(nameless) == []
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.innerText") == "Skip to the content"
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/data/timeline", "/traces/x", "/_nicegui_ws/socket.io/?EIO=4&transport=polling"]
+)
+def test_a_name_that_is_not_the_consoles_is_refused(console: str, path: str) -> None:
+    response = httpx.get(console + path, headers={"Host": "rebound.example:8088"}, trust_env=False)
+    assert response.status_code == 403
+    assert "CONSOLE_ALLOWED_HOSTS" in response.text
+
+
+def test_another_site_can_neither_connect_nor_read(browser: Browser, console: str) -> None:
+    response = httpx.get(
+        f"{console}/_nicegui_ws/socket.io/?EIO=4&transport=polling",
+        headers={"Origin": "http://other.example"},
+        trust_env=False,
+    )
+    assert response.status_code == 403
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Letters)  # another origin, whatever it answers
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(f"http://127.0.0.1:{server.server_port}/")
+    socket_url = console.replace("http", "ws") + "/_nicegui_ws/socket.io/?EIO=4&transport=websocket"
+    outcome = page.evaluate(
+        """url => new Promise(done => {
+            const socket = new WebSocket(url);
+            socket.onopen = () => done('open');
+            socket.onerror = () => done('refused');
+        })""",
+        socket_url,
+    )
+    assert outcome == "refused"
+    with pytest.raises(Error, match="Failed to fetch"):
+        page.evaluate("url => fetch(url).then(answer => answer.text())", f"{console}/data/timeline")
+    page.set_content(f"<iframe src='{console}/try'></iframe>")
+    page.wait_for_timeout(1500)
+    assert not any("try" in frame.url for frame in page.frames[1:])
+    context.close()
+    server.shutdown()
+
+
+def test_the_lanes_hold_what_they_promise(page: Page, console: str) -> None:
+    """500 random intervals in random order: none overlaps another of its lane, each is found again."""
+    page.goto(f"{console}/overview")
+    result = page.evaluate(
+        """async () => {
+            const { Lanes, concurrency } = await import('console-picture');
+            const lanes = new Lanes();
+            const placed = Array.from({ length: 500 }, (_, what) => {
+                const start = Math.floor(Math.random() * 10000);
+                return lanes.place(start, start + 1 + Math.floor(Math.random() * 400), what);
+            });
+            const clash = (a, b) => a !== b && a[3] === b[3] && a[0] < b[1] && b[0] < a[1];
+            const overlaps = placed.filter(a => placed.some(b => clash(a, b)));
+            const lost = placed.filter(one => lanes.at(one[3], (one[0] + one[1]) / 2) !== one[2]);
+            const { peak } = concurrency(placed);
+            const truth = Math.max(...placed.map(one => placed.filter(b => b[0] <= one[0] && one[0] < b[1]).length));
+            return [overlaps.length, lost.length, peak - truth, lanes.lanes.length < 2 * peak];
+        }"""
+    )
+    assert result == [0, 0, 0, True]
+
+
+def test_a_wrong_setting_is_one_sentence() -> None:
+    environment = {**os.environ, "CONSOLE_PORT": "many"}
+    done = subprocess.run(
+        [sys.executable, "-m", "tracing_console"], env=environment, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("console: CONSOLE_PORT='many' can't be")
+
+
+def test_a_configured_name_is_let_in(oap: OapServer, tmp_path: Path) -> None:
+    with run_console(tmp_path, CONSOLE_OAP_URL=oap.url, CONSOLE_ALLOWED_HOSTS="console, stack.example") as url:
+        assert httpx.get(url, headers={"Host": "stack.example:1234"}, trust_env=False).status_code == 200
+        assert httpx.get(url, headers={"Host": "other.example"}, trust_env=False).status_code == 403

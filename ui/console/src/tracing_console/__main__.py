@@ -1,0 +1,50 @@
+"""Run the console: `python -m tracing_console`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from nicegui import ui
+from pydantic import ValidationError
+
+from tracing_console._app import create
+from tracing_console._settings import Settings
+
+
+def main() -> int:
+    """Serve until SIGTERM or SIGINT."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every question would drown all else
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        for problem in error.errors():
+            name = "_".join(["CONSOLE", *map(str, problem["loc"])]).upper()
+            print(f"console: {name}={problem['input']!r} can't be: {problem['msg']}", file=sys.stderr)  # noqa: T201
+        return 2
+    create(settings)
+    ui.run(
+        host=settings.host,
+        port=settings.port,
+        title="Background work, traced",
+        favicon=_FAVICON,
+        dark=None,  # as the system has it
+        language="en-US",
+        show=False,
+        reload=False,
+        tailwind=False,
+        show_welcome_message=False,
+        server_header=False,
+    )
+    return 0
+
+
+_FAVICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" rx="7" fill="#2f6feb"/>'
+    '<g stroke="#fff" stroke-width="3.4" stroke-linecap="round"><path d="M7 9.500h6"/><path d="M10 16h14"/>'
+    '<path d="M15 22.500h10"/></g></svg>'
+)
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+"""What the timeline is told, by an OAP and a service that the test makes up."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from oap_query import OapAwayError, Segment
+from tracing_console import _feed
+from tracing_console._feed import ERROR, RECOVERED, Feed
+from tracing_console._service import ServiceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+
+class World:
+    """Segments that OAP has, tasks that the service runs; and how many rows OAP had to give."""
+
+    def __init__(self) -> None:
+        self.segments: list[Segment] = []
+        self.failed: set[str] = set()
+        self.running: list[dict[str, Any]] | None = None
+        self.given = 0
+        self.away = False
+
+    def add(self, name: str, ago: float, seconds: float, *, error: bool = False, trace: str = "t") -> Segment:
+        start = int((time.time() - ago) * 1000)
+        made = Segment(
+            trace, f"s{len(self.segments)}", name, start, int(seconds * 1000), error, request=name.startswith("HTTP")
+        )
+        self.segments.append(made)
+        return made
+
+    def find(
+        self, _oap: object, start: datetime, end: datetime | None = None, *, service: str, least: int = 0
+    ) -> Iterator[list[Segment]]:
+        assert service == "demo"
+        if self.away:
+            raise OapAwayError
+        last = end.timestamp() * 1000 if end else float("inf")
+        page = [s for s in self.segments if start.timestamp() * 1000 <= s.start <= last and s.duration >= least]
+        self.given += len(page)
+        yield page
+
+    async def tasks(self, _state: str) -> dict[str, Any] | None:
+        await asyncio.sleep(0)
+        if self.running is None:
+            raise ServiceError
+        return {"tasks": self.running, "counts": {}, "running": len(self.running)}
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    made = World()
+    monkeypatch.setattr(_feed, "segments", made.find)
+    monkeypatch.setattr(_feed, "failed", lambda _oap, _ids: made.failed)
+    monkeypatch.setattr(_feed, "PAUSE", 0)
+    return made
+
+
+@pytest.fixture
+def feed(world: World) -> Feed:
+    return Feed(None, world, ["demo"])  # type: ignore[arg-type]
+
+
+def names(data: dict[str, Any]) -> list[str]:
+    return [data["names"][name][0] for name in data["name"]]
+
+
+async def test_a_page_gets_what_is_new_to_it_and_no_more(world: World, feed: Feed) -> None:
+    world.add("HTTP GET /test", 20, 0.002)
+    await feed.refresh()
+    first = feed.data("", 0)
+    assert names(first) == ["HTTP GET /test"]
+    world.add("work", 20, 19)
+    await feed.refresh()
+    assert names(feed.data(first["epoch"], first["after"])) == ["work"]
+    assert names(feed.data("of another console", first["after"])) == ["HTTP GET /test", "work"]
+
+
+@pytest.mark.parametrize("late", [1, 9])
+@pytest.mark.parametrize("seconds", [1, 13, 30, 59, 300])
+async def test_a_task_is_found_when_it_ends_however_long_it_ran(
+    world: World, feed: Feed, seconds: float, late: float
+) -> None:
+    await feed.refresh()
+    world.add("work", seconds + late, seconds)
+    await feed.refresh()
+    assert names(feed.data("", 0)) == ["work"]
+
+
+async def test_what_ended_long_ago_is_not_asked_for_again(world: World, feed: Feed) -> None:
+    for ago in range(30, 250):
+        world.add("work", ago, 5)
+    for _ in range(5):
+        await feed.refresh()
+    assert len(feed.data("", 0)["name"]) == 220
+    world.given = 0
+    await feed.refresh()
+    await feed.refresh()
+    assert world.given == 0
+
+
+async def test_the_time_before_the_first_look_follows_with_the_next_ones(world: World, feed: Feed) -> None:
+    for minute in range(15):
+        world.add("work", minute * 60 + 30, 1)
+    await feed.refresh()
+    assert len(feed.data("", 0)["name"]) == 1
+    assert feed.data("", 0)["more"]
+    world.away = True
+    with pytest.raises(OapAwayError):
+        await feed.refresh()
+    world.away = False
+    for _ in range(4):
+        await feed.refresh()
+    assert len(feed.data("", 0)["name"]) == 15
+    assert not feed.data("", 0)["more"]
+
+
+async def test_a_task_that_succeeded_after_a_retry_is_not_called_failed(world: World, feed: Feed) -> None:
+    world.add("retried", 5, 1, error=True)
+    world.failed.add(world.add("broken", 5, 1, error=True).segment_id)
+    world.add("fine", 5, 1)
+    await feed.refresh()
+    data = feed.data("", 0)
+    assert dict(zip(names(data), data["flags"], strict=True)) == {"retried": RECOVERED, "broken": ERROR, "fine": 0}
+
+
+async def test_a_running_task_is_open_until_its_segment_arrives(world: World, feed: Feed) -> None:
+    accepted = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 8))
+    world.running = [{"id": "1", "name": "work", "trace_id": "t", "accepted_at": accepted, "queue_delay_ms": 5}]
+    await feed.refresh()
+    data = feed.data("", 0)
+    ((start, name, _trace),) = data["open"]
+    assert data["names"][name] == ["work", "demo", False]
+    assert 6000 < time.time() * 1000 - start < 10_000
+    assert data["running"] == 1
+    world.running = []
+    await feed.refresh()
+    assert len(feed.data("", 0)["open"]) == 1  # it has ended, but would vanish for some seconds
+    world.add("work", 8, 7)
+    await feed.refresh()
+    assert feed.data("", 0)["open"] == []
+
+
+async def test_an_absent_service_takes_nothing_but_what_runs(world: World, feed: Feed) -> None:
+    world.add("work", 5, 1)
+    await feed.refresh()
+    assert feed.data("", 0)["running"] is None
+    assert names(feed.data("", 0)) == ["work"]
+
+
+async def test_of_too_many_segments_the_newest_are_kept(
+    world: World, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_feed, "MOST", 10)
+    for ago in range(40, 20, -1):
+        world.add(f"work{ago}", ago, 1, trace=str(ago))
+    await feed.refresh()
+    data = feed.data("", 0)
+    assert data["limited"]
+    assert names(data) == [f"work{ago}" for ago in range(30, 20, -1)]
+    assert feed.trace_id(data["trace"][0]) == "30"
