@@ -5,10 +5,10 @@ SYNCED := .venv/.synced
 
 # What may be said on the command line, as in `make up SERVICE_PORT=8001`.
 export RUNTIME SERVICE_PORT OAP_GRPC_PORT OAP_HTTP_PORT LOCUST_PORT SERVICE_NAME OAP_HEAP RUN_DIR
-export OAP_EMBEDDED_CACHE MAVEN_MIRROR_URL
+export IMAGES STORAGE UI WORKERS UI_PORT BANYANDB_HTTP_PORT OAP_EMBEDDED_CACHE MAVEN_MIRROR_URL
 # An unset variable must stay unset: empty is a value.
 unexport $(foreach name,RUNTIME SERVICE_PORT OAP_GRPC_PORT OAP_HTTP_PORT LOCUST_PORT SERVICE_NAME OAP_HEAP RUN_DIR \
-	OAP_EMBEDDED_CACHE MAVEN_MIRROR_URL,$(if $($(name)),,$(name)))
+	IMAGES STORAGE UI WORKERS UI_PORT BANYANDB_HTTP_PORT OAP_EMBEDDED_CACHE MAVEN_MIRROR_URL,$(if $($(name)),,$(name)))
 
 .DEFAULT_GOAL := help
 .PHONY: help up down status logs restart doctor verify load load-ui test lint clean

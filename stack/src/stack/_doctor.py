@@ -85,6 +85,11 @@ def ports_of(settings: Settings, wanted: Iterable[Part]) -> list[Check]:
     return [_port(settings, name, family) for part in wanted for name in part.ports]
 
 
+def free_ports(settings: Settings, names: Iterable[str]) -> list[Check]:
+    """Look at ports that the stack does not hold yet, by the variables that change them."""
+    return [_port(settings, name, ()) for name in names]
+
+
 def _python() -> Check:
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     good = version in {"3.11", "3.12"}
