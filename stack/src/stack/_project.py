@@ -51,8 +51,11 @@ class Project:
             values["LOCUST_MASTER"] = "true"
         if not _engine.has_buildx():
             values["DOCKER_BUILDKIT"] = "0"
-        known = {name: value for name, value in _secrets.load(settings).items() if name not in os.environ}
-        return known | values
+        # One that the user has set is where Compose finds it too.
+        made = {
+            name: value for name, value in _secrets.load(settings).items() if not getattr(settings, name.lower(), None)
+        }
+        return made | values
 
     @cached_property
     def configuration(self) -> dict[str, Any]:

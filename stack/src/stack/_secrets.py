@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from typing import TYPE_CHECKING, Final
 
@@ -38,10 +37,10 @@ def make_missing(settings: Settings) -> list[str]:
     """Make those that the stack of these settings needs and that neither exist nor are set; return which."""
     found = load(settings)
     made = []
-    if settings.storage == "postgresql" and "POSTGRES_PASSWORD" not in {*found, *os.environ}:
+    if settings.storage == "postgresql" and not settings.postgres_password and "POSTGRES_PASSWORD" not in found:
         found["POSTGRES_PASSWORD"] = secrets.token_urlsafe(24)
         made.append("POSTGRES_PASSWORD")
-    if settings.ui == "horizon" and "HORIZON_AUTH_LOCAL_USERS" not in {*found, *os.environ}:
+    if settings.ui == "horizon" and not settings.horizon_auth_local_users and "HORIZON_PASSWORD" not in found:
         password = secrets.token_urlsafe(12)
         user = {"username": USER, "passwordHash": PasswordHasher().hash(password), "roles": ["admin"]}
         found |= {"HORIZON_PASSWORD": password, "HORIZON_AUTH_LOCAL_USERS": json.dumps([user])}

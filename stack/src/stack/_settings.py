@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 if TYPE_CHECKING:
@@ -16,6 +16,9 @@ ROOT: Final = Path(__file__).resolve().parents[3]
 HOST: Final = "127.0.0.1"
 """Nothing of the stack listens anywhere else: it has no passwords."""
 DEFAULT_RUN_DIR: Final = ROOT / ".run"
+
+SECRETS: Final = frozenset({"postgres_password", "horizon_auth_local_users"})
+"""What is never written to the record."""
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -35,6 +38,9 @@ class Settings(BaseSettings):
     storage: Literal["banyandb", "postgresql", "elasticsearch"] = "banyandb"
     """Where the OAP of Compose keeps its data."""
     ui: Literal["classic", "horizon"] = "classic"
+    postgres_password: SecretStr | None = None
+    """Made at random where it is needed and not set, as is who may log in to Horizon."""
+    horizon_auth_local_users: SecretStr | None = None
     workers: Annotated[int, Field(ge=0, le=64)] = 0
     """Locust workers of Compose; without any, its one process makes the load itself."""
     service_port: Port = 8000
@@ -110,7 +116,7 @@ class Settings(BaseSettings):
 
     def write_record(self) -> None:
         """Note these settings, so that `make verify` after `make up SERVICE_PORT=8001` finds the service."""
-        self.record.write_text(self.model_dump_json(exclude={"run_dir"}))
+        self.record.write_text(self.model_dump_json(exclude={"run_dir", *SECRETS}))
 
 
 def load_settings(*, running: bool = False) -> Settings:
