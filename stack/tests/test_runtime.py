@@ -13,7 +13,7 @@ import pytest
 from argon2 import PasswordHasher
 from stack._engine import EngineError, check
 from stack._project import Project
-from stack._settings import Settings, UsageError, load_settings, recorded_runtime
+from stack._settings import ROOT, Settings, UsageError, load_settings, recorded_runtime
 from standins import web_part
 
 from stack import _compose, _containers, _native, _runtime, _secrets
@@ -120,14 +120,14 @@ def test_later_commands_mean_the_runtime_that_was_started(settings: Settings, mo
 def test_compose_is_told_what_the_settings_say(settings: Settings, docker: Callable[[str], None]) -> None:
     docker(WORKS)
     plain = Project(settings)
-    assert [word for word in plain.words if word.endswith(".yaml")] == [str(_compose.ROOT / "compose.yaml")]
+    assert [word for word in plain.words if word.endswith(".yaml")] == [str(ROOT / "compose.yaml")]
     assert plain.scale == []
     assert plain.environment["SERVICE_PORT"] == str(settings.service_port)
     assert "OAP_HEAP" not in plain.environment, "each image has a default of its own"
     settings.storage, settings.workers, settings.ui = "postgresql", 4, "horizon"
     other = Project(settings)
     assert other.words[-5:] == [
-        str(_compose.ROOT / "compose.horizon.yaml"),
+        str(ROOT / "compose.horizon.yaml"),
         *["--profile", "postgresql", "--profile", "scale"],
     ]
     assert other.scale == ["--scale", "banyandb=0", "--scale", "loadtest-worker=4"]

@@ -55,9 +55,7 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:  # noqa: PLR
         case "logs":
             return runtime.logs(settings, arguments.part, arguments.lines, follow=arguments.follow)
         case "doctor":
-            from stack._doctor import doctor  # noqa: PLC0415
-
-            return doctor(settings)
+            return runtime.doctor(settings)
         case "verify":
             from stack._verify import verify  # noqa: PLC0415
 

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from typing import TYPE_CHECKING, Final
 
 from stack import _engine, _secrets
 from stack._console import new_console
 from stack._containers import containers
-from stack._doctor import free_ports, show
+from stack._doctor import docker, free_ports, show
 from stack._engine import EngineError
+from stack._images import provide_images
 from stack._links import print_links
 from stack._project import Project
 from stack._run_dir import alone, clear
-from stack._settings import ROOT, UsageError
-from stack._start import tail
+from stack._settings import UsageError
+from stack._start import TAIL, tail
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from stack._settings import Settings
 
-BASE_IMAGE: Final = "background-tracing-stack/base:bookworm"
-"""As compose.local.yaml names it."""
 START_SECONDS: Final = 420
 """How long all parts may take together: an empty BanyanDB gets its schema first."""
-TAIL: Final = 20
-"""Lines of a part's log that are shown when it fails."""
+PAUSE: Final = 0.5
+"""s between two looks."""
 
 
 def up(settings: Settings) -> int:
@@ -45,7 +42,7 @@ def up(settings: Settings) -> int:
                     show(console, checks)
                     console.print("nothing was started")
                     return 1
-            _provide_images(console, project)
+            provide_images(console, project)
             settings.write_record()
             _start(console, project)
         except EngineError as error:
@@ -98,8 +95,8 @@ def restart(settings: Settings, name: str) -> int:
         return 1
     with alone(settings.run_dir, console), console.status(f"restarting {name}"):
         began = time.monotonic()
-        code = project.run("restart", name, log=project.log) or _wait(project, name)
-    if code:
+        good = project.run("restart", name, log=project.log) == 0 and _healthy(project, name)
+    if not good:
         _show_failure(console, project)
         return 1
     console.print(f"{name} is healthy after {time.monotonic() - began:.1f} s")
@@ -114,10 +111,20 @@ def start_part(settings: Settings, name: str) -> int:
     if not containers(project):
         console.print("the stack is not up: `make up` starts it")
         return 1
-    if _wait(project, name):
+    if not _healthy(project, name):
         _show_failure(console, project)
         return 1
     return 0
+
+
+def doctor(settings: Settings) -> int:
+    """Show what is looked at before `up`; 0 when all is fine."""
+    checks = [docker(needed=True)]
+    project = Project(settings)
+    if checks[0].fine and not containers(project):
+        checks += free_ports(settings, project.port_names)
+    show(new_console(), checks)
+    return 0 if all(check.fine for check in checks) else 1
 
 
 def logs(settings: Settings, name: str | None, lines: int, *, follow: bool) -> int:
@@ -141,36 +148,6 @@ def _find(project: Project, name: str) -> None:
         raise UsageError(message)
 
 
-def _provide_images(console: Console, project: Project) -> None:
-    """Pull what is missing and build what is ours.
-
-    Raises:
-        EngineError: that can't be done.
-    """
-    if project.settings.images == "local":
-        with console.status("making the base image (once)"):
-            command = [str(ROOT / "stack" / "base-image.sh"), BASE_IMAGE]
-            done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603  # our own script
-        if done.returncode:
-            raise EngineError(f"there is no base image ({_engine.last_line(done.stderr)})", "see to that")
-    else:
-        code = project.run("pull", "--policy", "missing", "--ignore-buildable", log=None if _shown() else project.log)
-        if code:
-            reason = "" if _shown() else f" ({_engine.last_line(tail(project.log, TAIL))})"
-            advice = "check the network, build them here with `make up IMAGES=local`"
-            raise EngineError(f"the images can't be pulled{reason}", advice)
-    with console.status("building images; the first time takes a minute"):
-        code = project.run("build", log=project.log)
-    if code:
-        console.print(tail(project.log, TAIL), markup=False)
-        raise EngineError(f"an image can't be built (its log is {project.log})", "check the network")
-
-
-def _shown() -> bool:
-    """Whether somebody looks on: a pull's progress is for them."""
-    return sys.stdout.isatty()
-
-
 def _start(console: Console, project: Project) -> None:
     words = ["up", "--detach", "--remove-orphans", "--wait", "--wait-timeout", str(START_SECONDS)]
     if not console.is_terminal:
@@ -182,9 +159,14 @@ def _start(console: Console, project: Project) -> None:
         raise EngineError("not all parts are healthy", "look at `make status` and `make logs`, end it with `make down`")
 
 
-def _wait(project: Project, name: str) -> int:
-    words = ("up", "--detach", "--no-recreate", "--no-deps", "--wait", "--wait-timeout", str(START_SECONDS))
-    return project.run(*words, name, log=project.log)
+def _healthy(project: Project, name: str) -> bool:
+    """Wait until the containers of a part are healthy; false when that takes too long."""
+    deadline = time.monotonic() + START_SECONDS
+    while not all(found.healthy for found in containers(project) if found.part == name):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(PAUSE)
+    return True
 
 
 def _show_failure(console: Console, project: Project) -> None:

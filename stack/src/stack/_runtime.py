@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stack import _compose, _containers, _logs, _native, _status
+from stack import _compose, _containers, _doctor, _logs, _native, _status
 from stack._console import new_console
 from stack._engine import EngineError, check
 from stack._project import Project
@@ -29,10 +29,18 @@ class Runtime:
     restart: Callable[[Settings, str], int]
     start_part: Callable[[Settings, str], int]
     logs: Callable[..., int]
+    doctor: Callable[[Settings], int]
 
 
 NATIVE = Runtime(
-    _native.up, _native.down, _native.clean, _status.status, _native.restart, _native.start_part, _logs.logs
+    _native.up,
+    _native.down,
+    _native.clean,
+    _status.status,
+    _native.restart,
+    _native.start_part,
+    _logs.logs,
+    _doctor.doctor,
 )
 COMPOSE = Runtime(
     _compose.up,
@@ -42,6 +50,7 @@ COMPOSE = Runtime(
     _compose.restart,
     _compose.start_part,
     _compose.logs,
+    _compose.doctor,
 )
 
 
