@@ -104,7 +104,7 @@ def test_storage_is_on_a_named_volume_and_awaited(stacks: dict[str, Any], storag
 def test_local_images_are_built_and_never_pulled() -> None:
     found = configuration(*STACKS["local"], profiles=())["services"]
     assert all("build" in service for service in found.values())
-    assert found.keys() == {"oap", "postgresql", "service", "loadtest"}
+    assert found.keys() == {"oap", "postgresql", "service", "console", "loadtest"}
 
 
 def test_horizon_without_a_login_stops_and_says_how_to_make_one() -> None:
