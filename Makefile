@@ -4,11 +4,11 @@ PY := .venv/bin/python
 SYNCED := .venv/.synced
 
 # What may be said on the command line, as in `make up SERVICE_PORT=8001`.
-export RUNTIME SERVICE_PORT OAP_GRPC_PORT OAP_HTTP_PORT LOCUST_PORT CONSOLE_PORT SERVICE_NAME OAP_HEAP RUN_DIR
-export OAP_EMBEDDED_CACHE MAVEN_MIRROR_URL
+VARIABLES := RUNTIME IMAGES STORAGE UI WORKERS RUN_DIR SERVICE_NAME OAP_HEAP OAP_EMBEDDED_CACHE MAVEN_MIRROR_URL \
+	SERVICE_PORT CONSOLE_PORT UI_PORT LOCUST_PORT OAP_GRPC_PORT OAP_HTTP_PORT BANYANDB_HTTP_PORT
+export $(VARIABLES)
 # An unset variable must stay unset: empty is a value.
-unexport $(foreach name,RUNTIME SERVICE_PORT OAP_GRPC_PORT OAP_HTTP_PORT LOCUST_PORT CONSOLE_PORT SERVICE_NAME OAP_HEAP RUN_DIR \
-	OAP_EMBEDDED_CACHE MAVEN_MIRROR_URL,$(if $($(name)),,$(name)))
+unexport $(foreach name,$(VARIABLES),$(if $($(name)),,$(name)))
 
 .DEFAULT_GOAL := help
 .PHONY: help up down status logs restart doctor verify load load-ui screenshots test bench lint clean

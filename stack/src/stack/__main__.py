@@ -6,9 +6,11 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Final
 
-from stack._settings import UsageError, load_settings
+from stack._engine import EngineError
+from stack._settings import UsageError, load_settings, recorded_runtime
 
 if TYPE_CHECKING:
+    from stack._runtime import Runtime
     from stack._settings import Settings
 
 USAGE: Final = 2
@@ -24,6 +26,9 @@ def main() -> int:
     except UsageError as error:
         print(f"stack: {error}", file=sys.stderr)  # noqa: T201
         return USAGE
+    except EngineError as error:
+        print(f"stack: {error}", file=sys.stderr)  # noqa: T201
+        return 1
     except KeyboardInterrupt:
         print("stack: interrupted; `make status` shows what runs, `make down` ends it", file=sys.stderr)  # noqa: T201
         return INTERRUPTED
@@ -31,27 +36,26 @@ def main() -> int:
 
 def _run(arguments: argparse.Namespace, settings: Settings) -> int:  # noqa: PLR0911  # one for each command
     # Imported where they are used: `make status` should not wait for what `make verify` needs.
-    from stack import _logs, _native, _status  # noqa: PLC0415
+    from stack import _runtime  # noqa: PLC0415
 
+    runtime = _runtime.running(settings)
     match arguments.command:
         case "up":
-            return _native.up(settings)
+            return _runtime.to_start(settings, recorded_runtime(settings)).up(settings)
         case "down":
-            return _native.down(settings)
+            return runtime.down(settings)
         case "clean":
-            return _native.clean(settings)
+            return runtime.clean(settings)
         case "restart":
-            return _native.restart(settings, arguments.part)
+            return runtime.restart(settings, arguments.part)
         case "load-ui":
-            return _load_ui(settings)
+            return _load_ui(runtime, settings)
         case "status":
-            return _status.status(settings)
+            return runtime.status(settings)
         case "logs":
-            return _logs.logs(settings, arguments.part, arguments.lines, follow=arguments.follow)
+            return runtime.logs(settings, arguments.part, arguments.lines, follow=arguments.follow)
         case "doctor":
-            from stack._doctor import doctor  # noqa: PLC0415
-
-            return doctor(settings)
+            return runtime.doctor(settings)
         case "verify":
             from stack._verify import verify  # noqa: PLC0415
 
@@ -62,10 +66,8 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:  # noqa: PLR
             return load(settings)
 
 
-def _load_ui(settings: Settings) -> int:
-    from stack._native import start_part  # noqa: PLC0415
-
-    code = start_part(settings, "loadtest")
+def _load_ui(runtime: Runtime, settings: Settings) -> int:
+    code = runtime.start_part(settings, "loadtest")
     if code == 0:
         print(f"Locust waits for your click: {settings.locust_url}")  # noqa: T201
     return code

@@ -17,6 +17,7 @@ import psutil
 from oap_embedded import cache_directory
 from rich.table import Table
 
+from stack import _engine
 from stack._console import new_console
 from stack._marked import ours
 from stack._parts import parts
@@ -55,7 +56,11 @@ def doctor(settings: Settings) -> int:
     supervisor = Supervisor(settings.run_dir)
     every = parts(settings)
     stopped = [part for part in every if supervisor.state(part.name) not in ALIVE]
-    checks = [*machine(settings, [part for part in stopped if not part.on_demand]), *ports_of(settings, every)]
+    checks = [
+        docker(needed=False),
+        *machine(settings, [part for part in stopped if not part.on_demand]),
+        *ports_of(settings, every),
+    ]
     console = new_console()
     show(console, checks)
     return 0 if all(check.fine for check in checks) else 1
@@ -83,6 +88,19 @@ def ports_of(settings: Settings, wanted: Iterable[Part]) -> list[Check]:
     """Look at the ports of those parts: each must be free, or held by the stack itself."""
     family = {process.pid: process for process in ours(settings.run_dir)}
     return [_port(settings, name, family) for part in wanted for name in part.ports]
+
+
+def free_ports(settings: Settings, names: Iterable[str]) -> list[Check]:
+    """Look at ports that the stack does not hold yet, by the variables that change them."""
+    return [_port(settings, name, ()) for name in names]
+
+
+def docker(*, needed: bool) -> Check:
+    """Look for an engine."""
+    try:
+        return Check("Docker", _engine.check())
+    except _engine.EngineError as error:
+        return Check("Docker", error.reason, str(error) if needed else "")
 
 
 def _python() -> Check:

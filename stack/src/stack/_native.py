@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Final
 
 import psutil
 from oap_embedded import OapEmbeddedError, fetch
-from rich.table import Table
 
 from stack import _marked
 from stack._console import new_console
 from stack._doctor import machine, ports_of, show
+from stack._links import print_links
 from stack._parts import Part, parts
 from stack._run_dir import alone, clear
-from stack._settings import DEFAULT_RUN_DIR, UsageError
+from stack._settings import UsageError
 from stack._start import start
 from stack._supervisor import ALIVE, Supervisor
 
@@ -162,17 +162,3 @@ def _allowed(console: Console, checks: Sequence[Check]) -> bool:
         show(console, checks)
         console.print("nothing was started")
     return fine
-
-
-def print_links(console: Console, settings: Settings, *, locust: bool) -> None:
-    """Print where to look."""
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_row("console", settings.console_url, "every task as a bar, every trace as a waterfall")
-    table.add_row("service", f"{settings.service_url}/test", "answers at once; a 10 s task runs on")
-    table.add_row("API", f"{settings.service_url}/docs", "every endpoint, to try out")
-    table.add_row("OAP", f"{settings.oap_url}/graphql", "SkyWalking's query API")
-    table.add_row("Locust", settings.locust_url if locust else "", "" if locust else "`make load-ui` starts it")
-    console.print(table)
-    if settings.run_dir != DEFAULT_RUN_DIR:
-        console.print(f"RUN_DIR={settings.run_dir} belongs to every further command too, or into .env")
-    console.print("next: `make verify` sends a request to every endpoint and draws its trace")

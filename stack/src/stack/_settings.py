@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 if TYPE_CHECKING:
@@ -16,6 +16,9 @@ ROOT: Final = Path(__file__).resolve().parents[3]
 HOST: Final = "127.0.0.1"
 """Nothing of the stack listens anywhere else: it has no passwords."""
 DEFAULT_RUN_DIR: Final = ROOT / ".run"
+
+SECRETS: Final = frozenset({"postgres_password", "horizon_auth_local_users"})
+"""What is never written to the record."""
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -29,12 +32,24 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_file=ROOT / ".env", env_ignore_empty=True, extra="ignore")
 
-    runtime: Literal["auto", "native"] = "auto"
+    runtime: Literal["auto", "native", "compose"] = "auto"
+    images: Literal["official", "local"] = "official"
+    """Whether Compose pulls its images, or builds them from package registries."""
+    storage: Literal["banyandb", "postgresql", "elasticsearch"] = "banyandb"
+    """Where the OAP of Compose keeps its data."""
+    ui: Literal["classic", "horizon"] = "classic"
+    postgres_password: SecretStr | None = None
+    """Made at random where it is needed and not set, as is who may log in to Horizon."""
+    horizon_auth_local_users: SecretStr | None = None
+    workers: Annotated[int, Field(ge=0, le=64)] = 0
+    """Locust workers of Compose; without any, its one process makes the load itself."""
     service_port: Port = 8000
     oap_grpc_port: Port = 11800
     oap_http_port: Port = 12800
     locust_port: Port = 8089
     console_port: Port = 8088
+    ui_port: Port = 8080
+    banyandb_http_port: Port = 17913
     service_name: Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$")] = "demo-service"
     """The service's name in SkyWalking."""
     oap_heap: Annotated[str, Field(pattern=r"^[1-9]\d*[mg]$")] = "512m"
@@ -50,7 +65,15 @@ class Settings(BaseSettings):
                 message = f"{takers[port]} and {name} can't both be {port}: give one of them another port"
                 raise ValueError(message)
             takers[port] = name
+        if self.images == "local":
+            self._take_local_images()
         return self
+
+    def _take_local_images(self) -> None:
+        if self.ui == "horizon" or self.storage == "elasticsearch":
+            message = "IMAGES=local has PostgreSQL and no UI: leave it out for UI=horizon or STORAGE=elasticsearch"
+            raise ValueError(message)
+        self.storage = "postgresql"
 
     @property
     def ports(self) -> dict[str, int]:
@@ -83,13 +106,23 @@ class Settings(BaseSettings):
         return f"http://{HOST}:{self.console_port}"
 
     @property
+    def has_ui(self) -> bool:
+        """Whether SkyWalking's own UI is part of the stack: it is published only as an image."""
+        return self.runtime == "compose" and self.images == "official"
+
+    @property
+    def ui_url(self) -> str:
+        """Where that UI is."""
+        return f"http://{HOST}:{self.ui_port}"
+
+    @property
     def record(self) -> Path:
         """Where `up` notes the settings of the stack that runs."""
         return self.run_dir / "settings.json"
 
     def write_record(self) -> None:
         """Note these settings, so that `make verify` after `make up SERVICE_PORT=8001` finds the service."""
-        self.record.write_text(self.model_dump_json(exclude={"run_dir", "runtime"}))
+        self.record.write_text(self.model_dump_json(exclude={"run_dir", *SECRETS}))
 
 
 def load_settings(*, running: bool = False) -> Settings:
@@ -109,12 +142,24 @@ def load_settings(*, running: bool = False) -> Settings:
         raise UsageError("; ".join(_sentence(problem) for problem in error.errors())) from error
 
 
+def recorded_runtime(settings: Settings) -> str | None:
+    """Return the runtime of the stack that runs, or ran last under Compose."""
+    return _read(settings).get("runtime")
+
+
 def _recorded(given: Settings) -> dict[str, Any]:
+    # Which runtime is meant is not a matter of taste once the stack runs.
+    return {
+        name: value for name, value in _read(given).items() if name == "runtime" or name not in given.model_fields_set
+    }
+
+
+def _read(settings: Settings) -> dict[str, Any]:
     try:
-        recorded: dict[str, Any] = json.loads(given.record.read_text())
-        return {name: value for name, value in recorded.items() if name not in given.model_fields_set}
+        recorded: dict[str, Any] = json.loads(settings.record.read_text())
     except (OSError, ValueError):
         return {}
+    return recorded
 
 
 def _sentence(problem: ErrorDetails) -> str:
@@ -123,10 +168,8 @@ def _sentence(problem: ErrorDetails) -> str:
     name, value = ".".join(map(str, problem["loc"])).upper(), problem["input"]
     if name.endswith("_PORT"):
         reason = "is no port, which is a number from 1 to 65535"
-    elif name == "RUNTIME" and value == "compose":
-        reason = "is not there yet: RUNTIME=native runs the stack without Docker"
-    elif name == "RUNTIME":
-        reason = "is no runtime: it is auto or native"
+    elif "expected" in (context := problem.get("ctx", {})):
+        reason = f"can't be: it is {context['expected']}"
     elif name == "OAP_HEAP":
         reason = "is no size of a heap, such as 512m or 1g"
     else:

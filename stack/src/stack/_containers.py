@@ -1,0 +1,118 @@
+"""The stack's containers: how each is, and how much memory it takes."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from rich.table import Table
+
+from stack import _engine
+from stack._console import new_console
+from stack._engine import EngineError
+from stack._project import Project
+from stack._status import NOT_RUNNING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stack._settings import Settings
+
+_BYTES: Final = {"B": 1, "kB": 10**3, "KiB": 2**10, "MB": 10**6, "MiB": 2**20, "GB": 10**9, "GiB": 2**30}
+
+
+@dataclass(frozen=True)
+class Container:
+    """One container; `seconds` is how long it has been up."""
+
+    id: str
+    part: str
+    state: str
+    healthy: bool
+    seconds: int
+    restarts: int
+
+    def tail(self, lines: int) -> str:
+        """Return the last lines that it wrote."""
+        done = subprocess.run(  # noqa: S603  # our own command line
+            ["docker", "logs", "--tail", str(lines), self.id],  # noqa: S607
+            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        return done.stdout.rstrip() or "(none)"
+
+
+def containers(project: Project) -> list[Container]:
+    """Return the containers of the project, ended ones too.
+
+    Raises:
+        EngineError: the engine does not say.
+    """
+    try:
+        ids = project.ask("ps", "--all", "--quiet").split()
+        found = json.loads(_engine.ask("inspect", *ids)) if ids else []
+    except subprocess.CalledProcessError as error:
+        raise EngineError(f"Compose can't be asked ({_engine.last_line(error.stderr)})", "see to that") from error
+    return sorted(map(_read, found), key=lambda container: container.part)
+
+
+def _read(found: dict[str, Any]) -> Container:
+    state = found["State"]
+    health = state.get("Health", {}).get("Status", "healthy")
+    running = state["Status"] == "running"
+    # Nanoseconds are more than Python reads.
+    started = datetime.fromisoformat(state["StartedAt"][:19]).replace(tzinfo=UTC)
+    return Container(
+        found["Id"],
+        found["Config"]["Labels"]["com.docker.compose.service"],
+        health if running else f"{state['Status']} ({state['ExitCode']})",
+        running and health == "healthy",
+        int((datetime.now(UTC) - started).total_seconds()) if running else 0,
+        found["RestartCount"],
+    )
+
+
+def memory(ids: Sequence[str]) -> dict[str, int]:
+    """Return how many bytes each of these running containers takes, without its page cache."""
+    if not ids:
+        return {}
+    lines = _engine.ask("stats", "--no-stream", "--no-trunc", "--format", "{{.ID}} {{.MemUsage}}", *ids).splitlines()
+    return {line.split()[0]: in_bytes(line.split()[1]) for line in lines}
+
+
+def in_bytes(size: str) -> int:
+    """Read a size as Docker writes it, such as `397.5MiB`."""
+    number, unit = re.fullmatch(r"([\d.]+)(\w+)", size).groups()  # type: ignore[union-attr]
+    return int(float(number) * _BYTES[unit])
+
+
+def status(settings: Settings) -> int:
+    """Show every container; 0 when all are healthy, 1 when one is not, 3 when nothing runs."""
+    console = new_console()
+    found = containers(Project(settings))
+    if not found:
+        console.print("the stack is not up: `make up` starts it")
+        return NOT_RUNNING
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+    for title in ("part", "state", "up", "memory", "restarted"):
+        table.add_column(title, justify="right" if title in {"up", "memory"} else "left")
+    used = memory([container.id for container in found if container.seconds])
+    for one in found:
+        state = f"[green]{one.state}[/]" if one.healthy else f"[red]{one.state}[/]"
+        up = f"{one.seconds // 60}:{one.seconds % 60:02}" if one.seconds else ""
+        restarts = f"{one.restarts}x" if one.restarts else ""
+        table.add_row(one.part, state, up, _megabytes(used.get(one.id, 0)), restarts)
+    table.add_row("all", "", "", _megabytes(sum(used.values())), "")
+    console.print(table)
+    return 0 if all(one.healthy for one in found) else 1
+
+
+def _megabytes(size: int) -> str:
+    return f"{size // 2**20:,} MB" if size else ""

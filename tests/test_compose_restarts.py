@@ -1,0 +1,82 @@
+"""The stack of containers, as `make up RUNTIME=compose` has brought it up: what restarts do to it under load."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+from harness import ROOT
+from oap_query import Oap, Span
+from stack._settings import load_settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from stack._settings import Settings
+
+LOAD = 75
+"""s: both restarts fit into it."""
+
+
+@pytest.fixture
+def settings() -> Settings:
+    """The settings of the running stack; `.ci/run` says that there is one."""
+    if not os.environ.get("COMPOSE_STACK"):
+        pytest.skip("COMPOSE_STACK=1 says that `make up RUNTIME=compose` was run")
+    found = load_settings(running=True)
+    assert found.runtime == "compose"
+    return found
+
+
+def request_trace(settings: Settings, seconds: float) -> list[Span]:
+    """Ask for `/test` with a short task until the whole trace of one such request can be read."""
+    oap = Oap(settings.oap_url)
+    deadline = time.monotonic() + seconds
+    while True:
+        response = httpx.get(f"{settings.service_url}/test?duration=0.1", trust_env=False)
+        spans = oap.wait_for_trace(response.headers["X-Trace-Id"], complete, timeout=15)
+        if complete(spans) or time.monotonic() > deadline:
+            return spans
+
+
+def complete(spans: list[Span]) -> bool:
+    return len(spans) == 3
+
+
+def restart(part: str) -> None:
+    """Restart a container as a user does; it is healthy again afterwards."""
+    subprocess.run([sys.executable, "-m", "stack", "restart", part], cwd=ROOT, check=True, timeout=240)
+
+
+def start_load(settings: Settings, results: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest" / "locustfile.py"), "--headless"]
+    command += ["--host", settings.service_url, "--users", "20", "--spawn-rate", "20", "--run-time", f"{LOAD}s"]
+    command += ["--json-file", str(results), "--only-summary", "--exit-code-on-error", "0"]
+    return subprocess.Popen(command)
+
+
+def test_no_request_fails_while_storage_and_oap_restart_and_old_traces_stay(settings: Settings, tmp_path: Path) -> None:
+    before = request_trace(settings, 30)
+    assert complete(before)
+    load = start_load(settings, tmp_path / "load")
+    try:
+        time.sleep(5)
+        restart(settings.storage)
+        restart("oap")
+        assert load.poll() is None, "the load ended before the restarts did: it proves nothing"
+        load.wait(LOAD + 30)
+    finally:
+        load.kill()
+        load.wait()
+    rows = json.loads((tmp_path / "load.json").read_text())
+    assert sum(row["num_requests"] for row in rows) > LOAD * 10
+    assert sum(row["num_failures"] for row in rows) == 0
+    after = Oap(settings.oap_url).wait_for_trace(before[0].trace_id, complete, timeout=60)
+    assert sorted(span.name for span in after) == sorted(span.name for span in before)
+    assert complete(request_trace(settings, 90)), "the agent has not come back"
