@@ -11,7 +11,7 @@ unexport $(foreach name,RUNTIME SERVICE_PORT OAP_GRPC_PORT OAP_HTTP_PORT LOCUST_
 	OAP_EMBEDDED_CACHE MAVEN_MIRROR_URL,$(if $($(name)),,$(name)))
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs restart doctor verify load load-ui test lint clean
+.PHONY: help up down status logs restart doctor verify load load-ui report test lint clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -37,8 +37,11 @@ doctor: $(SYNCED) ## check what this machine lacks before anything starts
 verify: $(SYNCED) ## send a request to every endpoint, draw its trace, check it line by line
 	@$(PY) -m stack verify
 
-load: $(SYNCED) ## 50 users for 30 s without a web page, then count the traces
-	@$(PY) -m stack load
+load: $(SYNCED) ## load the service, then count the traces (SCENARIO=list; USERS, RATE, DURATION, TAGS, PROCESSES, TRACE_CLIENT=1)
+	@$(PY) -m stack load $(if $(SCENARIO),--scenario "$(SCENARIO)") $(if $(USERS),--users "$(USERS)") \
+		$(if $(RATE),--rate "$(RATE)") $(if $(DURATION),--duration "$(DURATION)") \
+		$(if $(TASK_SECONDS),--task-seconds "$(TASK_SECONDS)") $(if $(PROCESSES),--processes "$(PROCESSES)") \
+		$(if $(TAGS),--tags $(TAGS)) $(if $(filter-out 0,$(TRACE_CLIENT)),--trace-client)
 
 load-ui: $(SYNCED) ## start Locust's web page
 	@$(PY) -m stack load-ui

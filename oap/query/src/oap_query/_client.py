@@ -108,16 +108,16 @@ class Oap:
     def traces_since(self, service: str, start: datetime) -> set[str]:
         """Return the ids of the service's traces that started at or after `start`, which has a timezone."""
         condition = {
-            "serviceId": self._service_id(service),
-            "queryDuration": self._duration(start),
+            "serviceId": self.service_id(service),
+            "queryDuration": self.duration(start),
             "traceState": "ALL",
             "queryOrder": "BY_START_TIME",
         }
-        pages = self._whole_traces(condition) if self._whole_traces_only else self._segments(condition)
+        pages = self._whole_traces(condition) if self.has_whole_traces else self._segments(condition)
         return {trace_id for page in pages for trace_id in page}
 
     @cached_property
-    def _whole_traces_only(self) -> bool:
+    def has_whole_traces(self) -> bool:
         """Whether this OAP's storage (BanyanDB, from 10.3 on) answers with whole traces instead of segments."""
         try:
             return bool(self.query("{ hasQueryTracesV2Support }")["hasQueryTracesV2Support"])
@@ -127,16 +127,17 @@ class Oap:
     def _segments(self, condition: dict[str, Any]) -> Iterator[list[str]]:
         text = """query ($condition: TraceQueryCondition) {
             data: queryBasicTraces(condition: $condition) { traces { traceIds } } }"""
-        for rows in self._pages(text, condition):
+        for rows in self.pages(text, condition):
             yield [trace_id for row in rows for trace_id in row["traceIds"]]
 
     def _whole_traces(self, condition: dict[str, Any]) -> Iterator[list[str]]:
         text = """query ($condition: TraceQueryCondition) {
             data: queryTraces(condition: $condition) { traces { spans { traceId } } } }"""
-        for rows in self._pages(text, condition):
+        for rows in self.pages(text, condition):
             yield [row["spans"][0]["traceId"] for row in rows]
 
-    def _pages(self, text: str, condition: dict[str, Any]) -> Iterator[list[Any]]:
+    def pages(self, text: str, condition: dict[str, Any]) -> Iterator[list[Any]]:
+        """Run a trace query page by page, as `data`; yield the rows of each page."""
         page = 1
         while True:
             paged = {**condition, "paging": {"pageNum": page, "pageSize": PAGE}}
@@ -146,11 +147,12 @@ class Oap:
                 return
             page += 1
 
-    def _service_id(self, name: str) -> str | None:
+    def service_id(self, name: str) -> str | None:
+        """Return OAP's id of a service; `None` when it has not heard of it."""
         found = self.query("query ($name: String!) { service: findService(serviceName: $name) { id } }", name=name)
         return found["service"]["id"] if found["service"] else None
 
-    def _duration(self, start: datetime) -> dict[str, str]:
+    def duration(self, start: datetime) -> dict[str, str]:
         """Write a time range as OAP reads it: in the timezone of its own machine."""
         offset = self.query("{ time: getTimeInfo { timezone } }")["time"]["timezone"]  # such as +0200
         zone = datetime.strptime(offset, "%z").tzinfo
