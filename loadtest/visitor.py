@@ -44,7 +44,7 @@ class Visitor(FastHttpUser):
         if not self._each:
             seconds: float = self.think(self)
             return seconds
-        self._due += random.expovariate(self._each)  # noqa: S311
+        self._due += random.expovariate(self._each)
         return max(0.0, self._due - time.monotonic())
 
     def ask(  # noqa: PLR0913  # what a request is made of

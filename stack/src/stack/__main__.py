@@ -57,6 +57,10 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:  # noqa: C90
             from stack._verify import verify  # noqa: PLC0415
 
             return verify(settings)
+        case "report":
+            from stack._report import report  # noqa: PLC0415
+
+            return report(settings, quick=arguments.quick)
         case _:
             from stack._load import load  # noqa: PLC0415
             from stack._locust import Load  # noqa: PLC0415
@@ -116,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     loading.add_argument("--processes", type=_count)
     loading.add_argument("--tags", nargs="*", default=())
     loading.add_argument("--trace-client", action="store_true")
+    commands.add_parser("report").add_argument("--quick", action="store_true")
     return parser
 
 

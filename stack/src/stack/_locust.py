@@ -83,8 +83,11 @@ def check(load: Load) -> None:
         raise UsageError(f"there is no scenario {load.scenario!r}: SCENARIO is one of {', '.join(scenarios())}")
 
 
-def start(settings: Settings, load: Load) -> subprocess.Popen[bytes]:
-    """Start Locust on a new results folder; its exit code is 1 where the scenario's own limits are broken."""
+def start(settings: Settings, load: Load, *, quiet: bool = False) -> subprocess.Popen[bytes]:
+    """Start Locust on a new results folder; its exit code is 1 where the scenario's own limits are broken.
+
+    With `quiet` what it says goes to `locust.log` in that folder.
+    """
     folder = load.folder(settings)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -105,7 +108,10 @@ def start(settings: Settings, load: Load) -> subprocess.Popen[bytes]:
     command += ["--tags", *load.tags] if load.tags else []
     environment = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
     environment["LOAD_SCENARIO"] = load.scenario
-    return subprocess.Popen(command, env=environment)  # noqa: S603  # our own command line
+    if not quiet:
+        return subprocess.Popen(command, env=environment)  # noqa: S603  # our own command line
+    with (folder / "locust.log").open("wb") as log:
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=log)  # noqa: S603  # the same
 
 
 def requests(settings: Settings, load: Load) -> list[Request]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-CONTENT: Final = ("oap", "log", "load", "supervisord.conf", "settings.json", "socket")
+CONTENT: Final = ("oap", "log", "load", "report", "supervisord.conf", "settings.json", "socket")
 """What `clean` deletes: nothing that somebody else may have put there."""
 
 
