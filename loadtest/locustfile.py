@@ -1,7 +1,8 @@
 """Where Locust starts: the users and the load shape of the scenario that `LOAD_SCENARIO` names (`smoke` without it).
 
-With `--class-picker` and without a scenario, all of them are there to choose from in the web page. A scenario is a
-module in `scenarios/`; everything else here is what they share. Locust alone is needed to run this folder.
+With `--class-picker` and without a scenario, all of them are there to choose from in the web page; a `--worker` has all
+as well, and does what its master says. A scenario is a module in `scenarios/`; everything else here is what they share.
+Locust alone is needed to run this folder.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from pathlib import Path
 
 import limits
 import options
-import record
 import root  # noqa: F401  # listens to Locust's events, as the others do
 
 SCENARIOS = sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent / "scenarios")]))
@@ -22,11 +22,11 @@ SCENARIOS = sorted(module.name for module in pkgutil.iter_modules([str(Path(__fi
 wanted = os.environ.get("LOAD_SCENARIO", "").replace("-", "_")
 if wanted and wanted not in SCENARIOS:
     sys.exit(f"there is no scenario {wanted!r}: LOAD_SCENARIO is one of {', '.join(SCENARIOS)}")
-names = [wanted] if wanted else SCENARIOS if "--class-picker" in sys.argv else ["smoke"]
+everything = not {"--class-picker", "--worker"}.isdisjoint(sys.argv)
+names = [wanted] if wanted else SCENARIOS if everything else ["smoke"]
 for name in names:
     # Locust takes what it finds by name in this module.
     globals().update(vars(import_module(f"scenarios.{name}")))
 if len(names) > 1:
     options.forget_defaults()
     limits.forget()
-record.scenario = names[0] if len(names) == 1 else "picked"

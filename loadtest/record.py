@@ -17,7 +17,6 @@ logger = logging.getLogger(__name__)
 SHOWN = 10
 """Failures that are told one by one."""
 
-scenario = ""
 _file: TextIO | None = None
 _failures = 0
 

@@ -96,8 +96,11 @@ class Chaos:
         self._console.print(table)
         failed = sum(bool(request.error) for request in rest)
         lost = sum(request.trace_id in found.incomplete for request in rest if request.trace_id)
-        if failed or lost or not rest:
+        if failed or lost:
             self._console.print(f"[red]without any fault:[/] {failed:,} requests failed, {lost:,} traces incomplete")
+            return 1
+        if not any(request.start > self.faults[-1].end for request in rest):
+            self._console.print("[red]the load ended before the last fault:[/] make it longer with DURATION")
             return 1
         self._console.print("[green]every loss belongs to a fault[/], and all works again")
         return 0

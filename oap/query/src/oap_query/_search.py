@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from oap_query._client import Oap
 
 _ROWS: Final = """query ($condition: TraceQueryCondition) { data: queryBasicTraces(condition: $condition) {
-    traces { segmentId traceIds endpointNames start duration } } }"""
+    traces { segmentId traceIds endpointNames start duration isError } } }"""
 _WHOLE: Final = """query ($condition: TraceQueryCondition) { data: queryTraces(condition: $condition) { traces { spans {
-    traceId segmentId spanId startTime endTime endpointName } } } }"""
+    traceId segmentId spanId startTime endTime endpointName isError } } } }"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,8 @@ class Segment:
     start: int
     duration: int
     """In ms."""
+    error: bool
+    """Whether one of its spans failed: also an attempt of a task that succeeded in the end."""
     request: bool
 
     @property
@@ -63,10 +65,12 @@ def segments(oap: Oap, start: datetime, *, service: str) -> Iterator[list[Segmen
 def _of_row(row: dict[str, Any]) -> Segment:
     name: str = row["endpointNames"][0]
     times = (int(row["start"]), row["duration"])
-    return Segment(row["traceIds"][0], row["segmentId"], name, *times, name.startswith("HTTP "))
+    error: bool = row["isError"]
+    return Segment(row["traceIds"][0], row["segmentId"], name, *times, error, name.startswith("HTTP "))
 
 
 def _of_span(span: dict[str, Any]) -> Segment:
     name: str = span["endpointName"]
     times = (span["startTime"], span["endTime"] - span["startTime"])
-    return Segment(span["traceId"], span["segmentId"], name, *times, name.startswith("HTTP "))
+    error: bool = span["isError"]
+    return Segment(span["traceId"], span["segmentId"], name, *times, error, name.startswith("HTTP "))
