@@ -46,6 +46,8 @@ def note(
     error = meta["exception"]
     trace_id = (response.headers or {}).get("X-Trace-Id", "")
     if _file:
+        if response.status_code >= 400:  # noqa: PLR2004  # refused: nothing was left behind
+            tasks = 0
         line = [round(meta["start_time"], 3), round(meta["response_time"], 2), name, response.status_code]
         _file.write(json.dumps([*line, trace_id, tasks, seconds, str(error) if error else ""]) + "\n")
     if error:
