@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
-from oap_query import segments
+from oap_query import Segment, segments
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from oap_query import Oap, Segment
+    from oap_query import Oap
 
     from stack._locust import Request
 
@@ -22,6 +22,10 @@ SETTLE: Final = 20.0
 """s without a new segment after which the count is final."""
 PAUSE: Final = 1.0
 """s between two looks at least; one that took long is followed by a longer pause, as OAP has work to do."""
+FEW: Final = 100
+"""Traces that are asked for one by one."""
+SLICE: Final = 5.0
+"""s whose segments are listed at once."""
 TASK_SECONDS: Final = 10.0
 """How long a task of the service runs where nobody says otherwise."""
 
@@ -72,7 +76,7 @@ def judge(requests: Iterable[Request], rows: Iterable[Segment]) -> Found:
     tasks: Counter[str] = Counter()
     times: list[tuple[int, int]] = []
     # By its id: a list that grows while it is read page by page shows some rows twice.
-    for segment in {segment.segment_id: segment for segment in rows if segment.trace_id in wanted}.values():
+    for segment in {row.segment_id: row for row in rows if row.trace_id in wanted}.values():
         if segment.request:
             entries[segment.trace_id] += 1
         else:
@@ -96,21 +100,39 @@ def wait(oap: Oap, service: str, requests: Sequence[Request], tell: Callable[[Fo
     Raises:
         OapError: OAP does not answer.
     """
-    if not requests:
-        return judge((), ())
-    began = datetime.fromtimestamp(requests[0].start - 1, UTC)
-    last = max(request.end + _tasks_seconds(request) for request in requests)
+    last = max((request.end + _tasks_seconds(request) for request in requests), default=0.0)
     time.sleep(max(0.0, last - time.time()))
-    found, changed = judge(requests, ()), time.monotonic()
-    while not found.whole and time.monotonic() - changed < SETTLE:
-        looked = time.monotonic()
-        now = judge(requests, chain.from_iterable(segments(oap, began, service=service)))
-        if now.lost < found.lost:
-            found, changed = now, time.monotonic()
-        tell(found)
-        if not found.whole:
-            time.sleep(max(PAUSE, time.monotonic() - looked))
+    seen: dict[str, Segment] = {}
+    found, idle = judge(requests, ()), 0.0
+    while not found.whole and idle < SETTLE:
+        began = time.monotonic()
+        for segment in _look(oap, service, [one for one in requests if one.trace_id in found.incomplete]):
+            seen[segment.segment_id] = segment
+        now = judge(requests, seen.values())
+        tell(now)
+        if not now.whole:
+            time.sleep(max(PAUSE, time.monotonic() - began))
+        idle = 0.0 if now.lost < found.lost else idle + time.monotonic() - began
+        found = now
     return found
+
+
+def _look(oap: Oap, service: str, requests: Sequence[Request]) -> Iterator[Segment]:
+    """Ask for the segments of these requests: a few one by one, many by the time in which they began."""
+    if len(requests) <= FEW:
+        for request in requests:
+            for span in oap.trace(request.trace_id):
+                if span.span_id == 0:
+                    ids, is_request = (span.trace_id, span.segment_id), span.kind == "Entry"
+                    yield Segment(*ids, span.name, span.start, span.duration, span.error, is_request)
+        return
+    # Slice by slice: each page of a long list costs OAP as much as all pages before it.
+    start = min(request.start for request in requests) - 1
+    end = max(request.end + _tasks_seconds(request) for request in requests)
+    while start < end:
+        times = [datetime.fromtimestamp(moment, UTC) for moment in (start, start + SLICE)]
+        yield from chain.from_iterable(segments(oap, *times, service=service))
+        start += SLICE
 
 
 def _tasks_seconds(request: Request) -> float:

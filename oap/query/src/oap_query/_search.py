@@ -37,10 +37,10 @@ class Segment:
         return self.start + self.duration
 
 
-def segments(oap: Oap, start: datetime, *, service: str) -> Iterator[list[Segment]]:
-    """Yield pages of the service's segments that started at or after `start`, the newest first.
+def segments(oap: Oap, start: datetime, end: datetime | None = None, *, service: str) -> Iterator[list[Segment]]:
+    """Yield pages of the service's segments that started in that time (both with a timezone), the newest first.
 
-    On BanyanDB: all segments of the traces that the service has a part in.
+    Without an `end`: up to now. On BanyanDB: all segments of the traces that the service has a part in.
 
     Raises:
         OapError: OAP does not answer, or refuses.
@@ -50,7 +50,7 @@ def segments(oap: Oap, start: datetime, *, service: str) -> Iterator[list[Segmen
         return
     condition = {
         "serviceId": service_id,
-        "queryDuration": oap.duration(start),
+        "queryDuration": oap.duration(start, end),
         "traceState": "ALL",
         "queryOrder": "BY_START_TIME",
     }
