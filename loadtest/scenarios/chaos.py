@@ -5,8 +5,8 @@ from locust import task
 from options import defaults
 from visitor import Visitor
 
-# `make load` breaks things meanwhile, and knows which requests may fail: those of the restart.
-defaults(users=30, run_time=110, rate=30)
+# `make load` breaks things meanwhile, ends the load when it is through, and knows which requests may fail.
+defaults(users=30, run_time=600, rate=30)
 allow_failures()
 
 

@@ -29,9 +29,9 @@ def create_app() -> FastAPI:
 def _spare_sleeping_tasks() -> None:
     """Keep the garbage collector from looking at every sleeping task again and again.
 
-    Each running task is some 50 objects that live as long as it. With Python's own thresholds (700, 10, 10) and 12,000 of
-    them a full collection took 1.5 s in which no request was answered, every few seconds. With these the longest pause
-    is 23 ms.
+    Each running task is some 50 objects that live as long as it. With Python's own thresholds (700, 10, 10) and 12,000
+    of them a full collection took 1.5 s in which no request was answered, every few seconds. With these the longest
+    pause is 23 ms.
     """
     gc.collect()
     gc.freeze()  # what the imports have left stays anyway

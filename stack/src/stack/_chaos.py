@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import resource
-import threading
+import signal
 import time
 import xmlrpc.client
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from stack._start import answers
 from stack._supervisor import ALIVE, Supervisor
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable, Sequence
 
     from rich.console import Console
@@ -48,7 +49,7 @@ class Fault:
 
 
 class Chaos:
-    """Breaks the running stack part by part, in a thread of its own.
+    """Breaks the running stack part by part while a load runs.
 
     Args:
         settings: of the natively running stack.
@@ -63,24 +64,33 @@ class Chaos:
         self._settings = settings
         self._console = console
         self._supervisor = Supervisor(settings.run_dir)
-        self._error: Exception | None = None
         if self._supervisor.process is None:
             raise UsageError("chaos needs the native runtime, whose processes it ends: `make up RUNTIME=native`")
-        self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def join(self) -> None:
-        """Wait until all that was broken works again.
+    def play(self, locust: subprocess.Popen[bytes]) -> None:
+        """Play every fault, then end the load.
 
         Raises:
             RuntimeError: a part did not come back.
         """
-        self._thread.join()
-        if self._error:
-            raise RuntimeError("the faults could not be played") from self._error
+        try:
+            for name, play in (
+                ("OAP stopped and started", self._oap_away),
+                ("service restarted", self._service_restarted),
+                ("OAP's disk full", self._disk_full),
+            ):
+                time.sleep(QUIET)
+                fault = Fault(name, time.time())
+                self.faults.append(fault)
+                self._console.print(f"fault: {name}")
+                play()
+                fault.end = time.time()
+                self._console.print(f"works again after {fault.end - fault.begin:.0f} s")
+            time.sleep(QUIET)
+        except (OSError, psutil.Error, xmlrpc.client.Error) as error:
+            raise RuntimeError(f"the faults could not be played: {error}") from error
+        finally:
+            locust.send_signal(signal.SIGINT)  # as Ctrl-C: users end their requests, and the results are written
 
     def judge(self, requests: Sequence[Request], found: Found) -> int:
         """Show what each fault has cost; 0 when nothing failed or was lost that no fault explains."""
@@ -104,23 +114,6 @@ class Chaos:
             return 1
         self._console.print("[green]every loss belongs to a fault[/], and all works again")
         return 0
-
-    def _run(self) -> None:
-        try:
-            for name, play in (
-                ("OAP stopped and started", self._oap_away),
-                ("service restarted", self._service_restarted),
-                ("OAP's disk full", self._disk_full),
-            ):
-                time.sleep(QUIET)
-                fault = Fault(name, time.time())
-                self.faults.append(fault)
-                self._console.print(f"fault: {name}")
-                play()
-                fault.end = time.time()
-                self._console.print(f"works again after {fault.end - fault.begin:.0f} s")
-        except (OSError, RuntimeError, psutil.Error, xmlrpc.client.Error) as error:
-            self._error = error
 
     def _oap_away(self) -> None:
         self._restart("oap", lambda: time.sleep(LASTS))

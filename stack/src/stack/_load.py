@@ -42,13 +42,11 @@ def load(settings: Settings, wanted: Load) -> int:
     with Meter(settings) as meter:
         process = _locust.start(settings, wanted)
         if chaos:
-            chaos.start()
+            chaos.play(process)
         code = process.wait()
         if code >= NOT_RUN:
             console.print(f"[red]Locust ended with code {code}[/] and says why above.")
             return 1
-        if chaos:
-            chaos.join()
         requests = _locust.requests(settings, wanted)
         try:
             found = look(console, oap, settings.service_name, requests)
