@@ -8,6 +8,7 @@ from locust import events
 
 if TYPE_CHECKING:
     from locust.argument_parser import LocustArgumentParser
+    from locust.env import Environment
 
 _defaults: dict[str, Any] = {"stop_timeout": 20}  # s: requests under way are answered and counted
 
@@ -28,6 +29,12 @@ def forget_defaults() -> None:
     """Leave them to the web page, where several scenarios are there to choose from."""
     for name in ("num_users", "run_time", "spawn_rate", "rate"):
         _defaults.pop(name, None)
+
+
+def number(environment: Environment, name: str) -> float | None:
+    """Return an option as a number, `None` where it is not set: the web page gives text, and empty text for nothing."""
+    value = getattr(environment.parsed_options, name)
+    return None if value in {None, ""} else float(value)
 
 
 @events.init_command_line_parser.add_listener

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import gevent
+import options
 import record
 import root
 from locust import FastHttpUser, between
@@ -29,8 +30,8 @@ class Visitor(FastHttpUser):
 
     def on_start(self) -> None:
         """Choose how to wait."""
-        options = self.environment.parsed_options
-        self._each = options.rate / max(1, options.num_users or 1) if options.rate else 0.0
+        rate, users = (options.number(self.environment, name) for name in ("rate", "num_users"))
+        self._each = rate / max(1.0, users or 1.0) if rate else 0.0
         if self._each:
             self._due = time.monotonic()
             gevent.sleep(self.wait_time())
@@ -73,7 +74,7 @@ class Visitor(FastHttpUser):
         span = root.open_span(self.environment, name, self.host or "")
         headers = {**({"X-Fault": fault} if fault else {}), **(span.headers if span else {})}
         query = dict(params or {})
-        if (seconds := self.environment.parsed_options.task_seconds) is not None:
+        if (seconds := options.number(self.environment, "task_seconds")) is not None:
             query.setdefault("duration", seconds)
         response: Any
         with self.client.request(

@@ -33,7 +33,7 @@ class Burst(Visitor):
         self.ask("GET", "/test", answer="ok")
 
 
-class OnceEach(LoadTestShape):
+class BurstShape(LoadTestShape):
     """Ends the load when every user has been answered, or the time is over."""
 
     use_common_options = True

@@ -8,7 +8,7 @@ import time
 import gevent
 from locust import LoadTestShape, events, task
 from locust.runners import WorkerRunner
-from options import defaults
+from options import defaults, number
 from visitor import Visitor
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class Ramp(Visitor):
         gevent.sleep(self.wait_time())
 
 
-class Steps(LoadTestShape):
+class RampShape(LoadTestShape):
     """Climbs by one step after the other; `USERS` and `DURATION` are where it ends at the latest."""
 
     use_common_options = True
@@ -45,15 +45,15 @@ class Steps(LoadTestShape):
     def tick(self) -> tuple[int, float] | None:
         """Look at the step that is about to end before the next one is taken."""
         options = self.runner.environment.parsed_options
-        height = int(options.rate or STEP)
-        number = int(self.get_run_time() // SECONDS) + 1
-        users = min(number * height, options.num_users)
+        height = int(number(self.runner.environment, "rate") or STEP)
+        step = int(self.get_run_time() // SECONDS) + 1
+        users = min(step * height, options.num_users)
         total = self.runner.stats.total
         p99 = total.get_current_response_time_percentile(0.99) or 0
-        if number > 1 and (p99 > LIMIT or total.num_failures):
+        if step > 1 and (p99 > LIMIT or total.num_failures):
             logger.warning("the limit is at about %d requests/s: p99 %d ms, %d failed", users, p99, total.num_failures)
             return None
-        if number * height > options.num_users or (options.run_time and self.get_run_time() > options.run_time):
+        if step * height > options.num_users or (options.run_time and self.get_run_time() > options.run_time):
             logger.warning("no limit up to %d requests/s: p99 %d ms", users, p99)
             return None
         return users, height
