@@ -101,7 +101,7 @@ def stored(settings: Settings, oap: Oap, traces: int) -> Stored:
 def row(workers: int, rate: int, found: Measured) -> dict[str, float]:
     """Pick what is told of a step."""
     rates = {"workers": workers, "rate": rate, "requests": found.requests, "failed": found.failed}
-    cpu = {"service_cpu": found.service_cpu, "oap_cpu": found.oap_cpu, "machine_cpu": found.machine_cpu}
+    cpu = {"service_cpu": found.service_cpu, "oap_cpu": found.oap_cpu, "others_cpu": found.others_cpu}
     times = {"p50": found.p50, "p99": found.p99}
     return {**rates, **times, **cpu, "memory": found.memory, "peak": found.found.peak, "lost": found.found.lost}
 

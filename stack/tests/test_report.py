@@ -31,7 +31,7 @@ def measured(  # noqa: PLR0913  # what a test wants different
         part: [Sample(float(second), second / 100, memory) for second in range(40)] for part in ("service", "oap")
     }
     answers = [(number / 100, 2.0) for number in range(100)]
-    return Measured(step, tasks, failed, 2.0, p99, p99, found, 1.0, 20.0, 50.0, 100.0, memory, answers, samples)
+    return Measured(step, tasks, failed, 2.0, p99, p99, found, 1.0, 20.0, 15.0, 5.0, 100.0, memory, answers, samples)
 
 
 def verdicts(*steps: Measured, asleep: Measured | None = None) -> dict[str, Claim]:

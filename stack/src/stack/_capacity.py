@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -65,8 +66,9 @@ class Measured:
     found: Found
     service_cpu: float
     oap_cpu: float
-    machine_cpu: float
-    """Of all cores together, whoever used them: near 100, the machine and not the service is measured."""
+    locust_cpu: float
+    others_cpu: float
+    """What processes that are no part of this have used: they, and not the service, may be what is measured."""
     memory_before: float
     memory: float
     times: list[tuple[float, float]] = field(repr=False)
@@ -96,9 +98,10 @@ def measure(settings: Settings, oap: Oap, step: Step, tell: Callable[[str], obje
     with Meter(settings) as meter:
         time.sleep(SETTLE)
         psutil.cpu_percent()
-        process = _locust.start(settings, step.load, quiet=True)
-        code = process.wait()
-        machine = psutil.cpu_percent()
+        loaded, used = time.time(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        code = _locust.start(settings, step.load, quiet=True).wait()
+        machine = psutil.cpu_percent() * (psutil.cpu_count() or 1)
+        over, use = time.time(), resource.getrusage(resource.RUSAGE_CHILDREN)
         requests = _locust.requests(settings, step.load)
         if not requests:
             log = step.load.folder(settings) / "locust.log"
@@ -111,6 +114,8 @@ def measure(settings: Settings, oap: Oap, step: Step, tell: Callable[[str], obje
             requests,
             lambda found: tell(f"{step.tasks:,} tasks: {found.complete:,} of {found.expected:,} traces complete"),
         )
+    locust = (use.ru_utime + use.ru_stime - used.ru_utime - used.ru_stime) / (over - loaded) * 100
+    ours = locust + meter.cpu("service", loaded, over) + meter.cpu("oap", loaded, over)
     window = (last + 2, first + step.task_seconds - 1) if step.fill else (first + step.task_seconds, last)
     counted = [request.ms for request in requests if step.fill or request.start >= window[0]]
     return Measured(
@@ -123,7 +128,8 @@ def measure(settings: Settings, oap: Oap, step: Step, tell: Callable[[str], obje
         found,
         meter.cpu("service", *window),
         meter.cpu("oap", *window),
-        machine,
+        locust,
+        machine - ours,
         meter.memory("service", began, first),
         meter.memory("service", *window),
         [(request.start - first, request.ms) for request in requests],

@@ -24,13 +24,14 @@ if TYPE_CHECKING:
     from stack._report import Claim
 
 PACKAGES: Final = ("fastapi", "starlette", "uvicorn", "apache-skywalking", "skywalking-background", "locust")
+QUIET: Final = 20.0
+"""Percent of a core that others may use before the report warns of it."""
 METHOD: Final = """Locust, the service (one uvicorn process), OAP and its H2 storage share this machine. Requests come
 at random moments of a steady rate. The number of running tasks is that rate times a task's length (Little's law); it
 is counted in OAP, from the start and the end of every task's span. Response times are Locust's, those of the seconds in
 which the number of tasks stands still. The service is a fresh process at each step. Memory per task is what its
-resident memory has grown by since before the load, divided by the running tasks. CPU is in percent of one core; that
-of the machine is of all cores, and near 100 % the numbers tell of the machine more than of the service. A trace is
-complete when OAP has the request's segment and one for each of its tasks; each request's trace was looked for."""
+resident memory has grown by since before the load, divided by the running tasks. CPU is in percent of one core. A trace
+is complete when OAP has the request's segment and one for each of its tasks; each request's trace was looked for."""
 STYLE: Final = """body{font:15px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;margin:1rem 0}td,th{border-bottom:1px solid #ddd;padding:.35rem .8rem;text-align:left}
 td.yes{color:#176639;font-weight:600}td.no{color:#a4161a;font-weight:600}svg{max-width:100%;height:auto}"""
@@ -58,6 +59,11 @@ class Page:
         yield "when", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {self.seconds / 60:.1f} minutes"
         memory = psutil.virtual_memory().total / 2**30
         yield "machine", f"{os.cpu_count()} cores ({_processor()}), {memory:.0f} GB, {platform.platform()}"
+        if (others := max(step.others_cpu for step in (*self.steps, self.asleep))) > QUIET:
+            yield (
+                "take care",
+                f"other processes used up to {others:.0f} % of a core meanwhile: measure on a quiet machine",
+            )
         yield "versions", f"Python {platform.python_version()}, OAP {self.oap_version}, " + ", ".join(_versions())
 
     @property
@@ -65,7 +71,7 @@ class Page:
         """The steps, one a row, below their titles."""
         yield (
             *("running tasks", "requests/s", "requests", "failed", "median ms", "p99 ms", "slowest ms"),
-            *("KB per task", "service CPU", "OAP CPU", "machine CPU", "complete traces"),
+            *("KB per task", "service CPU", "OAP CPU", "Locust CPU", "CPU of others", "complete traces"),
         )
         for step in (*self.steps, self.asleep):
             load = step.step.load
@@ -76,7 +82,7 @@ class Page:
                 f"{step.failed:,}",
                 *(f"{value:,.1f}" for value in (step.p50, step.p99, step.worst)),
                 _known(step.kilobytes_per_task, ""),
-                *(_known(value, " %") for value in (step.service_cpu, step.oap_cpu, step.machine_cpu)),
+                *(_known(value, " %") for value in (step.service_cpu, step.oap_cpu, step.locust_cpu, step.others_cpu)),
                 f"{step.found.complete:,} of {step.found.expected:,}",
             )
 

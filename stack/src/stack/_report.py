@@ -102,6 +102,8 @@ def report(settings: Settings, *, quick: bool = False) -> int:
     page = _page.Page(claims, awake, sleeping, version, quick, time.time() - began)
     _page.write(folder, page)
     console.print(_table(claims))
+    for name, fact in page.facts:
+        console.print(f"{name}: {fact}")
     console.print(f"report: {folder / 'report.html'} and {folder / 'report.md'}")
     return 0 if all(claim.holds for claim in claims) else 1
 
