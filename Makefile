@@ -11,7 +11,7 @@ export $(VARIABLES)
 unexport $(foreach name,$(VARIABLES),$(if $($(name)),,$(name)))
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs restart doctor verify load load-ui screenshots test bench lint clean
+.PHONY: help up down status logs restart doctor verify load load-ui report screenshots test bench lint clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -37,8 +37,14 @@ doctor: $(SYNCED) ## check what this machine lacks before anything starts
 verify: $(SYNCED) ## send a request to every endpoint, draw its trace, check it line by line
 	@$(PY) -m stack verify
 
-load: $(SYNCED) ## 50 users for 30 s without a web page, then count the traces
-	@$(PY) -m stack load
+load: $(SYNCED) ## load the service, then count the traces (SCENARIO=list; USERS, RATE, DURATION, TAGS, PROCESSES, TRACE_CLIENT=1)
+	@$(PY) -m stack load $(if $(SCENARIO),--scenario "$(SCENARIO)") $(if $(USERS),--users "$(USERS)") \
+		$(if $(RATE),--rate "$(RATE)") $(if $(DURATION),--duration "$(DURATION)") \
+		$(if $(TASK_SECONDS),--task-seconds "$(TASK_SECONDS)") $(if $(PROCESSES),--processes "$(PROCESSES)") \
+		$(if $(TAGS),--tags $(TAGS)) $(if $(filter-out 0,$(TRACE_CLIENT)),--trace-client)
+
+report: $(SYNCED) ## measure what the overview claims, write report.html and report.md (QUICK=1: one minute)
+	@$(PY) -m stack report $(if $(filter-out 0,$(QUICK)),--quick)
 
 load-ui: $(SYNCED) ## start Locust's web page
 	@$(PY) -m stack load-ui

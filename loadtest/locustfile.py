@@ -1,23 +1,32 @@
-"""The smoke scenario: visitors who ask for `/test` about once a second and never wait for its task.
+"""Where Locust starts: the users and the load shape of the scenario that `LOAD_SCENARIO` names (`smoke` without it).
 
-Locust's web page shows response times of some ms, while in SkyWalking the ten-second tasks pile up side by side.
+With `--class-picker` and without a scenario, all of them are there to choose from in the web page; a `--worker` has all
+as well, and does what its master says. A scenario is a module in `scenarios/`; everything else here is what they share.
+Locust alone is needed to run this folder.
 """
 
-from typing import Any
+from __future__ import annotations
 
-from locust import FastHttpUser, between, task
+import os
+import pkgutil
+import sys
+from importlib import import_module
+from pathlib import Path
 
+import limits
+import options
+import root  # noqa: F401  # listens to Locust's events, as the others do
 
-class Visitor(FastHttpUser):
-    """A user who looks at the answer, thinks for a second and asks again."""
+SCENARIOS = sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent / "scenarios")]))
 
-    wait_time = between(0.5, 1.5)
-
-    @task
-    def test(self) -> None:
-        """Ask for `/test`; the answer must be right, not only fast."""
-        answer: Any
-        with self.client.get("/test", name="GET /test", catch_response=True) as answer:
-            if answer.status_code and answer.text != '"ok"':
-                trace_id = (answer.headers or {}).get("X-Trace-Id", "no trace")
-                answer.failure(f'expected 200 "ok", got {answer.status_code} (trace {trace_id})')
+wanted = os.environ.get("LOAD_SCENARIO", "").replace("-", "_")
+if wanted and wanted not in SCENARIOS:
+    sys.exit(f"there is no scenario {wanted!r}: LOAD_SCENARIO is one of {', '.join(SCENARIOS)}")
+everything = not {"--class-picker", "--worker"}.isdisjoint(sys.argv)
+names = [wanted] if wanted else SCENARIOS if everything else ["smoke"]
+for name in names:
+    # Locust takes what it finds by name in this module.
+    globals().update(vars(import_module(f"scenarios.{name}")))
+if len(names) > 1:
+    options.forget_defaults()
+    limits.forget()

@@ -13,6 +13,7 @@ def main() -> None:
         factory=True,
         host=settings.host,
         port=settings.port,
+        workers=settings.workers,
         log_config=None,  # the app configures logging: one format, with the trace id, for uvicorn's lines too
         access_log=False,  # SkyWalking is the access log
         timeout_graceful_shutdown=settings.drain_seconds,

@@ -19,6 +19,8 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    workers: Annotated[int, Field(ge=1)] = 1
+    """Processes that share the requests; each has tasks of its own, and is an instance of its own in SkyWalking."""
     task_seconds: Annotated[float, Field(ge=0, le=60)] = 10.0
     """How long a background task sleeps: it stands for the slow work (mail, report, upload) that nobody waits for."""
     attempt_seconds: Seconds = 90.0

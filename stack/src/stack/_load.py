@@ -1,103 +1,110 @@
-"""`make load`: a Locust run without its web page, then what OAP says of it."""
+"""`make load`: a scenario without Locust's web page, then what OAP says of it."""
 
 from __future__ import annotations
 
-import json
 import math
-import statistics
-import subprocess
-import sys
 import time
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from oap_query import Oap, OapError
-from rich.console import Console
+from rich.table import Table
 
-from stack._settings import ROOT
+from stack import _found, _locust
+from stack._chaos import Chaos
+from stack._console import new_console
+from stack._meter import Meter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from rich.console import Console
 
+    from stack._found import Found
+    from stack._locust import Load, Request
     from stack._settings import Settings
 
-USERS: Final = 50
-SECONDS: Final = 30
-TASK_SECONDS: Final = 10
-"""How long the tasks of `/test` run: the last traces are complete that much after the load."""
-SETTLE: Final = 20.0
-"""s without a new trace after which the count is final."""
+NEWS: Final = 10.0
+"""s between two lines about the same wait, where there is no terminal."""
+NOT_RUN: Final = 2
+"""Locust's exit code for what it could not even start."""
 
 
-@dataclass(frozen=True)
-class Totals:
-    """Locust's last line: how many requests, how many of them failed, and the median response time in ms."""
-
-    requests: int
-    failures: int
-    median: float
-
-
-def load(settings: Settings) -> int:
-    """Load the running service and count its traces; 0 when every request was answered and traced."""
-    console = Console()
-    results = settings.run_dir / "load"
-    results.mkdir(parents=True, exist_ok=True)
+def load(settings: Settings, wanted: Load) -> int:
+    """Load the running service and look for every trace; 0 when all limits hold and nothing is missing."""
+    console = new_console()
+    if wanted.scenario == "list":
+        _list(console)
+        return 0
+    _locust.check(wanted)
     oap = Oap(settings.oap_url)
-    began = datetime.now(UTC)
-    traces = 0
-    try:
-        before = oap.traces_since(settings.service_name, began)
-        _run_locust(settings.service_url, results / "smoke")
-        totals = _read_totals(results / "smoke.json")
-        with console.status("waiting for the last background tasks and their traces") as status:
-            time.sleep(TASK_SECONDS)
-            for found in _count_traces(oap, settings.service_name, began, totals.requests, before):
-                traces = found
-                status.update(f"traces in OAP: {found:,} of {totals.requests:,}")
-    except (OapError, OSError, RuntimeError) as error:
-        console.print(f"[red]load failed:[/] {error}. Is the stack up? `make status` tells, `make up` starts it.")
+    if not oap.healthy():
+        console.print(f"[red]OAP at {settings.oap_url} does not answer:[/] `make status` tells, `make up` starts it.")
         return 1
-    complete = traces >= totals.requests
-    console.print(
-        f"requests {totals.requests:,} · failed {totals.failures:,} · median response {totals.median:g} ms · "
-        f"traces in OAP {traces:,} " + ("[green]all there[/]" if complete else "[red]some are missing[/]")
-    )
-    console.print(f"Locust's report: {(results / 'smoke.html').resolve()}")
-    return 0 if complete and totals.requests and not totals.failures else 1
+    chaos = Chaos(settings, console) if wanted.scenario == "chaos" else None
+    with Meter(settings) as meter:
+        process = _locust.start(settings, wanted)
+        if chaos:
+            chaos.play(process)
+        code = process.wait()
+        if code >= NOT_RUN:
+            console.print(f"[red]Locust ended with code {code}[/] and says why above.")
+            return 1
+        requests = _locust.requests(settings, wanted)
+        try:
+            found = look(console, oap, settings.service_name, requests)
+        except OapError as error:
+            console.print(f"[red]the traces can't be counted:[/] {error}. `make logs PART=oap` may tell why.")
+            return 1
+    _tell(console, requests, found, meter)
+    console.print(f"Locust's report: {wanted.folder(settings) / 'locust.html'}")
+    if chaos:
+        return chaos.judge(requests, found)
+    if not found.whole:
+        console.print(f"[red]{found.lost:,} segments are missing[/]: `make logs PART=service` tells what was dropped")
+    return 0 if code == 0 and found.whole and found.expected else 1
 
 
-def _run_locust(host: str, prefix: Path) -> None:
-    command = [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest" / "locustfile.py"), "--headless"]
-    command += ["--host", host, "--users", str(USERS), "--spawn-rate", str(USERS), "--run-time", f"{SECONDS}s"]
-    command += ["--json-file", str(prefix), "--html", f"{prefix}.html", "--only-summary", "--exit-code-on-error", "0"]
-    code = subprocess.run(command, check=False).returncode  # noqa: S603  # our own command line
-    if code:
-        message = f"locust ended with code {code}"
-        raise RuntimeError(message)
+def look(console: Console, oap: Oap, service: str, requests: list[Request]) -> Found:
+    """Wait for the traces of a run, and say how far it is.
+
+    Raises:
+        OapError: OAP does not answer.
+    """
+    news = time.monotonic() + NEWS
+    with console.status("waiting for the last background tasks and their traces") as status:
+
+        def tell(found: Found) -> None:
+            nonlocal news
+            line = f"complete traces in OAP: {found.complete:,} of {found.expected:,}"
+            status.update(line)
+            if not console.is_terminal and time.monotonic() > news:
+                console.print(line)
+                news = time.monotonic() + NEWS
+
+        return _found.wait(oap, service, requests, tell)
 
 
-def _read_totals(path: Path) -> Totals:
-    rows = json.loads(path.read_text())
-    # By route: response times in ms, each with how often it was measured.
-    times = sorted((int(ms), count) for row in rows for ms, count in row["response_times"].items())
-    answered = [ms for ms, count in times for _ in range(count)]
-    return Totals(
-        sum(row["num_requests"] for row in rows),
-        sum(row["num_failures"] for row in rows),
-        statistics.median(answered) if answered else math.nan,
-    )
+def _list(console: Console) -> None:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for name, line in _locust.scenarios().items():
+        table.add_row(name, line)
+    console.print(table)
 
 
-def _count_traces(oap: Oap, service: str, began: datetime, expected: int, before: set[str]) -> Iterator[int]:
-    """Count the run's traces again and again until all are there, or none came for `SETTLE` seconds."""
-    found, changed = 0, time.monotonic()
-    yield found
-    while found < expected and time.monotonic() - changed < SETTLE:
-        count = len(oap.traces_since(service, began) - before)
-        if count > found:
-            found, changed = count, time.monotonic()
-        yield found
-        time.sleep(1)
+def _tell(console: Console, requests: list[Request], found: Found, meter: Meter) -> None:
+    """Say in one table what was sent, what came of it, and what it cost."""
+    times = [request.ms for request in requests if request.status]
+    failed = sum(bool(request.error) for request in requests)
+    p50, p99 = (_locust.percentile(times, share) for share in (0.5, 0.99))
+    expected = sum(request.tasks for request in requests if request.trace_id)
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_row("requests sent", f"{len(requests):,}", f"failed {failed:,}, median {p50:.1f} ms, p99 {p99:.1f} ms")
+    table.add_row("traces found", f"{found.traces:,}", f"complete {found.complete:,} of {found.expected:,}")
+    table.add_row("tasks that ran", f"{len(found.tasks):,}", f"of {expected:,} that were started")
+    table.add_row("parallel tasks", f"{found.peak:,}", "at the peak")
+    table.add_row("lost segments", f"{found.lost:,}", "")
+    if requests:
+        window = (requests[0].start, requests[-1].end)
+        for part in ("service", "oap"):
+            cpu, memory = meter.cpu(part, *window), meter.memory(part, *window)
+            if not math.isnan(cpu):
+                table.add_row(part, f"{cpu:.0f} %", f"of one core during the load, {memory:,.0f} MB at most")
+    console.print(table)

@@ -17,7 +17,17 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-CONTENT: Final = ("oap", "service", "log", "load", "supervisord.conf", "settings.json", "secrets.json", "socket")
+CONTENT: Final = (
+    "oap",
+    "service",
+    "log",
+    "load",
+    "report",
+    "supervisord.conf",
+    "settings.json",
+    "secrets.json",
+    "socket",
+)
 """What `clean` deletes: nothing that somebody else may have put there."""
 
 

@@ -1,0 +1,128 @@
+"""Locust without its web page, and what it leaves behind: one line per request."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from stack._settings import ROOT, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from stack._settings import Settings
+
+LOCUSTFILE: Final = ROOT / "loadtest" / "locustfile.py"
+FOREIGN: Final = ("LOAD_", "LOCUST_")
+"""Beginnings of variables with which a shell could change what a run does without anybody seeing it."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What was asked for; `None` leaves it to the scenario."""
+
+    scenario: str = "smoke"
+    users: int | None = None
+    rate: float | None = None
+    """Requests per second of all users together."""
+    duration: float | None = None
+    """s that the load lasts."""
+    task_seconds: float | None = None
+    processes: int | None = None
+    """Locust processes that share the users."""
+    tags: tuple[str, ...] = ()
+    trace_client: bool = False
+    results: str = ""
+    """The name of the results' folder, where it is not the scenario's."""
+
+    def folder(self, settings: Settings) -> Path:
+        """Where the results go."""
+        return settings.run_dir / "load" / (self.results or self.scenario)
+
+
+class Request(NamedTuple):
+    """A request as Locust saw it: start in s since the epoch, response time in ms, status 0 without an answer."""
+
+    start: float
+    ms: float
+    name: str
+    status: int
+    trace_id: str
+    tasks: int
+    """Background tasks that it leaves behind."""
+    seconds: float | None
+    """How long each of them was to run; `None` for the service's own default."""
+    error: str
+
+    @property
+    def end(self) -> float:
+        """When the answer was there, in s since the epoch."""
+        return self.start + self.ms / 1000
+
+
+def scenarios() -> dict[str, str]:
+    """Return the name of each scenario, with its first line."""
+    files = sorted((ROOT / "loadtest" / "scenarios").glob("*.py"))
+    lines = {path: (ast.get_docstring(ast.parse(path.read_text())) or "").splitlines()[0] for path in files}
+    return {path.stem.replace("_", "-"): line for path, line in lines.items()}
+
+
+def check(load: Load) -> None:
+    """Refuse what there is not.
+
+    Raises:
+        UsageError: no scenario has that name.
+    """
+    if load.scenario not in scenarios():
+        raise UsageError(f"there is no scenario {load.scenario!r}: SCENARIO is one of {', '.join(scenarios())}")
+
+
+def start(settings: Settings, load: Load, *, quiet: bool = False) -> subprocess.Popen[bytes]:
+    """Start Locust on a new results folder; its exit code is 1 where the scenario's own limits are broken.
+
+    With `quiet` what it says goes to `locust.log` in that folder.
+    """
+    folder = load.folder(settings)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary"]
+    command += ["--host", settings.service_url, "--results", str(folder), "--oap-url", settings.oap_url]
+    command += ["--csv", str(folder / "locust"), "--html", str(folder / "locust.html")]
+    for option, value in (
+        ("users", load.users),
+        ("rate", load.rate),
+        ("run-time", load.duration),
+        ("task-seconds", load.task_seconds),
+        ("processes", load.processes),
+    ):
+        command += [] if value is None else [f"--{option}", f"{value:g}"]
+    if load.users:
+        command += ["--spawn-rate", str(min(load.users, 100))]
+    command += ["--trace-client"] if load.trace_client else []
+    command += ["--tags", *load.tags] if load.tags else []
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+    environment["LOAD_SCENARIO"] = load.scenario
+    if not quiet:
+        return subprocess.Popen(command, env=environment)  # noqa: S603  # our own command line
+    with (folder / "locust.log").open("wb") as log:
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=log)  # noqa: S603  # the same
+
+
+def requests(settings: Settings, load: Load) -> list[Request]:
+    """Read what a run has left, the earliest request first."""
+    lines = [line for path in load.folder(settings).glob("requests-*.jsonl") for line in path.open()]
+    return sorted(Request(*json.loads(line)) for line in lines)
+
+
+def percentile(values: list[float], share: float) -> float:
+    """Return the value that `share` (0 to 1) of the values don't exceed; not a number where there are none."""
+    if not values:
+        return float("nan")
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
