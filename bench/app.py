@@ -116,7 +116,7 @@ def create_app() -> FastAPI:
     if VARIANT.endswith("+gc"):
         gc.collect()
         gc.freeze()
-        gc.set_threshold(50_000, 20, 20)
+        gc.set_threshold(2_000, 5, 1_000)  # what the demo service does
     return app
 
 
