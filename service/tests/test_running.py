@@ -52,6 +52,22 @@ async def test_a_task_that_fails_twice_succeeds_at_its_third_attempt(service: Se
     assert {attempt.pid for attempt in attempts} == {span.sid}
 
 
+async def test_the_first_attempt_has_its_own_length(
+    service: Service, spans: Spans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def background_sleep_task(seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        raise OSError
+
+    monkeypatch.setattr("demo_service._tasks.background_sleep_task", Job(background_sleep_task, Retry(attempts=2)))
+    await service.get("/test?duration=0.05")
+    (task,) = spans("background_sleep_task")
+    first, second = spans("attempt")
+    assert first.end_time - first.start_time >= 49
+    assert task.start_time <= first.start_time
+    assert first.end_time <= second.start_time
+
+
 async def test_a_task_that_always_fails_is_a_dead_letter(
     service: Service, spans: Spans, caplog: pytest.LogCaptureFixture
 ) -> None:
