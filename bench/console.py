@@ -55,7 +55,8 @@ async def main() -> None:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         context = await browser.new_context(viewport={"width": 1400, "height": 1000})
         print(
-            f"{bars:,} bars and as many dots, Chromium {browser.version}, {os.cpu_count()} cores, software rendering, load {os.getloadavg()[0]:.1f}"
+            f"{bars:,} bars and as many dots, Chromium {browser.version} without a GPU, "
+            f"{os.cpu_count()} cores with a load of {os.getloadavg()[0]:.1f}"
         )
         for visit in ("first visit", "second visit"):
             await visit_once(context, settings, bars, visit)
