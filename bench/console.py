@@ -54,8 +54,10 @@ async def main() -> None:
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         context = await browser.new_context(viewport={"width": 1400, "height": 1000})
-        machine = f"{os.cpu_count()} cores, software rendering, load {os.getloadavg()[0]:.1f}"
-        print(f"{bars:,} bars and as many dots, Chromium {browser.version}, {machine}")
+        print(
+            f"{bars:,} bars and as many dots, Chromium {browser.version} without a GPU, "
+            f"{os.cpu_count()} cores with a load of {os.getloadavg()[0]:.1f}"
+        )
         for visit in ("first visit", "second visit"):
             await visit_once(context, settings, bars, visit)
         page = await context.new_page()

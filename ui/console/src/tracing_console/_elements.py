@@ -41,6 +41,12 @@ class Grid(ui.element, component="web/grid.js"):
             self.props["rows"] = rows
             self.update()
 
+    def say(self, sentence: str) -> None:
+        """Say this where there are no rows."""
+        if sentence != self.props["empty"]:
+            self.props["empty"] = sentence
+            self.update()
+
     def on_action(self, handler: Callable[[str, str], Any]) -> None:
         """Call `handler(action, row's key)` when a button in a cell is pressed."""
         self.on("action", lambda event: handler(*event.args))

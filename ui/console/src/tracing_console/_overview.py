@@ -95,30 +95,25 @@ class _Page:
         oap, feed = self.console.oap, self.console.feed
         try:
             found = await asyncio.to_thread(trends, oap, self.console.settings.services)
-            await feed.refresh()
+            self.times.show(_curves(found.times))
+            self.loads.show(_curves(found.loads))
+            self.rates.show(_curves(found.rates))
             raised = await asyncio.to_thread(alarms, oap, datetime.now(UTC) - timedelta(hours=ALARM_HOURS))
+            self.alarms.say(f"No alarm in the last {ALARM_HOURS} hours.")
+            self.alarms.show([_alarm(alarm) for alarm in raised])
+            await feed.refresh()
         except OapError:
             return  # the banner says it
-        self.times.show(_curves(found.times))
-        self.loads.show(_curves(found.loads))
-        self.rates.show(_curves(found.rates))
         segments = [row.segment for row in feed.rows()]
         self.claims.show([_claim(claim) for claim in claims(segments, feed.running or 0, found.cpu)])
-        self.alarms.props["empty"] = f"No alarm in the last {ALARM_HOURS} hours."
-        self.alarms.show([_alarm(alarm) for alarm in raised])
-        self.alarms.update()
 
     async def _look_at_letters(self) -> None:
         try:
             answer = await self.console.service.dead_letters()
         except ServiceError as error:
-            self.letters.props["empty"] = f"{error}."
-            self.letters.update()
+            self.letters.say(f"{error}.")
             return
-        none = "No task has failed for good." if answer else "This service keeps no dead letters."
-        if self.letters.props["empty"] != none:
-            self.letters.props["empty"] = none
-            self.letters.update()
+        self.letters.say("No task has failed for good." if answer else "This service keeps no dead letters.")
         self.letters.show([_letter(item) for item in answer["dead_letters"]] if answer else [])
 
 

@@ -107,18 +107,18 @@ def add(console: Console) -> None:
         await ui.context.client.connected()
         search = _parse(given, limit)
         if isinstance(search, str):
-            _say(grid, search)
+            grid.say(search)
             return
         try:
             known = await asyncio.to_thread(services, console.oap)
             _fill(choices, known, service)
             found, is_more, cut = await asyncio.to_thread(find, console.oap, search)
         except OapError as error:
-            _say(grid, f"{error}. Load the page again when it does.")
+            grid.say(f"{error}. Load the page again when it does.")
             return
         longest = max((trace.duration for trace in found), default=1) or 1
         grid.show([_row(trace, longest) for trace in found])
-        _say(grid, "No trace fits. Choose a longer time or fewer conditions, or send a request on “Try it”.")
+        grid.say("No trace fits. Choose a longer time or fewer conditions, or send a request on “Try it”.")
         words = f"{len(found):,} traces." if found else ""
         if cut:
             words += f" Only the newest {SCAN:,} segments were looked at: choose a shorter time to see all of it."
@@ -191,11 +191,6 @@ def _parse(given: dict[str, str], limit: str) -> Search | str:
         max(1, min(numbers.get("minutes", 15), 4320)),
         max(1, min(numbers.get("limit", PAGE), 500)),
     )
-
-
-def _say(grid: Grid, sentence: str) -> None:
-    grid.props["empty"] = sentence
-    grid.update()
 
 
 def _row(trace: Summary, longest: int) -> dict[str, Any]:

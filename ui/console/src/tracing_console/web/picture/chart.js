@@ -81,7 +81,7 @@ export function series(pieces, { token, all, now, width, curve, drawing }) {
   });
   for (const [colour, points] of Object.entries(dots)) {
     if (!points.length) continue;
-    const symbolSize = Math.min(8, Math.max(2.5, width * 0.75));
+    const symbolSize = Math.min(8, Math.max(1.6, width * 0.75));
     drawn.push({ ...LARGE, id: `dots ${colour} ${drawing}`, type: "scatter", symbolSize, z: 5, data: Float64Array.from(points), itemStyle: { color: token(colour) } });
   }
   drawn.push({
