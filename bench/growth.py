@@ -110,7 +110,7 @@ def main() -> None:
     """Measure, print two tables, write the numbers."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rates", type=int, nargs="+", default=[100, 200, 400], help="requests per second")
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--workers", type=int, nargs="*", default=[1, 2], help="none: only the stored traces")
     parser.add_argument("--traces", type=int, default=6000, help="how many are stored before it becomes ten times that")
     parser.add_argument("--out", type=Path, default=ROOT / ".run" / "bench" / "growth.json")
     arguments = parser.parse_args()
@@ -129,7 +129,8 @@ def main() -> None:
             count += measure(settings, oap, step, lambda _: None).found.traces
             storage.append(stored(settings, oap, count))
             console.print(storage[-1])
-    console.print(_table("Workers", rows))
+    if rows:
+        console.print(_table("Workers", rows))
     console.print(_table("Stored traces", [asdict(one) for one in storage]))
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     document = {

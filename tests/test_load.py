@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -10,7 +12,7 @@ import pytest
 from harness import OapServer, free_port, serve
 from oap_query import build, outline
 from stack._load import load
-from stack._locust import Load, requests
+from stack._locust import LOCUSTFILE, Load, requests, scenarios
 from stack._settings import Settings
 
 from stack import _chaos, _found, _native
@@ -92,6 +94,14 @@ def test_a_broken_promise_is_exit_code_1_with_the_reason_and_a_link_to_the_trace
     sent = requests(settings, wanted)[0]
     assert "requests failed" in output.err
     assert f"GET /test failed: status 422 (http://127.0.0.1:8088/traces/{sent.trace_id})" in output.err
+
+
+def test_the_web_page_offers_every_scenario() -> None:
+    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--class-picker", "--list"]
+    users = set(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
+    for scenario in scenarios():
+        name = scenario.replace("blocking-vs-background", "background").title()
+        assert name in users
 
 
 def test_faults_cost_only_what_they_must(

@@ -9,7 +9,9 @@ import xmlrpc.client
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import httpx
 import psutil
+from oap_query import Oap, OapError
 from rich.table import Table
 
 from stack._native import find
@@ -31,6 +33,10 @@ QUIET: Final = 10.0
 """s of undisturbed load before each fault and after the last one."""
 MARGIN: Final = 5.0
 """s before a fault of which OAP may still hold something in memory that it has acknowledged."""
+PATIENCE: Final = 120.0
+"""s that OAP gets to take what has gathered while it was away."""
+SPANS: Final = 3
+"""Of a request for `/test`: the request, its handling, the task."""
 LASTS: Final = 10.0
 """s that OAP stays away, or its disk full."""
 
@@ -80,6 +86,7 @@ class Chaos:
                 ("OAP's disk full", self._disk_full),
             ):
                 time.sleep(QUIET)
+                self._catch_up()
                 fault = Fault(name, time.time())
                 self.faults.append(fault)
                 self._console.print(f"fault: {name}")
@@ -87,7 +94,8 @@ class Chaos:
                 fault.end = time.time()
                 self._console.print(f"works again after {fault.end - fault.begin:.0f} s")
             time.sleep(QUIET)
-        except (OSError, psutil.Error, xmlrpc.client.Error) as error:
+            self._catch_up()
+        except (OSError, OapError, httpx.HTTPError, psutil.Error, xmlrpc.client.Error) as error:
             raise RuntimeError(f"the faults could not be played: {error}") from error
         finally:
             locust.send_signal(signal.SIGINT)  # as Ctrl-C: users end their requests, and the results are written
@@ -114,6 +122,14 @@ class Chaos:
             return 1
         self._console.print("[green]every loss belongs to a fault[/], and all works again")
         return 0
+
+    def _catch_up(self) -> None:
+        """Wait until a request of now is in OAP: then all before it are, and the next fault is to blame for its own."""
+        url = f"{self._settings.service_url}/test"
+        trace_id = httpx.get(url, params={"duration": 0}, trust_env=False).headers["X-Trace-Id"]
+        oap = Oap(self._settings.oap_url, timeout=60)
+        if len(oap.wait_for_trace(trace_id, lambda spans: len(spans) >= SPANS, PATIENCE)) < SPANS:
+            raise RuntimeError(f"trace {trace_id} is not in OAP after {PATIENCE:.0f} s")
 
     def _oap_away(self) -> None:
         self._restart("oap", lambda: time.sleep(LASTS))

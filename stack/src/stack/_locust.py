@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -97,7 +98,7 @@ def start(settings: Settings, load: Load, *, quiet: bool = False) -> subprocess.
     for option, value in (
         ("users", load.users),
         ("rate", load.rate),
-        ("run-time", load.duration),
+        ("run-time", load.duration and math.ceil(load.duration)),
         ("task-seconds", load.task_seconds),
         ("processes", load.processes),
     ):
