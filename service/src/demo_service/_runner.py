@@ -207,7 +207,7 @@ class Work:
             task.name,
             task.attempts,
             task.error,
-            exc_info=error,
+            exc_info=None if interrupted else error,  # where it was is in the letter and on the span
             extra={"outcome": outcome, "endpoint": task.endpoint, "attempts": task.attempts},
         )
         arguments, complete = runner.redactor.kept(self._arguments, runner.settings.max_argument_bytes)
