@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from conftest import NewService
 
 BINARIES = [*map(Path, os.environ.get("PATH", "").split(":")), *Path("/usr/lib/postgresql").glob("*/bin")]
-BIN = next((folder for folder in BINARIES if (folder / "initdb").exists()), None)
+BIN = next(((folder / "initdb").resolve().parent for folder in BINARIES if (folder / "initdb").exists()), None)
 
 pytestmark = pytest.mark.skipif(BIN is None, reason="no PostgreSQL on this machine")
 
@@ -47,10 +47,10 @@ class Postgres:
     def start(self) -> None:
         command = [f"{BIN}/postgres", "-D", str(self.data), "-p", str(self.port), "-h", "127.0.0.1", "-k", ""]
         self.server = subprocess.Popen(command, user=self.user, cwd="/", stderr=subprocess.DEVNULL)
-        for _ in range(200):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
+        ready = [f"{BIN}/pg_isready", "-h", "127.0.0.1", "-p", str(self.port)]
+        deadline = time.monotonic() + 30
+        while subprocess.run(ready, check=False, capture_output=True).returncode:
+            assert time.monotonic() < deadline, "PostgreSQL does not start"
             time.sleep(0.05)
 
     def stop(self) -> None:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from demo_service._jobs import Job
-    from demo_service._runner import Runner, Work
+    from demo_service._runner import Runner
+    from demo_service._work import Work
 
 T = TypeVar("T")
 
