@@ -256,7 +256,7 @@ def test_traces_are_found_by_what_one_knows_of_them(page: Page, console: str, se
     page.get_by_label("Service").select_option(service.name)
     page.get_by_label("Endpoint or task contains").fill("task2")
     page.get_by_label("From (ms)").fill("1400")
-    page.get_by_label("To (ms)").fill("1900")
+    page.get_by_label("To (ms)").fill("2900")
     page.get_by_label("State").select_option("succeeded")
     page.get_by_role("button", name="Search").click()
     rows = page.locator("table tbody tr")

@@ -15,7 +15,7 @@ from tracing_console._elements import Grid
 from tracing_console._frame import frame, tag, text, trace_path
 
 if TYPE_CHECKING:
-    from oap_query import Oap, Summary
+    from oap_query import Oap, Segment, Summary
 
     from tracing_console._console import Console
 
@@ -23,6 +23,10 @@ PAGE: Final = 50
 """Traces shown, and how many more each time."""
 SCAN: Final = 10_000
 """Segments looked at for one search, the newest: a search of a busy day must end."""
+OPENED: Final = 1000
+"""Traces that are read as a whole for one search."""
+BATCH: Final = 50
+"""How many of them at a time."""
 TIMES: Final = {"5": "5 minutes", "15": "15 minutes", "60": "hour", "360": "6 hours", "1440": "day", "4320": "3 days"}
 STATES: Final = {"": "all", "ok": "succeeded", "failed": "failed"}
 COLUMNS: Final = (
@@ -60,25 +64,28 @@ class Search:
 def find(oap: Oap, search: Search) -> tuple[list[Summary], bool, bool]:
     """Return the traces that fit, the newest first; whether there are more, and whether older ones were not looked at.
 
-    OAP's own filters are about segments (on SQL stores) or about spans; so that a search means the same on every
-    storage, it is only asked for the time and the service here, and traces are compared as wholes.
+    OAP's own filters are about segments (on SQL stores) or about spans. So that a search means the same on every
+    storage, OAP is asked for a time and a service only, and traces are compared as wholes here.
 
     Raises:
         OapError: OAP does not answer.
     """
     start = datetime.now(UTC) - timedelta(minutes=search.minutes)
-    rows = []
-    cut = False
-    for page in segments(oap, start):
+    rows: list[Segment] = []
+    for page in segments(oap, start, service=search.service or None):
         rows += page
-        if cut := len(rows) >= SCAN:
+        if len(rows) >= SCAN:
             break
-    found = [trace for trace in summaries(rows) if search.fits(trace)]
-    if search.service:
-        part = {item.trace_id for page in segments(oap, start, service=search.service) for item in page}
-        found = [trace for trace in found if trace.trace_id in part]
-    shown = whole(oap, [trace.trace_id for trace in found[: search.limit]])
-    return shown, len(found) > search.limit, cut
+    candidates = summaries(rows)
+    if not search.service:  # or the rows are only that service's part of each trace
+        candidates = [trace for trace in candidates if search.fits(trace)]
+    found: list[Summary] = []
+    for first in range(0, min(len(candidates), OPENED), BATCH):
+        ids = [trace.trace_id for trace in candidates[first : first + BATCH]]
+        found += [trace for trace in whole(oap, ids) if search.fits(trace)]
+        if len(found) > search.limit:
+            return found[: search.limit], True, False
+    return found, False, len(rows) >= SCAN or len(candidates) > OPENED
 
 
 def add(console: Console) -> None:
@@ -121,7 +128,7 @@ def add(console: Console) -> None:
         grid.say("No trace fits. Choose a longer time or fewer conditions, or send a request on “Try it”.")
         words = f"{len(found):,} traces." if found else ""
         if cut:
-            words += f" Only the newest {SCAN:,} segments were looked at: choose a shorter time to see all of it."
+            words += f" Older ones than the newest {SCAN:,} segments were not looked at: choose a shorter time."
         note.text = words
         more.set_visibility(is_more)
         more.props["href"] = "/traces?" + urlencode({**given, "limit": search.limit + PAGE})
