@@ -41,9 +41,14 @@ def load(settings: Settings, wanted: Load) -> int:
     chaos = Chaos(settings, console) if wanted.scenario == "chaos" else None
     with Meter(settings) as meter:
         process = _locust.start(settings, wanted)
-        if chaos:
-            chaos.play(process)
-        code = process.wait()
+        try:
+            if chaos:
+                chaos.play(process)
+        except RuntimeError as error:
+            console.print(f"[red]chaos ends here:[/] {error}. `make status` tells what is up.")
+            return 1
+        finally:
+            code = process.wait()
         if code >= NOT_RUN:
             console.print(f"[red]Locust ended with code {code}[/] and says why above.")
             return 1
