@@ -51,7 +51,8 @@ class RampShape(LoadTestShape):
         total = self.runner.stats.total
         p99 = total.get_current_response_time_percentile(0.99) or 0
         if step > 1 and (p99 > LIMIT or total.num_failures):
-            logger.warning("the limit is at about %d requests/s: p99 %d ms, %d failed", users, p99, total.num_failures)
+            rate = self.get_current_user_count()  # what was so far, not the step that would begin now
+            logger.warning("the limit is at about %d requests/s: p99 %d ms, %d failed", rate, p99, total.num_failures)
             return None
         if step * height > options.num_users or (options.run_time and self.get_run_time() > options.run_time):
             logger.warning("no limit up to %d requests/s: p99 %d ms", users, p99)

@@ -40,12 +40,9 @@ def load(settings: Settings, wanted: Load) -> int:
         return 1
     chaos = Chaos(settings, console) if wanted.scenario == "chaos" else None
     with Meter(settings) as meter:
-        process = _locust.start(settings, wanted)
-        if chaos:
-            chaos.play(process)
-        code = process.wait()
+        code = _run(console, settings, wanted, chaos)
         if code >= NOT_RUN:
-            console.print(f"[red]Locust ended with code {code}[/] and says why above.")
+            console.print(f"[red]the load ended with code {code}[/] and says why above.")
             return 1
         requests = _locust.requests(settings, wanted)
         try:
@@ -60,6 +57,19 @@ def load(settings: Settings, wanted: Load) -> int:
     if not found.whole:
         console.print(f"[red]{found.lost:,} segments are missing[/]: `make logs PART=service` tells what was dropped")
     return 0 if code == 0 and found.whole and found.expected else 1
+
+
+def _run(console: Console, settings: Settings, wanted: Load, chaos: Chaos | None) -> int:
+    """Let Locust run to its end; return its exit code, `NOT_RUN` where the faults could not be played."""
+    process = _locust.start(settings, wanted)
+    try:
+        if chaos:
+            chaos.play(process)
+    except RuntimeError as error:
+        console.print(f"[red]chaos ends here:[/] {error}. `make status` tells what is up.")
+        process.wait()
+        return NOT_RUN
+    return process.wait()
 
 
 def look(console: Console, oap: Oap, service: str, requests: list[Request]) -> Found:
