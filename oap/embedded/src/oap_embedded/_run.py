@@ -52,7 +52,7 @@ def run(options: Options) -> NoReturn:
     """Turn this process into OAP, so that whoever started it has OAP itself as its child.
 
     Raises:
-        OapEmbeddedError: the data folder is in use, full, not writable, or has a path or a database that OAP can't read.
+        OapEmbeddedError: the data folder is in use, full or not writable, or its path or database is none for OAP.
     """
     data = options.data.resolve()
     if quote(str(data)) != str(data):
