@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -106,6 +107,27 @@ class EmbeddedOap(OapServer):
             self.process.send_signal(how)
             self.process.wait(30)
             self.process = None
+
+
+def make_python(version: str, requirements: tuple[str, ...], folder: Path) -> Path:
+    """Make an environment of that version of Python, with these packages or else those of the lock."""
+    uv = shutil.which("uv") or ROOT / ".run" / "uv" / "bin" / "uv"
+    environment = {key: value for key, value in os.environ.items() if key != "VIRTUAL_ENV"}
+    found = subprocess.run([uv, "python", "find", "--no-project", version], capture_output=True, check=False)
+    if found.returncode and not os.environ.get("CI"):
+        pytest.skip(f"there is no Python {version} here")
+    install = [uv, "pip", "install", "--python", folder / "bin" / "python", "--no-binary", "apache-skywalking"]
+    commands = [
+        [uv, "venv", "--python", version, folder],
+        [*install, "-e", ROOT / "tracing", *requirements],
+    ]
+    if not requirements:
+        environment["UV_PROJECT_ENVIRONMENT"] = str(folder)
+        commands = [[uv, "sync", "--locked", "--project", ROOT, "--python", version]]
+    for command in commands:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    return folder / "bin" / "python"
 
 
 @contextmanager

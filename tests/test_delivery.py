@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from harness import EmbeddedOap, OapServer, Server, serve
+from harness import EmbeddedOap, OapServer, Server, make_python, serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,15 +92,21 @@ def test_what_is_not_sampled_leaves_nothing_neither_request_nor_task(oap: OapSer
         assert oap.client.traces_since(server.name, began) == set(ids)
 
 
-def test_a_process_without_an_app_delivers_what_it_has_when_it_ends(oap: OapServer) -> None:
+@pytest.mark.parametrize("version", ["", "3.12"], ids=["this Python", "Python 3.12"])
+def test_a_process_without_an_app_delivers_what_it_has_when_it_ends(
+    oap: OapServer, tmp_path: Path, version: str
+) -> None:
     program = (
-        "import skywalking_background as sw; sw.start()\n"
+        "import logging, skywalking_background as sw; sw.start()\n"
         "with sw.background_span('job') as span:\n"
+        "    logging.warning('working')\n"
         "    print(sw.current_trace_id())\n"
     )
+    python = make_python(version, (), tmp_path / "venv") if version else sys.executable
     environment = {"SW_AGENT_NAME": "script", "SW_AGENT_COLLECTOR_BACKEND_SERVICES": oap.grpc}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, check=True, capture_output=True, text=True)
+    done = subprocess.run([python, "-c", program], env=environment, check=True, capture_output=True, text=True)
     assert complete(oap, [done.stdout.strip()], spans=1) == 1
+    assert "Traceback" not in done.stderr
 
 
 @pytest.fixture

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
-import shutil
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -17,12 +14,11 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from harness import ROOT, OapServer, Server, serve
+from harness import OapServer, Server, make_python, serve
 from oap_query import build, outline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from oap_query import Span
 
@@ -382,29 +378,6 @@ STACKS = (
 )
 
 
-def _python(stack: Stack, folder: Path) -> Path | str:
-    """Make the environment that a stack needs, and return its Python."""
-    if not stack.python:
-        return sys.executable
-    uv = shutil.which("uv") or ROOT / ".run" / "uv" / "bin" / "uv"
-    environment = {key: value for key, value in os.environ.items() if key != "VIRTUAL_ENV"}
-    found = subprocess.run([uv, "python", "find", "--no-project", stack.python], capture_output=True, check=False)
-    if found.returncode and not os.environ.get("CI"):
-        pytest.skip(f"there is no Python {stack.python} here")
-    install = [uv, "pip", "install", "--python", folder / "bin" / "python", "--no-binary", "apache-skywalking"]
-    commands = [
-        [uv, "venv", "--python", stack.python, folder],
-        [*install, "-e", ROOT / "tracing", *stack.requirements],
-    ]
-    if not stack.requirements:
-        environment["UV_PROJECT_ENVIRONMENT"] = str(folder)
-        commands = [[uv, "sync", "--locked", "--project", ROOT, "--python", stack.python]]
-    for command in commands:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-    return folder / "bin" / "python"
-
-
 @dataclass
 class Run:
     """All cases sent to one server, side by side, before the first is looked at."""
@@ -421,7 +394,7 @@ def run(request: pytest.FixtureRequest, oap: OapServer, tmp_path_factory: pytest
     environment = {"CASES_MIDDLEWARE": "1"} if stack.middleware else {}
     folder = tmp_path_factory.mktemp("cases")
     began = datetime.now(UTC)
-    python = _python(stack, folder / "venv")
+    python = make_python(stack.python, stack.requirements, folder / "venv") if stack.python else sys.executable
     with serve(folder, f"cases-{uuid4().hex[:6]}", oap.grpc, python=python, **environment) as server:
         with ThreadPoolExecutor(8) as pool:
             answers = pool.map(lambda case: _send(server.url, case), CASES)

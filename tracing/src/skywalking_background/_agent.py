@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import threading
@@ -61,6 +62,8 @@ def start() -> None:
         if config.agent_protocol != "grpc":
             return  # the agent's own reporters for HTTP and Kafka stay
         _reporter = Reporter()
+        # At the process's end it would start threads, which Python 3.12 refuses then; its queues are empty anyway.
+        atexit.unregister(agent._SkyWalkingAgent__fini)  # noqa: SLF001
         agent._finished = _Patience()  # noqa: SLF001  # see there
         # The seam: all that the agent and its plugins finish passes here.
         agent.archive_segment = _reporter.segments.put
@@ -85,7 +88,7 @@ def _is_no_absent_oap(record: logging.LogRecord) -> bool:
 
 
 def flush(timeout: float = 5.0) -> bool:
-    """Wait until all that was finished so far is with OAP; `False` when that took longer than `timeout` seconds."""
+    """Wait until all that was finished so far is with OAP; `False` when it took nothing for `timeout` seconds."""
     return _reporter is None or _reporter.flush(timeout)
 
 

@@ -20,6 +20,7 @@ from skywalking import config
 from skywalking.agent.protocol.interceptors import header_adder_interceptor
 from skywalking.protocol.common.Command_pb2 import Commands
 from skywalking.protocol.language_agent.Tracing_pb2 import SegmentCollection
+from skywalking.protocol.logging.Logging_pb2 import LogData
 from skywalking.protocol.logging.Logging_pb2_grpc import LogReportServiceStub
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ CALL_TIMEOUT: Final = 10.0  # seconds that OAP may take for one batch
 RETRY_MAX: Final = 5.0  # seconds: the longest wait before OAP is tried again
 
 COLLECT: Final = "/skywalking.v3.TraceSegmentReportService/collectInSync"
+COLLECT_LOGS: Final = "/skywalking.v3.LogReportService/collect"
 _KINDS: Final = {"Entry": 0, "Exit": 1, "Local": 2}
 
 
@@ -103,7 +105,19 @@ class Reporter:
         channel = _channel(self.address)
         # As the generated stub does it, but for messages that are encoded already.
         collect: Any = channel.unary_unary(COLLECT, response_deserializer=Commands.FromString)
-        logs = LogReportServiceStub(channel)
+        stream_logs = LogReportServiceStub(channel).collect
+        collect_log: Any = channel.unary_unary(
+            COLLECT_LOGS, request_serializer=LogData.SerializeToString, response_deserializer=Commands.FromString
+        )
+
+        def deliver_logs(batch: list[Any]) -> None:
+            try:
+                stream_logs(iter(batch), timeout=CALL_TIMEOUT)
+            except RuntimeError:
+                # A stream needs a thread, and Python 3.12 starts none at the process's end: then a call for each line.
+                for log in batch:
+                    collect_log(log, timeout=CALL_TIMEOUT)
+
         self.segments = Lane(
             "segments",
             config.agent_trace_reporter_max_buffer_size,
@@ -114,7 +128,7 @@ class Reporter:
             "logs",
             config.agent_log_reporter_max_buffer_size,
             lambda log: log,
-            lambda batch: logs.collect(iter(batch), timeout=CALL_TIMEOUT),
+            deliver_logs,
         )
         self.lanes = (self.segments, self.logs)
         self._wake = threading.Event()
@@ -128,13 +142,16 @@ class Reporter:
         return {lane.name: Counts(lane.sent, len(lane.queue), lane.refused + lane.broken) for lane in self.lanes}
 
     def flush(self, timeout: float = 5.0) -> bool:
-        """Deliver all that is queued now; `False`, with a line in the log, when OAP did not take it in time."""
+        """Deliver all that is queued now; `False`, and a line in the log, when OAP takes nothing for `timeout` seconds."""
         goals = [(lane, lane.sent + len(lane.queue)) for lane in self.lanes]
         self._wake.set()
         with self._progress:
-            done = self._progress.wait_for(lambda: all(lane.sent >= goal for lane, goal in goals), timeout)
+            while not (done := all(lane.sent >= goal for lane, goal in goals)):
+                before = [lane.sent for lane in self.lanes]
+                if not self._progress.wait_for(lambda: [lane.sent for lane in self.lanes] != before, timeout):  # noqa: B023
+                    break
         if not done:
-            logger.warning("OAP at %s did not take everything in %.0f s: %s", self.address, timeout, self._describe())
+            logger.warning("OAP at %s took nothing for %.0f s: %s", self.address, timeout, self._describe())
         return done
 
     def _run(self) -> None:
@@ -145,15 +162,15 @@ class Reporter:
             try:
                 while sum(lane.send_batch() for lane in self.lanes):
                     self._succeeded()
-            except grpc.RpcError as error:
+                    with self._progress:
+                        self._progress.notify_all()
+            except Exception as error:  # noqa: BLE001  # whatever it is, the thread goes on, and so does the delivery
                 self._failed(error)
                 wait = min(RETRY_MAX, max(1.0, wait * 2))
             else:
                 wait = INTERVAL
-            with self._progress:
-                self._progress.notify_all()
 
-    def _failed(self, error: grpc.RpcError) -> None:
+    def _failed(self, error: Exception) -> None:
         if self._away_since is not None:
             return  # said once is enough, until it is back
         self._away_since = time.monotonic()
