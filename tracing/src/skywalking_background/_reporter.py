@@ -142,7 +142,7 @@ class Reporter:
         return {lane.name: Counts(lane.sent, len(lane.queue), lane.refused + lane.broken) for lane in self.lanes}
 
     def flush(self, timeout: float = 5.0) -> bool:
-        """Deliver all that is queued now; `False`, and a line in the log, when OAP takes nothing for `timeout` seconds."""
+        """Deliver all that is queued; `False`, and a line in the log, when OAP takes nothing for `timeout` seconds."""
         goals = [(lane, lane.sent + len(lane.queue)) for lane in self.lanes]
         self._wake.set()
         with self._progress:
