@@ -24,6 +24,8 @@ AT_ONCE: Final = 100
 """ms: the overview's limit for an answer that does not wait for its task."""
 TOLERANCE: Final = 250
 """ms that a task may take longer than it sleeps, on a busy machine."""
+LATE: Final = 50
+"""ms that a span may end after the client has read the answer, on a busy machine."""
 CONCURRENT: Final = 20
 DEADLINE: Final = 30.0
 """s after the last task's end by which its trace must be readable."""
@@ -118,7 +120,8 @@ def verify(settings: Settings) -> int:
     oap = Oap(settings.oap_url)
     try:
         with httpx.Client(base_url=settings.service_url, timeout=60, trust_env=False) as client:
-            client.get("/health/ready").raise_for_status()  # so that no case pays for the first connection
+            client.get("/health/ready").raise_for_status()
+            _warm_up(client)
             with console.status("sending one request to each endpoint, waiting for the tasks"):
                 results = _run(client, oap, CASES)
             with console.status(f"sending {CONCURRENT} requests at once"):
@@ -146,6 +149,14 @@ def verify(settings: Settings) -> int:
         return 1
     console.print("\n[green]every line of the contract holds[/]; next: `make load`, then look at the parallel tasks")
     return 0
+
+
+def _warm_up(client: httpx.Client) -> None:
+    """Spare the cases what only the first request to an endpoint costs. These leave no trace: their caller has none."""
+    for case in CASES:
+        body = {**case.body, "id": uuid4().hex} if isinstance(case.body, dict) else None
+        params = {**case.params, "duration": "0"}
+        client.request(case.method, case.path, params=params, json=body, headers={"sw8": "0-"}).raise_for_status()
 
 
 def _concurrent_case() -> Case:
@@ -190,7 +201,7 @@ def _check(result: Result, roots: list[Node]) -> Iterator[tuple[bool, str]]:
         return
     entry = roots[0].span
     yield entry.layer == "Http" and entry.component == "FastAPI", f"entry span: {entry.layer}, {entry.component}"
-    yield entry.duration <= result.took + 1, f"entry span ends with the response: {entry.duration} ms"
+    yield entry.duration <= result.took + LATE, f"entry span ends with the response: {entry.duration} ms"
     for task in tasks:
         low, high = case.seconds * 1000 - 1, case.seconds * 1000 + TOLERANCE
         yield (
