@@ -110,8 +110,9 @@ def test_faults_cost_only_what_they_must(
     monkeypatch.setattr(_chaos, "QUIET", 6.0)
     monkeypatch.setattr(_chaos, "LASTS", 3.0)
     monkeypatch.setattr(_found, "SETTLE", 8.0)
-    ports = {name: free_port() for name in ("service_port", "oap_http_port", "oap_grpc_port", "locust_port")}
-    settings = Settings(run_dir=tmp_path / "run", **ports)
+    monkeypatch.delenv("PYTEST_CURRENT_TEST")  # NiceGUI would take itself for the thing under test
+    names = ("service_port", "console_port", "oap_http_port", "oap_grpc_port", "locust_port")
+    settings = Settings(run_dir=tmp_path / "run", **{name: free_port() for name in names})
     try:
         assert _native.up(settings) == 0
         assert load(settings, Load("chaos", users=20, rate=20)) == 0
