@@ -93,7 +93,18 @@ def test_a_sound_database_is_left_as_it_is(jars: list[Path], file: Path, capfd: 
     assert "4711" in ask(jars, file.parents[1], "SELECT * FROM segment")
 
 
-@pytest.mark.parametrize("damage", [lambda content: b"x" * 8192 + content[8192:], lambda content: content[:5000]])
+def overwritten(content: bytes, start: int, size: int) -> bytes:
+    return content[:start] + b"x" * size + content[start + size :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: overwritten(content, 0, 8192),  # both headers
+        lambda content: overwritten(content, content.rindex(b"RowDataType"), 11),  # a type, inside of a page
+        lambda content: content[:5000],
+    ],
+)
 def test_a_broken_database_is_moved_aside_and_only_the_last_one_is_kept(
     jars: list[Path], file: Path, damage, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,13 +21,12 @@ TIMEOUT: Final = 30.0
 """s after which OAP is left to find out for itself."""
 
 _FLAGS: Final = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData")  # half of Java's own start
-_ERROR: Final = re.compile(r"JdbcSQL\w+: (.*) \[(\d+)-\d+\]")
-_CAUSE: Final = re.compile(r"MVStoreException: (.*) \[[\d.]+/(\d+)\]")
+_ERROR: Final = re.compile(r"JdbcSQL\w+: (.*?) \[(\d+)-\d+\]", re.DOTALL)  # with the lines of an SQL statement, if any
+_CAUSE: Final = re.compile(r"MVStoreException: (.*) \[[\d.]+/\d+\]")
 _IN_USE: Final = "90020"
 _OTHER_FORMAT: Final = "90048"
 _CORRUPT: Final = "90030"
-_CORRUPT_STORE: Final = ("6", "9", "10")
-"""How the store below says it: the file is corrupt, a chunk or a block of it is missing."""
+_TOO_SHORT: Final = "java.io.EOFException"
 
 
 def url(data: Path) -> str:
@@ -51,9 +50,10 @@ def check(data: Path, jars: Sequence[Path], user: str) -> None:
         return
     error = _open(data, jars, user)
     found = _ERROR.search(error)
-    causes = _CAUSE.findall(error)
-    code = found[2] if found else ""
-    reason, kind = causes[-1] if causes else (found[1] if found else "", "")
+    if found is None:
+        return
+    reason, code = found.groups()
+    reason = (_CAUSE.findall(error) or reason.splitlines()[:1])[-1]
     if code == _IN_USE:
         message = f"another process has OAP's database {file} open: stop it, or name another folder with --data"
         raise OapEmbeddedError(message)
@@ -61,7 +61,7 @@ def check(data: Path, jars: Sequence[Path], user: str) -> None:
         message = f"OAP's database {file} was written by another version of H2, which this one can't read ({reason}): "
         message += f"move the folder {folder} away to start with an empty one, or name another folder with --data"
         raise OapEmbeddedError(message)
-    if code == _CORRUPT or kind in _CORRUPT_STORE or "java.io.EOFException" in error:
+    if code == _CORRUPT or _TOO_SHORT in error:
         aside = _move_aside(folder)
         message = f"OAP's database was broken ({reason}) and is now {aside}: the traces, metrics and logs in it are "
         message += "lost, and OAP starts with an empty one"
