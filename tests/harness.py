@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import httpx
+import psutil
 import pytest
 from oap_query import Oap
 
@@ -165,7 +166,8 @@ def serve(  # noqa: PLR0913  # each is one thing a test wants different
         yield Server(url, name, process, log)
     finally:
         if process.poll() is None:
-            process.kill()
+            for one in (process, *psutil.Process(process.pid).children(recursive=True)):
+                one.kill()  # its workers too: they don't notice that it is gone
             process.wait()
 
 

@@ -10,6 +10,7 @@ from uuid import uuid4
 import httpx
 import pytest
 from harness import OapServer, Server, eventually, serve
+from oap_query import Metric, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,45 +37,33 @@ def service(oap: OapServer, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def metric(oap: OapServer, expression: str, **entity: Any) -> float | None:
-    """Read the latest value of a metric; `None` when there is none in the last minutes."""
-    zone = datetime.strptime(oap.client.query("{ t: getTimeInfo { timezone } }")["t"]["timezone"], "%z").tzinfo
-    now = datetime.now(UTC).astimezone(zone)
-    times = [moment.strftime("%Y-%m-%d %H%M") for moment in (now - timedelta(minutes=3), now)]
-    answer = oap.client.query(
-        """query ($expression: String!, $entity: Entity!, $duration: Duration!) {
-            found: execExpression(expression: $expression, entity: $entity, duration: $duration) {
-                error results { values { value } } } }""",
-        expression=expression,
-        entity={"scope": "Service", "normal": True, **entity},
-        duration={"start": times[0], "end": times[1], "step": "MINUTE"},
-    )["found"]
-    assert answer["error"] is None
-    values = [float(item["value"]) for row in answer["results"] for item in row["values"] if item["value"]]
-    return max(values, default=None)
+    """Read the highest value of a metric in the last minutes; `None` when there is none."""
+    (points,) = read(oap.client, [Metric(expression, **entity)], datetime.now(UTC) - timedelta(minutes=3))
+    return max(points.values(), default=None)
 
 
 def test_requests_count_for_the_service_and_tasks_as_endpoints_of_their_own(oap: OapServer, service: Server) -> None:
-    task = {"scope": "Endpoint", "serviceName": service.name, "endpointName": "background_sleep_task"}
+    task = {"service": service.name, "endpoint": "background_sleep_task"}
     task_time = eventually(lambda: metric(oap, "endpoint_resp_time", **task))
-    service_time = eventually(lambda: metric(oap, "service_resp_time", serviceName=service.name))
+    service_time = eventually(lambda: metric(oap, "service_resp_time", service=service.name))
     assert task_time is not None
     assert service_time is not None
     assert task_time >= TASK * 1000 > service_time
     assert eventually(lambda: metric(oap, "endpoint_sla", **task)) == 10_000
-    assert eventually(lambda: metric(oap, "service_sla", serviceName=service.name)) == 10_000
-    request = {**task, "endpointName": "HTTP GET /test"}
+    assert eventually(lambda: metric(oap, "service_sla", service=service.name)) == 10_000
+    request = {**task, "endpoint": "HTTP GET /test"}
     assert eventually(lambda: metric(oap, "endpoint_cpm", **request)) is not None
 
 
 @pytest.mark.parametrize("name", ["service_apdex", "service_percentile{p='99'}", "service_cpm"])
 def test_what_the_ui_asks_of_a_service_is_there(oap: OapServer, service: Server, name: str) -> None:
-    assert eventually(lambda: metric(oap, name, serviceName=service.name)) is not None
+    assert eventually(lambda: metric(oap, name, service=service.name)) is not None
 
 
 def test_the_python_process_is_metered(oap: OapServer, service: Server) -> None:
     trace_id = httpx.get(f"{service.url}/test?duration=0", trust_env=False).headers["X-Trace-Id"]
     instance = oap.client.wait_for_trace(trace_id, bool)[0].instance
-    entity = {"scope": "ServiceInstance", "serviceName": service.name, "serviceInstanceName": instance}
+    entity = {"service": service.name, "instance": instance}
     assert eventually(lambda: metric(oap, "meter_instance_pvm_thread_active_count", **entity)) is not None
 
 

@@ -91,6 +91,20 @@ def test_a_search_is_in_the_timezone_of_oaps_machine(answers: dict[str, Any]) ->
     assert condition["minTraceDuration"] == 7
 
 
+@pytest.mark.parametrize(("answers", "ranges"), [(WHOLE, 1), (ROWS, 2)], ids=["BanyanDB", "SQL"])
+def test_a_range_over_midnight_is_asked_for_day_by_day_where_oap_keeps_a_table_for_each(
+    answers: dict[str, Any], ranges: int
+) -> None:
+    asked = oap(answers)
+    evening, night = datetime(2026, 11, 24, 21, 50, tzinfo=UTC), datetime(2026, 11, 24, 22, 10, tzinfo=UTC)
+    list(segments(asked, evening, night))
+    conditions = [variables["condition"] for _, variables in asked.asked if "condition" in variables]  # type: ignore[attr-defined]
+    durations = [(c["queryDuration"]["start"], c["queryDuration"]["end"]) for c in reversed(conditions)]
+    today, yesterday = "2026-11-25", "2026-11-24"  # OAP's clock is two hours ahead
+    split = [(f"{yesterday} 235000", f"{yesterday} 235959"), (f"{today} 000000", f"{today} 001000")]
+    assert durations == (split if ranges > 1 else [(f"{yesterday} 235000", f"{today} 001000")])
+
+
 def test_a_service_that_oap_does_not_know_has_no_segments() -> None:
     assert list(segments(oap({**ROWS, "findService": {"service": None}}), NOW, service="nobody")) == []
 
@@ -147,6 +161,6 @@ def test_minutes_without_a_value_are_left_out_and_unknown_metrics_are_empty() ->
         },
         "m1": {"error": "no such metric", "results": []},
     }
-    asked = oap({**COMMON, "execExpression": answer})
+    asked = oap({**COMMON, "hasQueryTracesV2Support": {"hasQueryTracesV2Support": True}, "execExpression": answer})
     assert read(asked, [Metric("service_cpm", "demo"), Metric("nonsense", "demo", "work")], NOW) == [{60000: 7.0}, {}]
     assert asked.asked[-1][1]["o1"]["scope"] == "Endpoint"  # type: ignore[attr-defined]

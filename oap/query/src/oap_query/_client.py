@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
@@ -123,11 +123,10 @@ class Oap:
             return set()
         condition = {
             "serviceId": service_id,
-            "queryDuration": self.duration(start),
             "traceState": "ALL",
             "queryOrder": "BY_START_TIME",
         }
-        pages = self._whole_traces(condition) if self.has_whole_traces else self._segments(condition)
+        pages = self._whole_traces(condition, start) if self.has_whole_traces else self._segments(condition, start)
         return {trace_id for page in pages for trace_id in page}
 
     @cached_property
@@ -140,42 +139,68 @@ class Oap:
         except OapError:
             return False  # an OAP before 10.3 does not know the question
 
-    def _segments(self, condition: dict[str, Any]) -> Iterator[list[str]]:
+    def _segments(self, condition: dict[str, Any], start: datetime) -> Iterator[list[str]]:
         text = """query ($condition: TraceQueryCondition) {
             data: queryBasicTraces(condition: $condition) { traces { traceIds } } }"""
-        for rows in self.pages(text, condition):
+        for rows in self.pages(text, condition, start):
             yield [trace_id for row in rows for trace_id in row["traceIds"]]
 
-    def _whole_traces(self, condition: dict[str, Any]) -> Iterator[list[str]]:
+    def _whole_traces(self, condition: dict[str, Any], start: datetime) -> Iterator[list[str]]:
         text = """query ($condition: TraceQueryCondition) {
             data: queryTraces(condition: $condition) { traces { spans { traceId } } } }"""
-        for rows in self.pages(text, condition):
+        for rows in self.pages(text, condition, start):
             yield [row["spans"][0]["traceId"] for row in rows]
 
-    def pages(self, text: str, condition: dict[str, Any]) -> Iterator[list[Any]]:
-        """Run a trace query page by page, as `data`; yield the rows of each page."""
-        page = 1
-        while True:
-            paged = {**condition, "paging": {"pageNum": page, "pageSize": PAGE}}
-            rows: list[Any] = self.query(text, condition=paged)["data"]["traces"]
-            yield rows
-            if len(rows) < PAGE:
-                return
-            page += 1
+    def pages(
+        self, text: str, condition: dict[str, Any], start: datetime, end: datetime | None = None
+    ) -> Iterator[list[Any]]:
+        """Run a trace query over a range of time page by page, as `data`; yield the rows of each page."""
+        for duration in reversed(self.durations(start, end)):
+            page = 1
+            while True:
+                paged = {**condition, "queryDuration": duration, "paging": {"pageNum": page, "pageSize": PAGE}}
+                rows: list[Any] = self.query(text, condition=paged)["data"]["traces"]
+                yield rows
+                if len(rows) < PAGE:
+                    break
+                page += 1
 
     def service_id(self, name: str) -> str | None:
         """Return OAP's id of a service; `None` when it has not heard of it."""
         found = self.query("query ($name: String!) { service: findService(serviceName: $name) { id } }", name=name)
         return found["service"]["id"] if found["service"] else None
 
-    def duration(self, start: datetime, end: datetime | None = None, *, step: str = "SECOND") -> dict[str, str]:
-        """Write a time range as OAP reads it: in the timezone of its own machine, up to now without an `end`."""
+    def duration(self, start: datetime, *, step: str = "SECOND") -> dict[str, str]:
+        """Write a time range up to now as OAP reads it: in the timezone of its own machine."""
+        return _duration(start.astimezone(self._zone()), _soon(), step)
+
+    def durations(self, start: datetime, end: datetime | None = None, *, step: str = "SECOND") -> list[dict[str, str]]:
+        """Write a time range, up to now without an `end`, as one for each day of OAP's clock, the earliest first.
+
+        On SQL stores OAP keeps a table for each day, and of a range that is shorter than a day it reads the first
+        day's only: just after midnight it would find nothing of today.
+        """
+        zone = self._zone()
+        start, end = start.astimezone(zone), (end or _soon()).astimezone(zone)
+        found = []
+        while not self.has_whole_traces and start.date() < end.date():
+            midnight = datetime.combine(start.date() + timedelta(days=1), datetime.min.time(), zone)
+            found.append(_duration(start, midnight - timedelta(seconds=1), step))
+            start = midnight
+        return [*found, _duration(start, end, step)]
+
+    def _zone(self) -> tzinfo | None:
         offset = self.query("{ time: getTimeInfo { timezone } }")["time"]["timezone"]  # such as +0200
-        zone = datetime.strptime(offset, "%z").tzinfo
-        end = end or datetime.now(UTC) + timedelta(minutes=1)
-        form = "%Y-%m-%d %H%M%S" if step == "SECOND" else "%Y-%m-%d %H%M"
-        first, last = (moment.astimezone(zone).strftime(form) for moment in (start, end))
-        return {"start": first, "end": last, "step": step}
+        return datetime.strptime(offset, "%z").tzinfo
+
+
+def _soon() -> datetime:
+    return datetime.now(UTC) + timedelta(minutes=1)
+
+
+def _duration(start: datetime, end: datetime, step: str) -> dict[str, str]:
+    form = "%Y-%m-%d %H%M%S" if step == "SECOND" else "%Y-%m-%d %H%M"
+    return {"start": start.strftime(form), "end": end.astimezone(start.tzinfo).strftime(form), "step": step}
 
 
 def _span(item: dict[str, Any]) -> Span:

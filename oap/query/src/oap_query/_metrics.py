@@ -70,11 +70,16 @@ def read(oap: Oap, wanted: Sequence[Metric], start: datetime) -> list[Points]:
         "{ error results { values { id value } } }"
         for n in range(len(wanted))
     )
-    variables: dict[str, Any] = {"duration": oap.duration(start, step="MINUTE")}
+    variables: dict[str, Any] = {}
     for number, metric in enumerate(wanted):
         variables |= {f"e{number}": metric.expression, f"o{number}": metric.entity}
-    answer = oap.query(f"query ($duration: Duration!, {parameters}) {{ {parts} }}", **variables)
-    return [_points(answer[f"m{number}"]) for number in range(len(wanted))]
+    found: list[Points] = [{} for _ in wanted]
+    for duration in oap.durations(start, step="MINUTE"):
+        text = f"query ($duration: Duration!, {parameters}) {{ {parts} }}"
+        answer = oap.query(text, duration=duration, **variables)
+        for number, points in enumerate(found):
+            points.update(_points(answer[f"m{number}"]))
+    return found
 
 
 def endpoints(oap: Oap, service: str, limit: int = 100) -> list[str]:

@@ -107,11 +107,7 @@ def segments(
     Raises:
         OapError: OAP does not answer, or refuses.
     """
-    condition: dict[str, Any] = {
-        "queryDuration": oap.duration(start, end),
-        "traceState": "ALL",
-        "queryOrder": "BY_START_TIME",
-    }
+    condition: dict[str, Any] = {"traceState": "ALL", "queryOrder": "BY_START_TIME"}
     if service is not None:
         condition["serviceId"] = oap.service_id(service)
         if condition["serviceId"] is None:
@@ -119,10 +115,10 @@ def segments(
     if least:
         condition["minTraceDuration"] = least
     if oap.has_whole_traces:
-        for traces in oap.pages(_WHOLE, condition):
+        for traces in oap.pages(_WHOLE, condition, start, end):
             yield [segment for trace in traces for segment in _of_spans(trace["spans"])]
     else:
-        for rows in oap.pages(_ROWS, condition):
+        for rows in oap.pages(_ROWS, condition, start, end):
             yield [_of_row(row) for row in rows]
 
 
