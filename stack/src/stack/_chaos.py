@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import resource
-import signal
 import time
 import xmlrpc.client
 from dataclasses import dataclass
@@ -98,7 +97,9 @@ class Chaos:
         except (OSError, OapError, httpx.HTTPError, psutil.Error, xmlrpc.client.Error) as error:
             raise RuntimeError(f"the faults could not be played: {error}") from error
         finally:
-            locust.send_signal(signal.SIGINT)  # as Ctrl-C: users end their requests, and the results are written
+            # Users end their requests, and the results are written. SIGINT would do the same, but a shell's background
+            # jobs ignore it.
+            locust.terminate()
 
     def judge(self, requests: Sequence[Request], found: Found) -> int:
         """Show what each fault has cost; 0 when nothing failed or was lost that no fault explains."""
