@@ -12,6 +12,7 @@ import httpx
 from oap_query import Node, Oap, OapError, Span, build, outline
 from rich.console import Console
 
+from stack._found import peak
 from stack._verify_failures import Failures
 from stack._waterfall import waterfall
 
@@ -230,16 +231,14 @@ def _check_concurrent(results: list[Result]) -> Iterator[tuple[bool, str]]:
     right = sum(outline(build(result.spans)) == result.case.outline for result in results)
     yield right == CONCURRENT, f"{right} of {CONCURRENT} traces have the span tree of the contract"
     tasks = [task for result in results for task in result.tasks]
-    yield len(tasks) == CONCURRENT and _overlap(tasks), f"{_peak(tasks)} tasks run at the same time"
+    yield (
+        len(tasks) == CONCURRENT and _overlap(tasks),
+        f"{peak((task.start, task.end) for task in tasks)} tasks run at the same time",
+    )
 
 
 def _overlap(tasks: list[Span]) -> bool:
     return max(task.start for task in tasks) < min(task.end for task in tasks)
-
-
-def _peak(tasks: list[Span]) -> int:
-    """Count the most tasks that were running at any one moment."""
-    return max((sum(task.start <= moment.start < task.end for task in tasks) for moment in tasks), default=0)
 
 
 def _report(console: Console, lines: Iterable[tuple[bool, str]]) -> int:
