@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -60,6 +62,27 @@ async def test_log_lines_of_a_request_are_filed_under_its_route(segments: Segmen
     await get(app, "/items/7")
     assert seen == ["HTTP GET /items/{item}"]
     assert names(segments) == ["below", "FastAPI request handling", "HTTP GET /items/{item}"]
+
+
+async def test_a_finished_request_is_freed_without_the_garbage_collector(segments: Segments) -> None:
+    app = instrument(FastAPI())
+    contexts: list[weakref.ref[Any]] = []
+
+    async def work() -> None:
+        contexts.append(weakref.ref(get_context()))
+
+    @app.get("/")
+    async def root(background_tasks: BackgroundTasks) -> None:
+        contexts.append(weakref.ref(get_context()))
+        background_tasks.add_task(work)
+
+    gc.disable()
+    try:
+        await get(app, "/")
+        segments.clear()
+        assert [context() for context in contexts] == [None, None]
+    finally:
+        gc.enable()
 
 
 async def test_a_span_that_outlives_the_request_holds_its_segment_back(segments: Segments) -> None:

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import threading
+import time
+import weakref
 from typing import Any
 
 import pytest
-from skywalking.trace.context import get_context
-from skywalking_background import background_span, carry, current_trace_id, untraced
+from skywalking.trace.context import NoopContext, get_context
+from skywalking_background import background_span, carry, current_trace_id, tag, untraced
 from skywalking_background._segments import UNSAMPLED
 from skywalking_background._spans import origin, span_name
 
@@ -81,6 +84,71 @@ def test_untraced_work_leaves_nothing_and_the_trace_goes_on_after_it(segments: S
                 pass
         assert current_trace_id() is not None
     assert [span.op for segment in segments for span in segment.spans] == ["task"]
+
+
+def tags(span: Any) -> dict[str, str]:
+    return {tag.key: tag.val for tag in span.iter_tags()}
+
+
+def test_the_span_that_the_code_runs_in_can_be_tagged_from_anywhere(segments: Segments) -> None:
+    tag("nobody", "sees it")
+    with background_span("task"), get_context().new_local_span("below"):
+        tag("color", "red")
+    assert [tags(span) for span in segments[0].spans] == [{"color": "red"}, {}]
+
+
+async def test_a_span_that_has_ended_is_not_tagged_any_more(segments: Segments) -> None:
+    async def late() -> None:
+        await asyncio.sleep(0.01)
+        tag("too", "late")
+
+    with background_span("task"):
+        running = asyncio.create_task(late())
+    span = segments[0].spans[0]
+    await running
+    assert tags(span) == {}
+
+
+def test_what_deserves_a_span_may_turn_out_afterwards(segments: Segments) -> None:
+    began = time.time() - 2
+    with background_span("attempt", began=began) as span:
+        span.record_error(ValueError("broken"))
+    (recorded,) = segments[0].spans
+    assert recorded.start_time == int(began * 1000)
+    assert recorded.end_time - recorded.start_time >= 2000
+    assert recorded.error_occurred
+    assert recorded.logs[0].items[2].val == "broken"
+
+
+def test_inside_a_span_of_one_of_the_agents_plugins_it_joins_that_trace(segments: Segments) -> None:
+    with get_context().new_entry_span("celery/resize") as outer:
+        expected = str(outer.context.segment.related_traces[0])
+        assert current_trace_id() == expected
+        with background_span("step"):
+            assert current_trace_id() == expected
+    step, consumer = segments
+    (ref,) = step.spans[0].refs
+    assert (ref.ref_type, ref.trace_id, ref.segment_id) == ("CrossThread", expected, str(consumer.segment_id))
+    assert current_trace_id() is None
+
+
+def test_inside_a_span_that_is_not_sampled_it_is_not_either(segments: Segments) -> None:
+    with NoopContext().new_entry_span("celery/resize"), background_span("step"):
+        assert current_trace_id() is None
+    assert segments == []
+
+
+def test_what_is_finished_is_freed_without_the_garbage_collector(segments: Segments) -> None:
+    gc.disable()
+    try:
+        with background_span("task"), get_context().new_exit_span("call", "peer:80"):
+            context = weakref.ref(get_context())
+            get_context().primary_endpoint.get_name()  # what a log line asks for
+        assert context() is not None  # the segment below has it
+        segments.clear()
+        assert context() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("error", [ValueError("broken"), asyncio.CancelledError(), KeyboardInterrupt()])

@@ -15,11 +15,11 @@ GOOD = ("trace", "segment", "shop", "shop-1", "HTTP GET /buy", "10.0.0.1:80")
 
 
 def test_a_well_formed_header_gives_the_callers_position() -> None:
-    carrier = parse(header(*GOOD), b"a2V5:dmFsdWU=,aw==:dg==")
-    assert carrier is not None
-    assert (carrier.trace_id, carrier.segment_id, carrier.span_id) == ("trace", "segment", "3")
-    assert (carrier.service, carrier.service_instance, carrier.endpoint) == ("shop", "shop-1", "HTTP GET /buy")
-    assert carrier.correlation_carrier.correlation == {"key": "value", "k": "v"}
+    caller = parse(header(*GOOD), b"a2V5:dmFsdWU=,aw==:dg==")
+    assert caller is not None
+    assert (caller.trace_id, caller.segment_id, caller.span_id) == ("trace", "segment", 3)
+    assert (caller.service, caller.service_instance, caller.endpoint) == ("shop", "shop-1", "HTTP GET /buy")
+    assert caller.correlation == {"key": "value", "k": "v"}
 
 
 @pytest.mark.parametrize(

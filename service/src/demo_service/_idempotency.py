@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from fastapi import HTTPException
-from skywalking_background import current_trace_id
-
-from demo_service._spans import tag
+from skywalking_background import current_trace_id, tag
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

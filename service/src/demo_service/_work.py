@@ -9,13 +9,12 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 import stamina
-from skywalking_background import background_span
+from skywalking_background import background_span, tag
 
 from demo_service._dead_letters import letter_of
 from demo_service._logging import task_id
 from demo_service._redaction import describe
 from demo_service._registry import State, Task
-from demo_service._spans import record_failed, tag
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -111,7 +110,8 @@ class Work:
         task_id.set(self.task.id)
         outcome = self._die(error)
         tags = {"task.id": self.task.id, "task.outcome": outcome}
-        record_failed(self._job.name, time.time(), error, tags)
+        with background_span(self._job.name, tags=tags) as span:
+            span.record_error(error)
 
     async def _attempt_all(self) -> None:
         retry = self._job.retry
@@ -125,7 +125,8 @@ class Work:
         else:
             return
         # Only now it is known that there are attempts to tell apart: a task that simply works is one span.
-        record_failed("attempt", began, first, {"task.attempt": 1})
+        with background_span("attempt", tags={"task.attempt": 1}, began=began) as span:
+            span.record_error(first)
         failed = time.monotonic()
         async for attempt in stamina.retry_context(
             on=retry.on,

@@ -6,7 +6,7 @@
 from skywalking_background._agent import counts, flush, start
 from skywalking_background._instrument import instrument
 from skywalking_background._reporter import Counts
-from skywalking_background._spans import background_span, carry, current_trace_id, untraced
+from skywalking_background._spans import background_span, carry, current_trace_id, tag, untraced
 from skywalking_background._tasks import ParallelTasks
 
 __all__ = [
@@ -19,5 +19,6 @@ __all__ = [
     "flush",
     "instrument",
     "start",
+    "tag",
     "untraced",
 ]

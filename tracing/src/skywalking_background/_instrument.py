@@ -22,7 +22,7 @@ from skywalking_background._spans import background_span, enter_root, origin, re
 from skywalking_background._tasks import trace_background_tasks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Iterable
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -77,15 +77,15 @@ class _Middleware:
         self.error_status = error_status
         self.header = header.encode("latin-1") if header else None
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        # No coroutine of its own, which would stay for as long as the request's tasks run.
         if scope["type"] == "lifespan":
-            await self.app(scope, receive, _flush_before_exit(send))
-        elif _TRACED in scope:
-            await self.app(scope, receive, send)
-        else:
-            scope[_TRACED] = True
-            kind = _Socket if scope["type"] == "websocket" else _Request
-            await kind(self, scope, send).run(receive)
+            return self.app(scope, receive, _flush_before_exit(send))
+        if _TRACED in scope:
+            return self.app(scope, receive, send)
+        scope[_TRACED] = True
+        kind = _Socket if scope["type"] == "websocket" else _Request
+        return kind(self, scope, send).run(receive)
 
     def ignores(self, method: str, path: str) -> bool:
         return bool(
@@ -136,11 +136,11 @@ class _Request:
                 correlation = value
             elif key == b"host":
                 host = value
-        carrier = None
+        caller = None
         try:
-            carrier = _sw8.parse(sw8, correlation) if sw8 else None
+            caller = _sw8.parse(sw8, correlation) if sw8 else None
             # A caller's trace goes on whole: the decision to sample was its own.
-            traced = not self.middleware.ignores(self.method, path) and (carrier is not None or sampled())
+            traced = not self.middleware.ignores(self.method, path) and (caller is not None or sampled())
         except _sw8.SuppressedError:
             traced = False
         enter_root()
@@ -150,20 +150,20 @@ class _Request:
             self.origin = UNSAMPLED
             origin.set(UNSAMPLED)
             return
-        context = Context()
+        context = Context(path, caller)
         entry = EntrySpan(context, 0, -1, path, component=Component.FastAPI, layer=Layer.Http)
         handling = Span(context, 1, 0, self.middleware.operation, None, Kind.Local, Component.FastAPI)
         context.open(entry, handling)
         context.primary_endpoint = self
-        if carrier is not None:
-            entry.extract(carrier)
+        if caller is not None:
+            entry.refs.append(caller)
         if client := scope.get("client"):
             entry.peer = f"{client[0]}:{client[1]}"
         set_common_tag(entry, "http.method", self.method)
         # Without the query: it may hold what nobody should read in a trace.
         set_tag(entry, "http.url", f"{scope['scheme']}://{host.decode('latin-1')}{path}")
         self.entry, self.handling = entry, handling
-        self.origin = Origin(context, entry)  # tasks hang below the request, not below its handling
+        self.origin = Origin(entry)  # tasks hang below the request, not below its handling
         origin.set(self.origin)
 
     def get_name(self) -> str:

@@ -235,9 +235,9 @@ def _add_span(message: SegmentObject, span: Span) -> None:
         startTime=span.start_time,
         endTime=span.end_time,
         operationName=span.op,
-        spanType=_KINDS[span.kind.name],
-        spanLayer=span.layer.value,
-        componentId=span.component.value,
+        spanType=_KINDS[span.kind._name_],
+        spanLayer=span.layer._value_,
+        componentId=span.component._value_,
         isError=span.error_occurred,
     )
     if span.peer:

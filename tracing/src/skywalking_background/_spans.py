@@ -11,24 +11,22 @@ import traceback
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
 
-from skywalking import Component, Kind, Log, LogItem, config, sampling
+from skywalking import Component, Log, LogItem, config, sampling
 from skywalking.trace.context import NoopContext, _spans, _spans_set
-from skywalking.trace.span import Span
 
-from skywalking_background._segments import UNSAMPLED, Context, Origin, set_tag
+from skywalking_background._segments import UNSAMPLED, Context, Origin, TaskSpan, set_tag
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
+
+    from skywalking.trace.span import Span
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 # What a new segment refers to: the request's entry span, or the background span around. `None` outside of both.
 origin: ContextVar[Origin | None] = ContextVar("skywalking_background.origin", default=None)
-# The asyncio task or thread that owns the innermost background span. A copied context carries the span list of its
-# parent along; only the owner may put spans into that segment, everybody else may outlive it.
-_owner: ContextVar[int | None] = ContextVar("skywalking_background.owner", default=None)
 
 
 def enter_root() -> None:
@@ -39,13 +37,27 @@ def enter_root() -> None:
     """
     _spans_set([])
     origin.set(None)
-    _owner.set(None)
 
 
 def current_trace_id() -> str | None:
     """The id of the trace that this code runs in, as SkyWalking shows it; `None` outside of one or when not sampled."""
-    here = origin.get()
+    here = _here()
     return here.trace_id or None if here is not None else None
+
+
+def tag(key: str, value: object) -> None:
+    """Tag the span that this code runs in; without one nothing happens."""
+    if (spans := _spans()) and spans[-1].depth:
+        set_tag(spans[-1], key, value)
+
+
+def _here() -> Origin | None:
+    """Say what a segment that begins now goes on from."""
+    here = origin.get()
+    # In no request of ours, but in a span of one of the agent's plugins: a Celery task, a message of a queue.
+    if here is None and (outer := _spans()) and outer[-1].depth:
+        here = UNSAMPLED if isinstance(outer[-1].context, NoopContext) else Origin(outer[-1])
+    return here
 
 
 def record_error(span: Span, error: BaseException) -> None:
@@ -85,33 +97,47 @@ class background_span:  # noqa: N801  # reads as a keyword: `with background_spa
         name: the span's operation name; keep it to a few values, SkyWalking makes an endpoint of each.
         tags: string tags by key.
         parent: what `carry` took along; by default the trace that this code runs in.
+        began: when the work began, in seconds as of `time.time()`, if that was before this span is entered: for what
+            turned out only afterwards to deserve a span.
     """
 
-    __slots__ = ("_before", "_name", "_parent", "_span", "_tags")
+    __slots__ = ("_began", "_here", "_name", "_outer", "_parent", "_span", "_tags")
 
-    def __init__(self, name: str, *, tags: Mapping[str, object] | None = None, parent: Origin | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        tags: Mapping[str, object] | None = None,
+        parent: Origin | None = None,
+        began: float | None = None,
+    ) -> None:
         self._name = name
         self._tags = tags
         self._parent = parent
+        self._began = began
 
     def tag(self, key: str, value: object) -> None:
         """Add a tag to the open span."""
         set_tag(self._span, key, value)
 
+    def record_error(self, error: BaseException) -> None:
+        """Mark the open span as failed by an error that was handled; one that leaves the span is recorded anyway."""
+        record_error(self._span, error)
+
     def __enter__(self) -> Self:
-        outer = _spans()
-        self._before = (outer, origin.get(), _owner.get())
-        strand = _strand()
-        if self._parent is None and outer and outer[-1].depth and _owner.get() == strand:
+        outer, here, strand = _spans(), origin.get(), _strand()
+        self._outer, self._here = outer or None, here  # an empty list would be one more object of each running task
+        if self._parent is None and outer and outer[-1].depth and here is not None and here.strand == strand:
             span = outer[-1].context.new_local_span(self._name)
             span.component = Component.FastAPI
             span.start()
         else:
-            span = self._open_segment(self._parent or origin.get())
-            _owner.set(strand)
-        origin.set(UNSAMPLED if isinstance(span.context, NoopContext) else Origin(span.context, span))
+            span = self._open_segment(self._parent or _here())
+        origin.set(UNSAMPLED if isinstance(span.context, NoopContext) else Origin(span, strand))
         for key, value in (self._tags or {}).items():
             set_tag(span, key, value)
+        if self._began is not None:
+            span.start_time = int(self._began * 1000)
         self._span = span
         return self
 
@@ -122,11 +148,9 @@ class background_span:  # noqa: N801  # reads as a keyword: `with background_spa
             span = NoopContext().new_local_span(self._name)
             span.start()
             return span
-        context = Context()
-        span = Span(context, 0, -1, self._name, None, Kind.Local, Component.FastAPI)
+        context = Context(self._name, parent)
+        span = TaskSpan(context, self._name)
         context.open(span)
-        if parent is not None:
-            parent.lead_to(context, span)
         return span
 
     def __exit__(
@@ -135,14 +159,12 @@ class background_span:  # noqa: N801  # reads as a keyword: `with background_spa
         span = self._span
         if error is not None:
             record_error(span, error)
-        if span.sid == 0 and isinstance(span.context, Context):
+        if isinstance(span, TaskSpan):
             span.context.close(span)
         else:
             span.stop()
-        spans, here, owner = self._before
-        _spans_set(spans)
-        origin.set(here)
-        _owner.set(owner)
+        _spans_set(self._outer or [])
+        origin.set(self._here)
 
 
 def untraced() -> background_span:

@@ -7,18 +7,27 @@ import binascii
 from typing import Final
 
 from skywalking.trace.carrier import Carrier
+from skywalking.trace.segment import SegmentRef
 
 _FIELDS: Final = 8
 _MAX_BYTES: Final = 2048  # the specification's limit for the whole header
 _NOTHING: Final = b"1-------"  # what the Python agent sends where its own caller was not sampled
 
 
+class Caller(SegmentRef):  # type: ignore[misc]  # the agent has no types
+    """The caller's place in its trace, which the request goes on from."""
+
+    def __init__(self, carrier: Carrier) -> None:
+        super().__init__(carrier)
+        self.correlation: dict[str, str] = carrier.correlation_carrier.correlation
+
+
 class SuppressedError(Exception):
     """The caller says that it is not traced, so the callee is not either."""
 
 
-def parse(sw8: bytes, correlation: bytes) -> Carrier | None:
-    """Read the caller's position in its trace; `None` for a header that is not well formed.
+def parse(sw8: bytes, correlation: bytes) -> Caller | None:
+    """Read the caller's place in its trace; `None` for a header that is not well formed.
 
     The agent's own `Carrier` raises on bad base64 and switches tracing off for the request on any other defect. A
     stranger's broken header must do neither: the request starts a trace of its own.
@@ -38,7 +47,7 @@ def parse(sw8: bytes, correlation: bytes) -> Carrier | None:
     except ValueError:  # bad base64, bad UTF-8, a pair without a value
         return None
     carrier = Carrier(trace_id, segment_id, str(int(parts[3])), service, instance, endpoint, peer, values)
-    return carrier if carrier.is_valid else None
+    return Caller(carrier) if carrier.is_valid else None
 
 
 def _text(field: bytes) -> str:
