@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import socket
@@ -11,7 +10,6 @@ import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -350,89 +348,65 @@ def forward(port: int, target: int) -> Iterator[None]:
             each.close()
 
 
-class Letters(BaseHTTPRequestHandler):
-    """The part of the service's contract that is about dead letters and running tasks, with one of each."""
-
-    seen: list[str] = []  # noqa: RUF012  # of the test that uses it
-    letter = {  # noqa: RUF012
-        "id": "t-1", "name": "send_mail", "arguments": {"to": EVIL}, "attempts": 3, "reason": "failed",
-        "error": {"type": "ValueError", "message": EVIL, "stack": "Traceback: " + EVIL},
-        "trace_id": "abc", "trace_url": "", "died_at": "2026-11-24T22:00:00+00:00",
-    }  # fmt: skip
-
-    def answer(self, status: int, body: Any = None) -> None:
-        data = json.dumps(body).encode() if body is not None else b""
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def do_GET(self) -> None:
-        path = self.path.partition("?")[0]
-        gone = f"DELETE /dead-letters/{self.letter['id']}" in self.seen
-        if path == "/dead-letters":
-            self.answer(200, {"dead_letters": [] if gone else [self.letter], "total": 0 if gone else 1})
-        elif path == "/tasks":
-            task = {
-                "id": "r-1", "name": "still_running", "endpoint": "GET /test", "state": "running", "attempts": 1,
-                "accepted_at": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(time.time() - 20)),
-                "queue_delay_ms": 2.0, "run_time_ms": None, "trace_id": "of-the-running", "trace_url": None,
-                "error": None,
-            }  # fmt: skip
-            self.answer(200, {"tasks": [task], "counts": {"running": 1}, "running": 1})
-        elif path == "/openapi.json":
-            self.answer(200, {"paths": {"/test": {}, "/dead-letters": {}}})
-        else:
-            self.answer(200, {"status": "ready"})
-
-    def do_POST(self) -> None:
-        self.seen.append(f"POST {self.path}")
-        self.answer(202, {"status": "processing", "task_id": "t-2"})
-
-    def do_DELETE(self) -> None:
-        self.seen.append(f"DELETE {self.path}")
-        self.answer(204)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
-def letters(oap: OapServer, tmp_path: Path) -> Iterator[str]:
-    """A console over the real OAP and a stand-in for the service."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Letters)
-    Letters.seen.clear()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    with run_console(
-        tmp_path,
-        CONSOLE_OAP_URL=oap.url,
-        CONSOLE_SERVICE_URL=f"http://127.0.0.1:{server.server_port}",
-        CONSOLE_SERVICE_NAME="nobody-reports-as-this",
-    ) as url:
-        yield url
-    server.shutdown()
+def fresh(oap: OapServer, tmp_path: Path) -> Iterator[tuple[Server, str]]:
+    """A service of its own, whose tasks may be made to fail, and the console that shows it."""
+    environment = {"SERVICE_FAULTS_ENABLED": "true", "SERVICE_DATA_DIR": str(tmp_path)}
+    name = f"fresh-{uuid4().hex[:6]}"
+    with (
+        serve(tmp_path, name, oap.grpc, module="demo_service", health="/health/ready", **environment) as server,
+        run_console(
+            tmp_path, CONSOLE_OAP_URL=oap.url, CONSOLE_SERVICE_URL=server.url, CONSOLE_SERVICE_NAME=name
+        ) as url,
+    ):
+        yield server, url
 
 
-def test_a_dead_letter_can_be_replayed_and_deleted_but_not_by_one_slip(page: Page, letters: str) -> None:
-    page.goto(f"{letters}/overview")
-    row = page.locator("tr", has_text="send_mail")
-    expect(row).to_contain_text(f"ValueError: {EVIL}")
+def dead_letters(server: Server) -> list[Any]:
+    found: list[Any] = httpx.get(f"{server.url}/dead-letters", trust_env=False).json()["dead_letters"]
+    return found
+
+
+def test_a_dead_letter_can_be_replayed_and_deleted_but_not_by_one_slip(page: Page, fresh: tuple[Server, str]) -> None:
+    server, url = fresh
+    for body in ({"id": EVIL}, {"id": "other"}):
+        httpx.post(f"{server.url}/process?duration=0.1", json=body, headers={"X-Fault": "error"}, trust_env=False)
+    deadline = time.monotonic() + SOON / 1000
+    while len(dead_letters(server)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    ids = {letter["arguments"]["data"]["id"]: letter["id"] for letter in dead_letters(server)}
+    page.goto(f"{url}/overview")
+
+    row = page.locator("tr", has_text=ids[EVIL])
+    expect(row).to_contain_text("InjectedError: X-Fault: attempt")
+    row.get_by_text("Arguments and stack trace").click()
+    expect(row).to_contain_text("<script>")
     row.get_by_role("button", name="Replay").click()
-    expect(page.locator(".q-notification")).to_contain_text("Runs again as task t-2")
-    assert Letters.seen == ["POST /dead-letters/t-1/replay"]
+    said = page.locator(".q-notification", has_text="Runs again as task")
+    expect(said).to_be_visible()
+    task_id = (said.text_content() or "").rpartition(" ")[2].rstrip(".")
+    expect(row).to_have_count(0)
+    task = httpx.get(f"{server.url}/tasks/{task_id}", trust_env=False).json()
+    assert (task["name"], task["state"]) in {("process_data", "running"), ("process_data", "succeeded")}
+    assert task["replay_of"]
+
+    row = page.locator("tr", has_text=ids["other"])
     row.get_by_role("button", name="Delete").click()
-    assert Letters.seen == ["POST /dead-letters/t-1/replay"]
+    expect(row.get_by_role("button", name="Really delete?")).to_be_visible()
+    assert len(dead_letters(server)) == 1
     row.get_by_role("button", name="Really delete?").click()
     expect(page.locator("#main")).to_contain_text("No task has failed for good")
-    assert Letters.seen[1:] == ["DELETE /dead-letters/t-1"]
+    assert dead_letters(server) == []
     assert page.evaluate("window.hacked") is None
 
 
-def test_a_running_task_is_drawn_before_its_segment_exists(page: Page, letters: str) -> None:
-    page.goto(letters)
+def test_a_running_task_is_drawn_before_its_segment_exists(page: Page, fresh: tuple[Server, str]) -> None:
+    server, url = fresh
+    ask(server, "/test?duration=30")
+    page.goto(url)
     bars(page, 1)
     expect(page.locator(".tile", has_text="run right now")).to_contain_text("1")
-    expect(page.locator(".chip")).to_contain_text("still_running")
+    expect(page.locator(".chip")).to_contain_text("background_sleep_task")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -482,18 +456,16 @@ def test_a_name_that_is_not_the_consoles_is_refused(console: str, path: str) -> 
     assert "CONSOLE_ALLOWED_HOSTS" in response.text
 
 
-def test_another_site_can_neither_connect_nor_read(browser: Browser, console: str) -> None:
+def test_another_site_can_neither_connect_nor_read(browser: Browser, console: str, service: Server) -> None:
     response = httpx.get(
         f"{console}/_nicegui_ws/socket.io/?EIO=4&transport=polling",
         headers={"Origin": "http://other.example"},
         trust_env=False,
     )
     assert response.status_code == 403
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Letters)  # another origin, whatever it answers
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     context = browser.new_context()
     page = context.new_page()
-    page.goto(f"http://127.0.0.1:{server.server_port}/")
+    page.goto(f"{service.url}/health/live")  # another origin, whatever it answers
     socket_url = console.replace("http", "ws") + "/_nicegui_ws/socket.io/?EIO=4&transport=websocket"
     outcome = page.evaluate(
         """url => new Promise(done => {
@@ -510,7 +482,6 @@ def test_another_site_can_neither_connect_nor_read(browser: Browser, console: st
     page.wait_for_timeout(1500)
     assert not any("try" in frame.url for frame in page.frames[1:])
     context.close()
-    server.shutdown()
 
 
 def test_the_lanes_hold_what_they_promise(page: Page, console: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -162,8 +163,8 @@ def _letter(item: dict[str, Any]) -> dict[str, Any]:
         },
         "error": {
             "text": ": ".join(part for part in (error.get("type"), error.get("message")) if part),
-            "summary": "Stack trace",
-            "more": error.get("stack") or "",
+            "summary": "Arguments and stack trace",
+            "more": f"{json.dumps(item.get('arguments'), indent=1, ensure_ascii=False)}\n\n{error.get('stack') or ''}",
         },
         "attempts": str(item["attempts"]),
         "actions": {
