@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
+import traceback
 from typing import TYPE_CHECKING
 
 import pytest
@@ -35,6 +37,30 @@ async def test_a_task_that_works_is_one_span_and_one_attempt(service: Service, s
     delay = str(round(task["queue_delay_ms"]))
     assert tags(span) == {"task.id": task["id"], "task.outcome": "succeeded", "task.queue_delay_ms": delay}
     assert spans("attempt") == []
+
+
+async def test_a_task_in_a_thread_takes_its_trace_along(
+    service: Service, spans: Spans, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "demo_service")
+    trace_id = (await service.get("/test/threading?duration=0.1")).headers["X-Trace-Id"]
+    (task,) = await service.tasks()
+    assert (task["name"], task["state"], task["trace_id"]) == ("threaded_sleep_task", "succeeded", trace_id)
+    (span,), (below,) = spans("threaded_sleep_task"), spans("sleep_in_thread")
+    (ref,) = below.refs
+    assert (ref.trace_id, ref.segment_id) == (trace_id, span.context.segment_id)
+    lines = [record for record in caplog.records if record.threadName != "MainThread"]
+    assert [line.getMessage() for line in lines] == ["Background task started", "Background task completed"]
+
+
+async def test_a_thread_ends_with_its_task(new_service: NewService) -> None:
+    service = await new_service(attempt_seconds=0.1)
+    await service.get("/test/threading?duration=50")
+    (task,) = await service.tasks()
+    assert task["state"] == "dead"
+    await asyncio.sleep(0.1)
+    waiting = [frame.f_back for frame in sys._current_frames().values()]
+    assert "sleep_in_thread" not in "".join(line for frame in waiting for line in traceback.format_stack(frame))
 
 
 async def test_a_task_that_fails_twice_succeeds_at_its_third_attempt(service: Service, spans: Spans) -> None:

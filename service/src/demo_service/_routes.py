@@ -110,6 +110,16 @@ async def test_blocking(request: Request, timing: Annotated[Timing, Query()]) ->
     return "ok"
 
 
+@router.get("/test/threading", responses=problems(503))
+async def test_threading(
+    request: Request, background_tasks: BackgroundTasks, start: Start, timing: Annotated[Timing, Query()]
+) -> Literal["ok"]:
+    """Answer at once; a task sleeps on in a thread."""
+    (work,) = start.accept(tasks.threaded_sleep_task, seconds=_seconds(request, timing))
+    background_tasks.add_task(work)
+    return "ok"
+
+
 @router.post("/action", responses=problems(413, 503))
 async def action(
     request: Request,

@@ -7,7 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+from anyio import to_thread
+from skywalking_background import carry
 
 from demo_service._jobs import Retry, job
 
@@ -15,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 logger = logging.getLogger(__name__)
+
+# Of their own: AnyIO's 40 are for all endpoints and dependencies that are no coroutines, and those must not wait.
+_THREADS: Final = anyio.CapacityLimiter(100)
 
 
 async def _sleep(seconds: float) -> None:
@@ -27,6 +35,22 @@ async def _sleep(seconds: float) -> None:
 async def background_sleep_task(seconds: float) -> None:
     """Sleep, as the overview's example does."""
     await _sleep(seconds)
+
+
+@job()
+async def threaded_sleep_task(seconds: float) -> None:
+    """The same sleep where it blocks, in a thread."""
+    ended = threading.Event()
+
+    def sleep_in_thread() -> None:
+        logger.info("Background task started")
+        if not ended.wait(seconds):
+            logger.info("Background task completed")
+
+    try:
+        await to_thread.run_sync(carry(sleep_in_thread), abandon_on_cancel=True, limiter=_THREADS)
+    finally:
+        ended.set()  # nothing can cancel a thread: it must be asked
 
 
 @job()

@@ -147,7 +147,7 @@ def _draw(page: Page) -> str:
     _label(times, "Response time by running tasks", "running tasks", "ms")
     times.set_yscale("log")
     last = page.steps[-1]
-    course.plot(*zip(*last.times, strict=True), ".", markersize=1.5, alpha=0.5, label="each request")
+    course.plot(*zip(*last.times, strict=True), ".", markersize=1.5, alpha=0.5, label="each request", rasterized=True)
     course.set_yscale("log")
     _label(course, f"Response time on the way to {last.found.peak:,} tasks", "s since the load began", "ms")
     memory.plot(tasks, [step.memory for step in page.steps], marker="o", label="with the tasks")
@@ -161,7 +161,7 @@ def _draw(page: Page) -> str:
     cpu.axvspan(step.fill or 0, step.task_seconds, color="grey", alpha=0.15, label="tasks sleep")
     _label(cpu, f"CPU: {page.asleep.found.peak:,} tasks start, sleep and end", "s", "% of one core")
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg")
+    figure.savefig(buffer, format="svg", dpi=200)
     plt.close(figure)
     return buffer.getvalue()
 

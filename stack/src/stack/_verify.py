@@ -70,6 +70,14 @@ SHORT: Final = {"duration": "2"}
 CASES: Final = (
     Case("GET", "/test", "ok", _tree("GET /test", "background_sleep_task"), 10),
     Case("GET", "/test/blocking", "ok", _tree("GET /test/blocking"), 2, SHORT, blocking=True),
+    Case(
+        "GET",
+        "/test/threading",
+        "ok",
+        _tree("GET /test/threading", "threaded_sleep_task") + "\n    Local sleep_in_thread CROSS_THREAD",
+        2,
+        SHORT,
+    ),
     Case("POST", "/action", {"status": "processing"}, _tree("POST /action", "long_running_task"), 2, SHORT),
     Case(
         "POST",

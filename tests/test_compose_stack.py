@@ -1,4 +1,4 @@
-"""The stack of containers, as `make up RUNTIME=compose` has brought it up: what restarts do to it under load."""
+"""The stack of containers, as `make up RUNTIME=compose WORKERS=2` has brought it up: under load, and restarted."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from harness import ROOT
+from harness import ROOT, eventually
 from oap_query import Oap, Span
 from stack._settings import load_settings
 
@@ -31,7 +31,7 @@ REST = 5
 def settings() -> Settings:
     """The settings of the running stack; `.ci/run` says that there is one."""
     if not os.environ.get("COMPOSE_STACK"):
-        pytest.skip("COMPOSE_STACK=1 says that `make up RUNTIME=compose` was run")
+        pytest.skip("COMPOSE_STACK=1 says that `make up RUNTIME=compose WORKERS=2` was run")
     found = load_settings(running=True)
     assert found.runtime == "compose"
     return found
@@ -62,6 +62,27 @@ def start_load(settings: Settings, results: Path) -> subprocess.Popen[bytes]:
     command += ["--host", settings.service_url, "--users", "20", "--spawn-rate", "20", "--run-time", f"{LOAD}s"]
     command += ["--json-file", str(results), "--only-summary", "--exit-code-on-error", "0"]
     return subprocess.Popen(command)
+
+
+def test_the_workers_behind_locusts_page_share_the_load(settings: Settings) -> None:
+    with httpx.Client(base_url=settings.locust_url, trust_env=False) as page:
+
+        def stats() -> Any:  # Locust's own JSON
+            return page.get("/stats/requests").json()
+
+        def workers(state: str) -> list[int]:
+            """Return how many users each worker has that is in this state."""
+            return [worker["user_count"] for worker in stats()["workers"] if worker["state"] == state]
+
+        assert eventually(lambda: len(workers("ready")) == settings.workers == 2)
+        form = {"user_classes": "Smoke", "user_count": 20, "spawn_rate": 20, "host": "http://service:8000"}
+        assert page.post("/swarm", data=form).json()["success"]
+        try:
+            assert eventually(lambda: workers("running") == [10, 10])
+            assert eventually(lambda: stats()["stats"][-1]["num_requests"] > 100)
+            assert stats()["stats"][-1]["num_failures"] == 0
+        finally:
+            page.get("/stop")
 
 
 def test_no_request_fails_while_storage_and_oap_restart_and_old_traces_stay(settings: Settings, tmp_path: Path) -> None:
