@@ -32,9 +32,10 @@ is counted in OAP, from the start and the end of every task's span. Response tim
 which the number of tasks stands still. The service is a fresh process at each step. Memory per task is what its
 resident memory has grown by since before the load, divided by the running tasks. CPU is in percent of one core. A trace
 is complete when OAP has the request's segment and one for each of its tasks; each request's trace was looked for."""
-STYLE: Final = """body{font:15px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem;color:#222}
+STYLE: Final = """body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;margin:1rem 0}td,th{border-bottom:1px solid #ddd;padding:.35rem .8rem;text-align:left}
-td.yes{color:#176639;font-weight:600}td.no{color:#a4161a;font-weight:600}svg{max-width:100%;height:auto}"""
+td.yes{color:#176639;font-weight:600}td.no{color:#a4161a;font-weight:600}svg{max-width:100%;height:auto}
+.steps{overflow-x:auto}.steps td,.steps th{padding:.35rem .5rem}.steps td{white-space:nowrap}"""
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,8 @@ def _html(page: Page, picture: str) -> str:
             f"<style>{STYLE}</style><h1>{escape(page.title)}</h1>",
             f"<table>{''.join(claims)}</table>",
             f"<table>{''.join(line(fact) for fact in page.facts)}</table>",
-            f"<h2>Step by step</h2><table>{line(titles, 'th')}{''.join(map(line, rows))}</table>",
+            "<h2>Step by step</h2>",
+            f"<div class=steps><table>{line(titles, 'th')}{''.join(map(line, rows))}</table></div>",
             picture,
             f"<h2>Method</h2><p>{escape(METHOD)}</p></html>\n",
         )
