@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from fastapi import BackgroundTasks, FastAPI
+from fastapi import BackgroundTasks, FastAPI, Request
 from skywalking import config
 from skywalking.trace.context import get_context
 from skywalking_background import ParallelTasks, current_trace_id, instrument
@@ -83,6 +83,28 @@ async def test_a_finished_request_is_freed_without_the_garbage_collector(segment
         assert [context() for context in contexts] == [None, None]
     finally:
         gc.enable()
+
+
+async def test_what_outlives_a_request_does_not_keep_it(segments: Segments) -> None:
+    app = instrument(FastAPI())
+    outliving, scopes = [], []
+
+    class Part:
+        """Of the request's scope, where a database session would be."""
+
+    @app.get("/items/{item}")
+    async def show(request: Request) -> None:
+        outliving.append(get_context())  # as the context of an asyncio task does
+        request.scope["part"] = Part()
+        scopes.append(weakref.ref(request.scope["part"]))
+
+    gc.disable()
+    try:
+        await get(app, "/items/7")
+        assert [scope() for scope in scopes] == [None]
+    finally:
+        gc.enable()
+    assert outliving[0].primary_endpoint.get_name() == "HTTP GET /items/{item}"
 
 
 async def test_a_span_that_outlives_the_request_holds_its_segment_back(segments: Segments) -> None:

@@ -18,6 +18,8 @@ from stack._settings import UsageError
 from stack._start import TAIL, tail
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import Console
 
     from stack._settings import Settings
@@ -87,31 +89,29 @@ def _down(settings: Settings, *options: str) -> int:
 
 def restart(settings: Settings, name: str) -> int:
     """Stop one part, start it again and wait until it is healthy; 0 when it is."""
-    console = new_console()
-    project = Project(settings)
-    _find(project, name)
-    if not containers(project):
-        console.print("the stack is not up: `make up` starts it")
-        return 1
-    with alone(settings.run_dir, console), console.status(f"restarting {name}"):
-        began = time.monotonic()
-        good = project.run("restart", name, log=project.log) == 0 and _healthy(project, name)
-    if not good:
-        _show_failure(console, project)
-        return 1
-    console.print(f"{name} is healthy after {time.monotonic() - began:.1f} s")
-    return 0
+    began = time.monotonic()
+    code = _with_running(settings, name, lambda project: project.run("restart", name, log=project.log) == 0)
+    if code == 0:
+        new_console().print(f"{name} is healthy after {time.monotonic() - began:.1f} s")
+    return code
 
 
 def start_part(settings: Settings, name: str) -> int:
-    """Start one part of a running stack and wait for it; 0 when it is healthy."""
+    """Wait for one part, as all of them are started by `up`; 0 when it is healthy."""
+    return _with_running(settings, name, lambda _: True)
+
+
+def _with_running(settings: Settings, name: str, act: Callable[[Project], bool]) -> int:
+    """Do something to a part of a running stack and wait until the part is healthy; 0 when it is."""
     console = new_console()
     project = Project(settings)
     _find(project, name)
     if not containers(project):
         console.print("the stack is not up: `make up` starts it")
         return 1
-    if not _healthy(project, name):
+    with alone(settings.run_dir, console), console.status(f"waiting for {name}"):
+        good = act(project) and _healthy(project, name)
+    if not good:
         _show_failure(console, project)
         return 1
     return 0

@@ -222,7 +222,8 @@ class _Request:
             _spans_set([])
             return
         self.entry = self.handling = None  # OAP's by now; the tasks may run on for long
-        self.origin.endpoint = entry.op = self.name()
+        self.origin.endpoint = entry.context.endpoint = entry.op = self.name()
+        del entry.context.primary_endpoint  # the name will do: no circle, and no request kept by what outlives it
         if self.started and not whole and (error is None or isinstance(error, ClientDisconnect)):
             set_tag(handling, "http.disconnected", "true")  # the client's doing, no failure of the service
             error = None
