@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 OPERATIONS = (
     "GET /test",
     "GET /test/blocking",
+    "GET /test/threading",
     "POST /action",
     "POST /complex-action",
     "POST /process",

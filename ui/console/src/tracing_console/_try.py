@@ -104,7 +104,8 @@ def add(console: Console) -> None:
 class _Page:
     console: Console
     results: list[dict[str, Any]] = field(default_factory=list)
-    buttons: list[tuple[ui.element, str]] = field(default_factory=list)
+    offers: list[tuple[ui.element, str]] = field(default_factory=list)
+    """What is shown where the service has such a path."""
     count: int = 0
 
     def __post_init__(self) -> None:
@@ -127,21 +128,20 @@ class _Page:
                     self.grid = Grid(COLUMNS, "Press a button: the answers appear here, the newest first.")
 
     async def look(self) -> None:
-        """Switch off what this service does not have."""
+        """Hide what this service does not have."""
         try:
             paths = await self.console.service.paths()
         except ServiceError:
             return  # the banner says it
-        for button, path in self.buttons:
-            if path not in paths:
-                button.props('disabled title="this service has no such endpoint"')
+        for element, path in self.offers:
+            element.set_visibility(path in paths)
         if "/dead-letters" not in paths:
             self.hint.text = "This service knows no faults: it ignores the X-Fault header and does the work."
             self.hint.set_visibility(True)
 
     def _card(self, preset: Preset) -> None:
         ask = preset.ask
-        with tag("section", "card preset"):
+        with tag("section", "card preset") as card:
             text("h3", preset.title)
             text("p", preset.words)
             text("code", ask.title)
@@ -149,7 +149,7 @@ class _Page:
                 text("code", f"X-Fault: {ask.fault}")
             button = text("button", "Send" if preset.times == 1 else f"Send {preset.times:,}", "button primary")
             button.props["aria-label"] = f"Send: {preset.title}"
-        self.buttons.append((button, ask.path))
+        self.offers.append((card, ask.path))
 
         async def press() -> None:
             await self._send(button, ask, preset.times)
@@ -160,6 +160,7 @@ class _Page:
         asks = list(dict.fromkeys((p.ask.method, p.ask.path) for p in PRESETS))
         with tag("form", "card own tools") as form:
             endpoint = _choice("Endpoint", [f"{method} {path}" for method, path in asks])
+            self.offers += [(option, path) for option, (_, path) in zip(endpoint, asks, strict=True)]
             fault = _choice("Fault", ["none", *(p.ask.fault for p in FAULTS)])
             duration = _number("Task runs (s)", "10", "0", "60", "any")
             times = _number("Times", "1", "1", str(MOST), "1")
