@@ -30,30 +30,16 @@ from rich.table import Table
 HERE = Path(__file__).parent
 TASK_SECONDS = 10.0
 WARM_UP = 300  # requests before anything is counted
-VARIANTS = (
-    "untraced",
-    "untraced+gc",  # with a tuned garbage collector
-    "agent",  # SkyWalking's own FastAPI plugin: one span, none for the task
-    "ours",  # two spans for the request, one for the task
-    "ours+gc",
-    "opentelemetry",  # three or four spans for the request, and one for the task, made by hand
-)
-LABELS = {
-    "untraced": "untraced",
-    "untraced+gc": "untraced, collector tuned",
-    "agent": "SkyWalking's plugin",
-    "ours": "this library",
-    "ours+gc": "this library, collector tuned",
-    "opentelemetry": "OpenTelemetry",
+VARIANTS = {
+    "untraced": ("untraced", "#8a8f98"),
+    "untraced+gc": ("untraced, collector tuned", "#c3c7cd"),
+    "agent": ("SkyWalking's plugin", "#d98324"),  # one span, none for the task
+    "ours": ("this library", "#1f6fb4"),  # two spans for the request, one for the task
+    "ours+gc": ("this library, collector tuned", "#8fbbe0"),
+    # Three or four spans for the request, and one for the task, made by hand.
+    "opentelemetry": ("OpenTelemetry", "#6a4c93"),
 }
-COLORS = {  # a pair of shades for each tracer, with and without tuning
-    "untraced": "#8a8f98",
-    "untraced+gc": "#c3c7cd",
-    "agent": "#d98324",
-    "ours": "#1f6fb4",
-    "ours+gc": "#8fbbe0",
-    "opentelemetry": "#6a4c93",
-}
+"""Each variant's name and colour in the picture: a pair of shades with and without a tuned garbage collector."""
 RATES = {1000: 500, 2000: 500, 10000: 1000}
 """Requests per second by the number of tasks: all of them are to run at the same time."""
 
@@ -228,7 +214,8 @@ def _draw(results: list[Result], variants: list[str], path: Path) -> None:
             ]
             width = 0.8 / len(variants)
             positions = [index + place * width for index in range(len(counts))]
-            axis.bar(positions, middles, width, yerr=errors, label=LABELS[variant], capsize=2, color=COLORS[variant])
+            label, color = VARIANTS[variant]
+            axis.bar(positions, middles, width, yerr=errors, label=label, color=color, capsize=2)
         axis.set_title(title)
         axis.set_xticks([index + 0.4 for index in range(len(counts))], [f"{count:,} tasks" for count in counts])
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(variants), frameon=False)

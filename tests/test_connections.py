@@ -76,7 +76,7 @@ def test_a_websocket_is_a_short_request_and_a_long_connection(server: Server, oa
     ]
     entry, connection = (next(s for s in spans if s.kind == kind and s.parent_span_id == -1) for kind in KINDS)
     assert entry.end <= connection.start
-    assert connection.duration >= 295  # by another clock than the sleep of 300 ms
+    assert connection.duration >= 300
 
 
 def test_an_ignored_path_leaves_nothing_not_even_behind_its_task(server: Server, oap: OapServer) -> None:

@@ -17,6 +17,10 @@ from skywalking_background._spans import origin, span_name
 Segments = list[Any]
 
 
+def tags(span: Any) -> dict[str, str]:
+    return {tag.key: tag.val for tag in span.iter_tags()}
+
+
 def test_outside_of_a_trace_it_starts_one(segments: Segments) -> None:
     with background_span("alone", tags={"task.id": 7}) as span:
         trace_id = current_trace_id()
@@ -24,7 +28,7 @@ def test_outside_of_a_trace_it_starts_one(segments: Segments) -> None:
     (segment,) = segments
     assert str(segment.related_traces[0]) == trace_id
     assert [(span.op, span.refs) for span in segment.spans] == [("alone", [])]
-    assert {tag.key: tag.val for tag in segment.spans[0].iter_tags()} == {"task.id": "7", "outcome": "done"}
+    assert tags(segment.spans[0]) == {"task.id": "7", "outcome": "done"}
     assert current_trace_id() is None
 
 
@@ -84,10 +88,6 @@ def test_untraced_work_leaves_nothing_and_the_trace_goes_on_after_it(segments: S
                 pass
         assert current_trace_id() is not None
     assert [span.op for segment in segments for span in segment.spans] == ["task"]
-
-
-def tags(span: Any) -> dict[str, str]:
-    return {tag.key: tag.val for tag in span.iter_tags()}
 
 
 def test_the_span_that_the_code_runs_in_can_be_tagged_from_anywhere(segments: Segments) -> None:
