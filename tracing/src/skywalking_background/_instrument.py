@@ -8,23 +8,33 @@ import sys
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio.to_thread
-from skywalking import Component, Kind, Layer, config
-from skywalking.trace.context import NoopContext, _spans_set
-from skywalking.trace.span import EntrySpan, Span
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect
 from starlette.websockets import WebSocketDisconnect
 
 from skywalking_background import _agent, _sw8
-from skywalking_background._names import route_template
-from skywalking_background._segments import UNSAMPLED, Context, Origin, set_common_tag, set_tag
-from skywalking_background._spans import background_span, enter_root, origin, record_error, sampled
+from skywalking_background._faults import note
+from skywalking_background._internals import config, open_spans, sampled, set_open_spans
+from skywalking_background._names import note_routes, route_path, route_template
+from skywalking_background._segments import (
+    UNSAMPLED,
+    Context,
+    HandlingSpan,
+    Origin,
+    RequestSpan,
+    noop_span,
+    set_common_tag,
+    set_tag,
+)
+from skywalking_background._spans import background_span, record_error
 from skywalking_background._tasks import trace_background_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from skywalking_background._internals import Span
 
 logger = logging.getLogger("skywalking_background")
 
@@ -35,8 +45,20 @@ _FORBIDDEN: Final = 403
 _SERVER_ERROR: Final = 500
 
 
+class Behavior:
+    """What tests may want otherwise."""
+
+    contain_late_errors = True
+    """Whether an error after the response ends here, logged, instead of reaching the server."""
+
+
 def instrument(
-    app: App, *, ignore: Iterable[str] = (), error_status: int = 400, header: str | None = "X-Trace-Id"
+    app: App,
+    *,
+    enabled: bool | None = None,
+    ignore: str | Iterable[str] = (),
+    error_status: int = 400,
+    header: str | None = "X-Trace-Id",
 ) -> App:
     """Trace an app's requests and its background tasks to SkyWalking, and start the agent if nobody has.
 
@@ -44,7 +66,10 @@ def instrument(
 
     Args:
         app: a FastAPI or Starlette app that has not answered a request yet.
-        ignore: regular expressions; a path that one of them matches as a whole is never traced, nor are its tasks.
+        enabled: `False` leaves the app and the process as if this library were not there; by default the variable
+            `SKYWALKING_BACKGROUND_ENABLED` says so with `false`, `0`, `no` or `off`.
+        ignore: one or several regular expressions; a path that one of them matches as a whole is never traced, nor are
+            its tasks. It is the path as the app's routes match it, or the whole path with the prefix of a proxy.
         error_status: the lowest response status that marks the request as failed.
         header: the response header that carries the trace id; `None` for none.
 
@@ -54,14 +79,18 @@ def instrument(
     if app.middleware_stack is not None:
         message = "instrument(app) must come before the app's first request"
         raise RuntimeError(message)
+    if not _agent.switch(on=enabled):
+        return app
     _agent.start()
     trace_background_tasks()
+    note_routes()
     build = app.build_middleware_stack
     framework = "Starlette" if type(app) is Starlette else "FastAPI"
+    patterns = (ignore,) if isinstance(ignore, str) else tuple(ignore)
 
     def build_traced() -> ASGIApp:
         # Outside of ServerErrorMiddleware, which no ordinary middleware is: the 500 it sends must be seen.
-        return _Middleware(build(), f"{framework} request handling", ignore, error_status, header)
+        return _Middleware(build(), f"{framework} request handling", patterns, error_status, header)
 
     app.build_middleware_stack = build_traced  # type: ignore[method-assign]
     return app
@@ -81,15 +110,18 @@ class _Middleware:
         # No coroutine of its own, which would stay for as long as the request's tasks run.
         if scope["type"] == "lifespan":
             return self.app(scope, receive, _flush_before_exit(send))
-        if _TRACED in scope:
+        if _TRACED in scope or scope["type"] not in _KINDS:
             return self.app(scope, receive, send)
         scope[_TRACED] = True
-        kind = _Socket if scope["type"] == "websocket" else _Request
-        return kind(self, scope, send).run(receive)
+        return _KINDS[scope["type"]](self, scope, receive, send).run()
 
-    def ignores(self, method: str, path: str) -> bool:
+    def ignores(self, method: str, scope: Scope) -> bool:
+        path, below = scope["path"], route_path(scope)
         return bool(
-            self.ignore.fullmatch(path) or config.RE_IGNORE_PATH.match(path) or config.ignore_http_method_check(method)
+            self.ignore.fullmatch(below)
+            or config.RE_IGNORE_PATH.match(below)
+            or (path is not below and (self.ignore.fullmatch(path) or config.RE_IGNORE_PATH.match(path)))
+            or config.ignore_http_method_check(method)
         )
 
 
@@ -99,34 +131,43 @@ class _Request:
     contains = True
     __slots__ = (
         "entry",
-        "error",
+        "error_id",
         "finished",
         "handling",
+        "left",
         "method",
         "middleware",
         "origin",
+        "receive_upstream",
         "scope",
         "send_downstream",
         "started",
         "status",
+        "trailers",
     )
 
-    entry: EntrySpan | None
-    handling: Span | None
+    entry: RequestSpan | None
+    handling: HandlingSpan | None
     origin: Origin
 
-    def __init__(self, middleware: _Middleware, scope: Scope, send: Send) -> None:
+    def __init__(self, middleware: _Middleware, scope: Scope, receive: Receive, send: Send) -> None:
         self.middleware = middleware
         self.scope = scope
         self.method = scope.get("method", "WebSocket")
+        self.receive_upstream = receive
         self.send_downstream = send
         self.status = _SERVER_ERROR  # what a request ends with that never gets to answer
-        self.error: BaseException | None = None
-        self.started = False
-        self.finished = False
+        self.error_id = 0  # not the error itself: it refers to the frames it went through, and those to this request
+        self.started = self.finished = self.left = self.trailers = False
+        self.entry = self.handling = None
+        self.origin = UNSAMPLED
 
     def open(self) -> None:
-        """Open both spans, in the caller's trace if its headers name one."""
+        """Open both spans, in the caller's trace if its headers name one.
+
+        Whatever spans this context inherited are forgotten: uvicorn can start a request in the context of the one
+        before it on the same connection (pipelining, large bodies), whose background task may still run.
+        """
         scope, path = self.scope, self.scope["path"]
         sw8 = correlation = host = b""
         for key, value in scope["headers"]:
@@ -140,31 +181,22 @@ class _Request:
         try:
             caller = _sw8.parse(sw8, correlation) if sw8 else None
             # A caller's trace goes on whole: the decision to sample was its own.
-            traced = not self.middleware.ignores(self.method, path) and (caller is not None or sampled())
+            traced = not self.middleware.ignores(self.method, scope) and (caller is not None or sampled())
         except _sw8.SuppressedError:
             traced = False
-        enter_root()
         if not traced:
-            NoopContext().new_local_span(path).start()  # what plugins find, and leave their own spans out for
-            self.entry = self.handling = None
-            self.origin = UNSAMPLED
-            origin.set(UNSAMPLED)
             return
         context = Context(path, caller)
-        entry = EntrySpan(context, 0, -1, path, component=Component.FastAPI, layer=Layer.Http)
-        handling = Span(context, 1, 0, self.middleware.operation, None, Kind.Local, Component.FastAPI)
-        context.open(entry, handling)
+        entry = RequestSpan(context, path)
+        handling = HandlingSpan(entry, self.middleware.operation)
         context.primary_endpoint = self
-        if caller is not None:
-            entry.refs.append(caller)
+        context.open(entry, handling)
+        self.entry, self.handling, self.origin = entry, handling, entry.origin
         if client := scope.get("client"):
             entry.peer = f"{client[0]}:{client[1]}"
         set_common_tag(entry, "http.method", self.method)
         # Without the query: it may hold what nobody should read in a trace.
         set_tag(entry, "http.url", f"{scope['scheme']}://{host.decode('latin-1')}{path}")
-        self.entry, self.handling = entry, handling
-        self.origin = Origin(entry)  # tasks hang below the request, not below its handling
-        origin.set(self.origin)
 
     def get_name(self) -> str:
         """Name the endpoint of the log lines of this request: one of the methods of the agent's `PrimaryEndpoint`."""
@@ -173,15 +205,22 @@ class _Request:
     def set_primary_endpoint(self, span: Span) -> None:
         """Stay the endpoint, whatever spans follow: the other of its methods."""
 
-    async def run(self, receive: Receive) -> None:
-        self.open()
+    async def run(self) -> None:
+        outer = open_spans()
         try:
-            await self.middleware.app(self.scope, receive, self.send)
+            self.open()
+        except Exception:  # noqa: BLE001  # the request goes on without
+            note("opening a request")
+        if self.entry is None:
+            set_open_spans([noop_span()])  # what plugins find, and leave their own spans out for
+        try:
+            await self.middleware.app(self.scope, self.receive, self.send)
         except BaseException as error:
-            late = self.finished and error is not self.error
+            late = self.finished and id(error) != self.error_id
             self.close(error)
             self.end(error)
-            if not (late and self.contains and isinstance(error, Exception)):
+            contained = self.contains and Behavior.contain_late_errors and isinstance(error, Exception)
+            if not (late and contained):
                 raise
             # The client has its answer. Let the error reach the server, and uvicorn closes the connection, under the
             # next request that is being answered on it (https://github.com/encode/uvicorn/issues/3153).
@@ -189,23 +228,50 @@ class _Request:
         else:
             self.close(None)
             self.end(None)
+        finally:
+            set_open_spans(outer)  # an app that called this one in process goes on in its own place
 
     def end(self, error: BaseException | None) -> None:
         """Do what is left when the app is through, with the error it ended with."""
+
+    async def receive(self) -> Message:
+        message = await self.receive_upstream()
+        if message["type"] == "http.disconnect":
+            self.leave()
+        return message
 
     async def send(self, message: Message) -> None:
         kind = message["type"]
         if kind == "http.response.start":
             message = self.start(message)
-        await self.send_downstream(message)
-        if kind == "http.response.body" and not message.get("more_body", False):
+        try:
+            await self.send_downstream(message)
+        except OSError:  # how a server says that nobody listens any more
+            self.leave()
+            raise
+        if kind == "http.response.body":
+            last = not message.get("more_body", False) and not self.trailers
+        elif kind == "http.response.trailers":
+            last = not message.get("more_trailers", False)
+        elif kind in {"http.response.pathsend", "http.response.zerocopysend"}:
+            last = not message.get("more_body", False) and not self.trailers
+        else:
+            last = False
+        if last:
             # Starlette answers 500 while it handles the error that it raises again afterwards.
             self.close(sys.exception() if self.status >= _SERVER_ERROR else None, whole=True)
+
+    def leave(self) -> None:
+        """End the request as its client left before it had the whole response."""
+        if not self.finished:
+            self.left = True
+            self.close(None)
 
     def start(self, message: Message) -> Message:
         """Note the response's status and put the trace id into its headers."""
         self.started = True
         self.status = message.get("status", _SWITCHING)
+        self.trailers = message.get("trailers", False)
         header = self.middleware.header
         if header is None or self.origin is UNSAMPLED:
             return message
@@ -219,22 +285,33 @@ class _Request:
         self.finished = True
         entry, handling = self.entry, self.handling
         if entry is None or handling is None:
-            _spans_set([])
             return
         self.entry = self.handling = None  # OAP's by now; the tasks may run on for long
+        try:
+            self._close(entry, handling, error, whole)
+        except Exception:  # noqa: BLE001  # the response is on its way
+            note("closing a request")
+
+    def _close(self, entry: RequestSpan, handling: HandlingSpan, error: BaseException | None, whole: bool) -> None:
         self.origin.endpoint = entry.context.endpoint = entry.op = self.name()
         del entry.context.primary_endpoint  # the name will do: no circle, and no request kept by what outlives it
-        if self.started and not whole and (error is None or isinstance(error, ClientDisconnect)):
+        if self.left or (self.started and not whole and (error is None or isinstance(error, ClientDisconnect))):
             set_tag(handling, "http.disconnected", "true")  # the client's doing, no failure of the service
             error = None
-        failed = error is not None or self.status >= self.middleware.error_status
+        answered = self.started or not self.left
+        failed = error is not None or (answered and self.status >= self.middleware.error_status)
         for span in (entry, handling):
-            set_common_tag(span, "http.status_code", self.status)
+            if answered:
+                set_common_tag(span, "http.status_code", self.status)
             span.error_occurred = failed
         if error is not None:
-            self.error = error
+            self.error_id = id(error)
             record_error(handling, error)
-        entry.context.close(handling, entry)
+        Context.close(handling, entry)
+        # What runs on in this place hangs below the request. In the list itself: contexts copied from this one have it.
+        spans = open_spans()
+        if entry in spans:
+            spans[:] = [self.origin, *(span for span in spans if span is not entry and span is not handling)]
 
     def name(self) -> str:
         return f"HTTP {self.method} {route_template(self.scope)}"
@@ -247,11 +324,12 @@ class _Socket(_Request):
 
     contains = False  # the server tells the client of an error by closing the connection
 
-    def __init__(self, middleware: _Middleware, scope: Scope, send: Send) -> None:
-        super().__init__(middleware, scope, send)
+    def __init__(self, middleware: _Middleware, scope: Scope, receive: Receive, send: Send) -> None:
+        super().__init__(middleware, scope, receive, send)
         self.connection: background_span | None = None
 
     def end(self, error: BaseException | None) -> None:
+        """Close the connection's span; a client that leaves is no failure."""
         if self.connection is not None:
             failure = None if isinstance(error, WebSocketDisconnect) else error
             self.connection.__exit__(type(failure) if failure else None, failure, None)
@@ -275,6 +353,9 @@ class _Socket(_Request):
 
     def name(self) -> str:
         return f"WebSocket {route_template(self.scope)}"
+
+
+_KINDS: Final[dict[str, type[_Request]]] = {"http": _Request, "websocket": _Socket}
 
 
 def _flush_before_exit(send: Send) -> Send:
