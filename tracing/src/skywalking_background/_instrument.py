@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 import sys
+import time
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio.to_thread
@@ -14,7 +16,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from skywalking_background import _agent, _sw8
 from skywalking_background._faults import note
-from skywalking_background._internals import config, open_spans, sampled, set_open_spans
+from skywalking_background._internals import config, inherited_spans, open_spans, sampled, set_open_spans
 from skywalking_background._names import note_routes, route_path, route_template
 from skywalking_background._segments import (
     UNSAMPLED,
@@ -30,16 +32,20 @@ from skywalking_background._spans import background_span, record_error
 from skywalking_background._tasks import trace_background_tasks
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from starlette.types import Message, Receive, Scope, Send
+
+    Call = Callable[[Starlette, Scope, Receive, Send], Awaitable[None]]
 
     from skywalking_background._internals import Span
 
 logger = logging.getLogger("skywalking_background")
 
 App = TypeVar("App", bound=Starlette)
+_MIDDLEWARE: Final = "_skywalking_background"
 _TRACED: Final = "skywalking_background.traced"  # in the scope: an outer app has traced this request already
+_BODIES: Final = frozenset({"http.response.body", "http.response.pathsend", "http.response.zerocopysend"})
 _SWITCHING: Final = 101
 _FORBIDDEN: Final = 403
 _SERVER_ERROR: Final = 500
@@ -84,36 +90,51 @@ def instrument(
     _agent.start()
     trace_background_tasks()
     note_routes()
-    build = app.build_middleware_stack
+    trace_calls()
     framework = "Starlette" if type(app) is Starlette else "FastAPI"
     patterns = (ignore,) if isinstance(ignore, str) else tuple(ignore)
-
-    def build_traced() -> ASGIApp:
-        # Outside of ServerErrorMiddleware, which no ordinary middleware is: the 500 it sends must be seen.
-        return _Middleware(build(), f"{framework} request handling", patterns, error_status, header)
-
-    app.build_middleware_stack = build_traced  # type: ignore[method-assign]
+    middleware = _Middleware(f"{framework} request handling", patterns, error_status, header)
+    setattr(app, _MIDDLEWARE, middleware)
     return app
 
 
+def trace_calls() -> None:
+    """Trace the calls of each app that was given a middleware.
+
+    Around the whole app: outside of `ServerErrorMiddleware`, whose 500 must be seen, and independent of what other
+    libraries make of the middleware stack, before or after.
+    """
+    if hasattr(Starlette.__call__, _MIDDLEWARE):
+        return
+    call = Starlette.__call__
+
+    @functools.wraps(call)
+    def traced(app: Starlette, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        # No coroutine of its own, which would stay for as long as the request's tasks run.
+        middleware: _Middleware | None = app.__dict__.get(_MIDDLEWARE)
+        if middleware is None:
+            return call(app, scope, receive, send)
+        return middleware(call, app, scope, receive, send)
+
+    setattr(traced, _MIDDLEWARE, True)
+    Starlette.__call__ = traced  # type: ignore[method-assign, assignment]
+
+
 class _Middleware:
-    def __init__(
-        self, app: ASGIApp, operation: str, ignore: Iterable[str], error_status: int, header: str | None
-    ) -> None:
-        self.app = app
+    def __init__(self, operation: str, ignore: Iterable[str], error_status: int, header: str | None) -> None:
         self.operation = operation
         self.ignore = re.compile("|".join(f"(?:{pattern})" for pattern in ignore) or r"(?!)")
         self.error_status = error_status
         self.header = header.encode("latin-1") if header else None
 
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        # No coroutine of its own, which would stay for as long as the request's tasks run.
-        if scope["type"] == "lifespan":
-            return self.app(scope, receive, _flush_before_exit(send))
-        if _TRACED in scope or scope["type"] not in _KINDS:
-            return self.app(scope, receive, send)
+    def __call__(self, call: Call, app: Starlette, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        kind = scope["type"]
+        if kind == "lifespan":
+            return call(app, scope, receive, _flush_before_exit(send))
+        if _TRACED in scope or kind not in _KINDS:
+            return call(app, scope, receive, send)
         scope[_TRACED] = True
-        return _KINDS[scope["type"]](self, scope, receive, send).run()
+        return _KINDS[kind](self, scope, receive, send).run(call, app)
 
     def ignores(self, method: str, scope: Scope) -> bool:
         path, below = scope["path"], route_path(scope)
@@ -130,6 +151,7 @@ class _Request:
 
     contains = True
     __slots__ = (
+        "ending",
         "entry",
         "error_id",
         "finished",
@@ -158,7 +180,7 @@ class _Request:
         self.send_downstream = send
         self.status = _SERVER_ERROR  # what a request ends with that never gets to answer
         self.error_id = 0  # not the error itself: it refers to the frames it went through, and those to this request
-        self.started = self.finished = self.left = self.trailers = False
+        self.started = self.finished = self.left = self.ending = self.trailers = False
         self.entry = self.handling = None
         self.origin = UNSAMPLED
 
@@ -186,11 +208,11 @@ class _Request:
             traced = False
         if not traced:
             return
-        context = Context(path, caller)
-        entry = RequestSpan(context, path)
-        handling = HandlingSpan(entry, self.middleware.operation)
+        context = Context(path, caller, 2)
         context.primary_endpoint = self
-        context.open(entry, handling)
+        entry = RequestSpan(context, path, int(time.time() * 1000))
+        handling = HandlingSpan(entry, self.middleware.operation)
+        set_open_spans([entry, handling])
         self.entry, self.handling, self.origin = entry, handling, entry.origin
         if client := scope.get("client"):
             entry.peer = f"{client[0]}:{client[1]}"
@@ -205,8 +227,8 @@ class _Request:
     def set_primary_endpoint(self, span: Span) -> None:
         """Stay the endpoint, whatever spans follow: the other of its methods."""
 
-    async def run(self) -> None:
-        outer = open_spans()
+    async def run(self, call: Call, app: Starlette) -> None:
+        outer = inherited_spans()
         try:
             self.open()
         except Exception:  # noqa: BLE001  # the request goes on without
@@ -214,7 +236,7 @@ class _Request:
         if self.entry is None:
             set_open_spans([noop_span()])  # what plugins find, and leave their own spans out for
         try:
-            await self.middleware.app(self.scope, self.receive, self.send)
+            await call(app, self.scope, self.receive, self.send)
         except BaseException as error:
             late = self.finished and id(error) != self.error_id
             self.close(error)
@@ -229,7 +251,7 @@ class _Request:
             self.close(None)
             self.end(None)
         finally:
-            set_open_spans(outer)  # an app that called this one in process goes on in its own place
+            set_open_spans(outer or [])  # an app that called this one in process goes on in its own place
 
     def end(self, error: BaseException | None) -> None:
         """Do what is left when the app is through, with the error it ended with."""
@@ -244,26 +266,23 @@ class _Request:
         kind = message["type"]
         if kind == "http.response.start":
             message = self.start(message)
+        elif kind in _BODIES:
+            self.ending = not message.get("more_body", False) and not self.trailers
+        elif kind == "http.response.trailers":
+            self.ending = not message.get("more_trailers", False)
         try:
             await self.send_downstream(message)
         except OSError:  # how a server says that nobody listens any more
+            self.ending = False
             self.leave()
             raise
-        if kind == "http.response.body":
-            last = not message.get("more_body", False) and not self.trailers
-        elif kind == "http.response.trailers":
-            last = not message.get("more_trailers", False)
-        elif kind in {"http.response.pathsend", "http.response.zerocopysend"}:
-            last = not message.get("more_body", False) and not self.trailers
-        else:
-            last = False
-        if last:
+        if self.ending:
             # Starlette answers 500 while it handles the error that it raises again afterwards.
             self.close(sys.exception() if self.status >= _SERVER_ERROR else None, whole=True)
 
     def leave(self) -> None:
         """End the request as its client left before it had the whole response."""
-        if not self.finished:
+        if not self.finished and not self.ending:  # a server may say so while it sends the last of it
             self.left = True
             self.close(None)
 
@@ -311,7 +330,7 @@ class _Request:
         # What runs on in this place hangs below the request. In the list itself: contexts copied from this one have it.
         spans = open_spans()
         if entry in spans:
-            spans[:] = [self.origin, *(span for span in spans if span is not entry and span is not handling)]
+            spans[:] = [self.origin, *[span for span in spans if span is not entry and span is not handling]]
 
     def name(self) -> str:
         return f"HTTP {self.method} {route_template(self.scope)}"

@@ -40,6 +40,7 @@ __all__ = [
     "Tag",
     "agent",
     "config",
+    "inherited_spans",
     "open_spans",
     "sampled",
     "set_open_spans",
@@ -48,6 +49,14 @@ __all__ = [
 
 open_spans: Final[Callable[[], list[Any]]] = _context._spans  # noqa: SLF001
 """The spans that the running code is in, the innermost last; the agent keeps them in a context variable."""
+
+_variable: Final[ContextVar[list[Any]]] = vars(_context)["__spans"]
+
+
+def inherited_spans() -> list[Any] | None:
+    """The same list, without making one where there is none."""
+    return _variable.get(None)
+
 
 set_open_spans: Final[Callable[[list[Any]], object]] = _context._spans_set  # noqa: SLF001
 

@@ -53,6 +53,7 @@ class Context(SpanContext):  # type: ignore[misc]  # the agent has no types
     Args:
         endpoint: what the segment's log lines name as their endpoint; by default its first span's name.
         parent: the place that the segment goes on from; without one it begins a trace.
+        spans: how many spans it begins with, which are open already.
     """
 
     profile_status = None
@@ -68,15 +69,14 @@ class Context(SpanContext):  # type: ignore[misc]  # the agent has no types
     opened: list[Any] | None = None
     """The open spans, as soon as one was opened below those that the context began with."""
 
-    def __init__(self, endpoint: str = "", parent: SegmentRef | None = None) -> None:
+    def __init__(self, endpoint: str = "", parent: SegmentRef | None = None, spans: int = 0) -> None:
         self.endpoint = endpoint
         self.parent = parent
         self.trace_id = new_id() if parent is None else parent.trace_id
         self.segment_id = new_id()
         if parent is not None and parent.correlation:
             self._correlation = dict(parent.correlation)
-        self._nspans = 0  # open
-        self._numbered = 0
+        self._nspans = self._numbered = spans  # open, and made
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # what the agent keeps there
         if name in {"segment", "primary_endpoint"}:
@@ -109,15 +109,6 @@ class Context(SpanContext):  # type: ignore[misc]  # the agent has no types
 
     # The life of its spans.
 
-    def open(self, *spans: Span) -> None:
-        """Start the spans that the context begins with, the outermost first, as the only ones of the running code."""
-        now = int(time.time() * 1000)
-        for span in spans:
-            span._depth = 1  # noqa: SLF001  # what the agent's `start` sets
-            span.start_time = now
-        self._nspans = self._numbered = len(spans)
-        set_open_spans(list(spans))
-
     @staticmethod
     def close(*spans: Span) -> None:
         """Stop the spans that a context began with, the innermost first.
@@ -127,11 +118,12 @@ class Context(SpanContext):  # type: ignore[misc]  # the agent has no types
         """
         now = int(time.time() * 1000)
         for span in spans:
-            span._depth = 0  # noqa: SLF001
+            span._depth = 0  # noqa: SLF001  # what the agent's `stop` sets
             span.end_time = now
         with _lock:
-            finished = spans[0].context._finish(spans)
-        _archive(finished)
+            finished = spans[0].context._finish(spans)  # noqa: SLF001
+        if finished is not None:
+            _archive(finished)
 
     def new_span(self, parent: Span | None, SpanType: type, **kwargs: Any) -> Span:  # noqa: ANN401, N803  # the agent's
         """Make a span below the parent: in its segment while it is open, afterwards in one that goes on from it."""
@@ -143,10 +135,17 @@ class Context(SpanContext):  # type: ignore[misc]  # the agent has no types
 
     def start(self, span: Span) -> None:
         """Take the span in: it was made and begins now. Called by the span."""
+        try:
+            self._start(span)
+        except Exception:  # noqa: BLE001  # a plugin's span, within a call of the user's
+            note("starting a span")
+
+    def _start(self, span: Span) -> None:
         with _lock:
-            if ended := self.ended:  # between the two its segment was sent
+            context = self
+            if self.ended:  # between the two its segment was sent
                 origin = Origin(self, max(span.pid, 0), self.endpoint)
-                span.context = Context(span.op, origin)
+                context = span.context = Context(span.op, origin, 1)
                 span.sid, span.pid = 0, -1
                 span.refs.append(origin)
             else:
@@ -155,25 +154,27 @@ class Context(SpanContext):  # type: ignore[misc]  # the agent has no types
                     if self.opened is None:
                         self.opened = [one for one in open_spans() if one.depth and one.context is self]
                     self.opened.append(span)
-        if ended:
-            span.context.start(span)
-            return
-        if not self.endpoint or (span.kind is Kind.Entry and span.sid == 0):
-            self.endpoint = span.op
+        if not context.endpoint or (span.kind is Kind.Entry and span.sid == 0):
+            context.endpoint = span.op
         spans = open_spans()
         if span not in spans:
             set_open_spans([*spans, span])
 
     def stop(self, span: Span) -> bool:
         """Take note of the span's end; `True` if the segment is finished with it. Called by the span."""
-        span.end_time = int(time.time() * 1000)
-        set_open_spans([one for one in open_spans() if one is not span])
-        with _lock:
-            context = span.context  # cut meanwhile, it is another one
-            finished = context._finish((span,))
-            if finished is None and len(context.spans) >= SEGMENT_SPANS:
-                finished = context._cut()
-        _archive(finished)
+        try:
+            span.end_time = int(time.time() * 1000)
+            set_open_spans([one for one in open_spans() if one is not span])
+            with _lock:
+                context = span.context  # cut meanwhile, it is another one
+                finished = context._finish((span,))
+                if finished is None and len(context.spans) >= SEGMENT_SPANS:
+                    finished = context._cut()
+            if finished is not None:
+                _archive(finished)
+        except Exception:  # noqa: BLE001  # as above
+            note("stopping a span")
+            return False
         ended: bool = context.ended
         return ended
 
@@ -184,7 +185,7 @@ class Context(SpanContext):  # type: ignore[misc]  # the agent has no types
         else:
             self.spans = list(spans)
         if self._nspans <= 0:
-            return self._end()
+            return None if self.ended else self._end()
         if self.opened is not None:
             self.opened = [one for one in self.opened if one not in spans]
         if not self.since:
@@ -193,11 +194,9 @@ class Context(SpanContext):  # type: ignore[misc]  # the agent has no types
         return None
 
     def _end(self) -> Segment | None:
-        if self.ended:
-            return None
         self.ended = True
-        self.opened = None
         if self.since:
+            self.opened = None
             _waiting.pop(id(self), None)
         finished = _Segment(self)
         self.spans = ()
@@ -256,9 +255,7 @@ def _new_span(context: Context, parent: Span | None, span_class: type, **kwargs:
     return span
 
 
-def _archive(segment: Segment | None) -> None:
-    if segment is None:
-        return
+def _archive(segment: Segment) -> None:
     try:
         agent.archive_segment(segment)
     except Exception:  # noqa: BLE001
@@ -273,7 +270,8 @@ def send_what_waits(now: float | None = None) -> None:
         with _lock:
             if context.since and context.since <= due:
                 finished = context._cut()  # noqa: SLF001
-        _archive(finished)
+        if finished is not None:
+            _archive(finished)
 
 
 def forget_all() -> None:
@@ -330,9 +328,11 @@ class TaskSpan(_Light, Span):  # type: ignore[misc]  # the agent has no types
     strand: object = None
     """The asyncio task or thread that may put spans into the same segment: everybody else may outlive it."""
 
-    def __init__(self, context: Context, name: str) -> None:
+    def __init__(self, context: Context, name: str, now: int) -> None:
         self.context = context
         self.op = name
+        self.start_time = now
+        self._depth = 1  # started
 
 
 class RequestSpan(_Light, EntrySpan):  # type: ignore[misc]  # the agent has no types
@@ -345,9 +345,11 @@ class RequestSpan(_Light, EntrySpan):  # type: ignore[misc]  # the agent has no 
     strand = None
     _max_depth = 1
 
-    def __init__(self, context: Context, path: str) -> None:
+    def __init__(self, context: Context, path: str, now: int) -> None:
         self.context = context
         self.op = path
+        self.start_time = now
+        self._depth = 1
         self.origin = Origin(context, 0, path)
 
 
@@ -363,6 +365,8 @@ class HandlingSpan(_Light, Span):  # type: ignore[misc]  # the agent has no type
     def __init__(self, entry: RequestSpan, name: str) -> None:
         self.context = entry.context
         self.op = name
+        self.start_time = entry.start_time
+        self._depth = 1
         self.origin = entry.origin  # tasks hang below the request, not below its handling
 
 
@@ -421,7 +425,6 @@ class Origin(SegmentRef):  # type: ignore[misc]  # the agent has no types
         ended._nspans, ended._numbered, ended.ended = 0, 1, True  # noqa: SLF001
         return ended
 
-
     def export(self) -> Exported:
         """Write the place down for another process."""
         service, instance = self.service, self.service_instance
@@ -478,7 +481,9 @@ def origin_of(span: Any) -> Origin:  # noqa: ANN401  # a span of the agent's or 
             found = span.origin = Origin(context, span.sid, span.op)
         else:  # made before this library was started
             copied = Context(span.op)
-            copied.trace_id, copied.segment_id = map(str, (context.segment.related_traces[0], context.segment.segment_id))
+            copied.trace_id, copied.segment_id = map(
+                str, (context.segment.related_traces[0], context.segment.segment_id)
+            )
             copied._correlation = context._correlation  # noqa: SLF001
             found = Origin(copied, span.sid, span.op)
     return found

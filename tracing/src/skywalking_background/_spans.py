@@ -156,55 +156,81 @@ class background_span:  # noqa: N801  # reads as a keyword: `with background_spa
             note("recording an error")
 
     def __enter__(self) -> Self:
-        self._outer = self._span = None
+        self._outer = keep()
+        self._span = enter(self._name, self._parent)
         try:
-            self._open()
-        except Exception:  # noqa: BLE001  # the work goes on without a span
+            for key, value in (self._tags or {}).items():
+                self.tag(key, value)
+            if self._began is not None and self._span is not None:
+                self._span.start_time = int(self._began * 1000)
+        except Exception:  # noqa: BLE001  # tags that are no mapping, a time that is none
             note("opening a background span")
         return self
-
-    def _open(self) -> None:
-        outer, strand = open_spans(), _strand()
-        span: Span
-        if self._parent is None and outer and outer[-1].depth and _strand_of(outer) == strand:
-            span = outer[-1].context.new_local_span(self._name)
-            span.component = Component.FastAPI
-            span.strand = strand
-            span.start()
-        else:
-            parent = self._parent or place()
-            if _untraced(parent):
-                span = noop_span()
-                set_open_spans([span])
-            else:
-                context = Context(self._name, None if parent is NEW_TRACE else parent)
-                span = TaskSpan(context, self._name)
-                span.strand = strand
-                context.open(span)
-        self._span = span
-        self._outer = outer or None  # an empty list would be one more object of each running task
-        for key, value in (self._tags or {}).items():
-            set_tag(span, key, value)
-        if self._began is not None:
-            span.start_time = int(self._began * 1000)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         span, self._span = self._span, None
-        if span is None:
-            return
-        try:
-            if error is not None:
-                record_error(span, error)
-            if isinstance(span, TaskSpan):
-                Context.close(span)
-            elif not isinstance(span.context, NoopContext):
-                span.stop()
-        except Exception:  # noqa: BLE001  # the work is done
-            note("closing a background span")
-        set_open_spans(self._outer or [])
+        leave(span, self._outer, error)
         self._outer = None
+
+
+Outer = list[Any] | Origin | None
+"""The spans around one, kept until it ends: mostly none, or the place that its request has left behind."""
+
+
+def keep() -> Outer:
+    """Return the spans that this code is in, as the few objects that a running task should keep."""
+    outer = open_spans()
+    if len(outer) == 1 and isinstance(outer[0], Origin):
+        return outer[0]
+    return outer or None
+
+
+def enter(name: str, parent: Origin | None = None) -> Span | None:
+    """Open a background span; `None` if that failed, which the work is not to notice."""
+    try:
+        return _enter(name, parent)
+    except Exception:  # noqa: BLE001
+        note("opening a background span")
+        return None
+
+
+def _enter(name: str, parent: Origin | None) -> Span:
+    outer, strand = open_spans(), _strand()
+    if parent is None and outer:
+        inner = outer[-1]
+        if inner.depth and _strand_of(outer) == strand:
+            span = inner.context.new_local_span(name)
+            span.component = Component.FastAPI
+            span.strand = strand
+            span.start()
+            return span
+        parent = origin_of(inner)
+    if _untraced(parent):
+        span = noop_span()
+    else:
+        context = Context(name, None if parent is NEW_TRACE else parent, 1)
+        span = TaskSpan(context, name, int(time.time() * 1000))
+        span.strand = strand
+    set_open_spans([span])
+    return span
+
+
+def leave(span: Span | None, outer: Outer, error: BaseException | None) -> None:
+    """Close what `enter` opened, and go on in the spans that `keep` kept."""
+    if span is None:
+        return
+    try:
+        if error is not None:
+            record_error(span, error)
+        if isinstance(span, TaskSpan):
+            Context.close(span)
+        elif not isinstance(span.context, NoopContext):
+            span.stop()
+    except Exception:  # noqa: BLE001  # the work is done
+        note("closing a background span")
+    set_open_spans(outer if isinstance(outer, list) else [] if outer is None else [outer])
 
 
 def _strand_of(spans: list[Any]) -> object:

@@ -10,13 +10,14 @@ from starlette.background import BackgroundTask, BackgroundTasks
 
 from skywalking_background._internals import open_spans
 from skywalking_background._names import span_name
-from skywalking_background._spans import background_span
+from skywalking_background._spans import enter, keep, leave
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_OURS: Final = "_skywalking_background"
 _RUNNING: Final = "_skywalking_background_running"
+_traced: Final[set[type[BackgroundTask]]] = set()
+"""The classes that have our `__call__`: each once, whatever other libraries wrap around it."""
 
 
 class ParallelTasks(BackgroundTasks):
@@ -58,18 +59,13 @@ def trace_background_tasks() -> None:
     _trace_class(BackgroundTask)
     for subclass in _subclasses(BackgroundTask):
         _trace_class(subclass)
-    if _OURS not in BackgroundTask.__dict__:
-        setattr(BackgroundTask, _OURS, True)
-        before = BackgroundTask.__dict__.get("__init_subclass__")
+    if "__init_subclass__" not in BackgroundTask.__dict__:
+        BackgroundTask.__init_subclass__ = classmethod(_trace_subclass)  # type: ignore[assignment]
 
-        def trace_subclass(cls: type[BackgroundTask], **kwargs: Any) -> None:  # noqa: ANN401
-            if before is not None:
-                before.__get__(None, cls)(**kwargs)
-            else:
-                super(BackgroundTask, cls).__init_subclass__(**kwargs)
-            _trace_class(cls)
 
-        BackgroundTask.__init_subclass__ = classmethod(trace_subclass)  # type: ignore[assignment]
+def _trace_subclass(kind: type[BackgroundTask], /, **kwargs: Any) -> None:  # noqa: ANN401
+    super(BackgroundTask, kind).__init_subclass__(**kwargs)
+    _trace_class(kind)
 
 
 def _subclasses(kind: type[BackgroundTask]) -> list[type[BackgroundTask]]:
@@ -78,37 +74,33 @@ def _subclasses(kind: type[BackgroundTask]) -> list[type[BackgroundTask]]:
 
 
 def _trace_class(kind: type[BackgroundTask]) -> None:
-    untraced = kind.__dict__.get("__call__")
-    if untraced is None or issubclass(kind, BackgroundTasks) or _is_traced(untraced):
+    if kind in _traced or "__call__" not in kind.__dict__ or issubclass(kind, BackgroundTasks):
         return
-    kind.__call__ = _traced(kind.__call__)  # type: ignore[method-assign]
+    _traced.add(kind)
+    untraced: Callable[[Any], Any] = kind.__call__
 
-
-def _is_traced(call: Any) -> bool:  # noqa: ANN401
-    """Look for ours below what other libraries wrapped around it since."""
-    while call is not None:
-        if _OURS in getattr(call, "__dict__", {}):
-            return True
-        call = getattr(call, "__wrapped__", None)
-    return False
-
-
-def _traced(untraced: Callable[[Any], Any]) -> Callable[[Any], Any]:
     @functools.wraps(untraced)
     async def traced(task: BackgroundTask) -> Any:  # noqa: ANN401  # a subclass may return something
-        state = task.__dict__ if hasattr(task, "__dict__") else {}
         # In no request of ours; or within this very task, where a subclass calls its base.
-        if _RUNNING in state or not open_spans():
+        if not open_spans() or getattr(task, _RUNNING, False):
             return await untraced(task)
-        state[_RUNNING] = True
+        outer = keep()
+        span = enter(_task_name(task))
+        if type(task) is not BackgroundTask:
+            setattr(task, _RUNNING, True)
         try:
-            with background_span(_task_name(task)):
-                return await untraced(task)
+            result = await untraced(task)
+        except BaseException as error:
+            leave(span, outer, error)
+            raise
+        else:
+            leave(span, outer, None)
+            return result
         finally:
-            state.pop(_RUNNING, None)
+            if type(task) is not BackgroundTask:
+                setattr(task, _RUNNING, False)
 
-    setattr(traced, _OURS, True)
-    return traced
+    kind.__call__ = traced  # type: ignore[assignment, method-assign]
 
 
 def _task_name(task: BackgroundTask) -> str:
