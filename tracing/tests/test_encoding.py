@@ -1,4 +1,4 @@
-"""What is written by hand is what protobuf would have written: read back with protobuf, and compared with its objects."""
+"""What is written by hand is what protobuf would have written: read back, and compared with its own objects."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from skywalking.protocol.language_agent.Tracing_pb2 import SegmentCollection, Se
 from skywalking.trace.span import EntrySpan, ExitSpan, Span
 from skywalking.trace.tags import Tag
 from skywalking_background._encoding import encode_segment
+from skywalking_background._light_spans import set_common_tag, set_tag
 from skywalking_background._limits import STACK_CHARS, TAG_VALUE_CHARS
-from skywalking_background._segments import set_common_tag, set_tag
 
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=300)
 number = st.integers(0, 2**31 - 1)

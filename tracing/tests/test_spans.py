@@ -12,8 +12,8 @@ import pytest
 from skywalking.trace.context import NoopContext, get_context
 from skywalking_background import background_span, carry, current_trace_id, tag, untraced
 from skywalking_background._internals import set_open_spans
+from skywalking_background._light_spans import noop_span
 from skywalking_background._names import span_name
-from skywalking_background._segments import noop_span
 
 Segments = list[Any]
 

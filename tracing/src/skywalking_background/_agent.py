@@ -25,7 +25,7 @@ from starlette.middleware.exceptions import ExceptionMiddleware
 from skywalking_background import _segments
 from skywalking_background._faults import note
 from skywalking_background._ids import new_id
-from skywalking_background._internals import use_context_class, use_ids
+from skywalking_background._internals import use_context_class, use_ids, use_safe_values
 from skywalking_background._reporter import Counts, Reporter
 
 # Wraps the same requests as we do, and keeps their span open until the background tasks end.
@@ -65,6 +65,7 @@ def start() -> None:
             raise RuntimeError(message)
         use_ids(new_id)
         use_context_class(_segments.Context)
+        use_safe_values()
         if config.agent_protocol != "grpc":
             return  # the agent's own reporters for HTTP and Kafka stay
         _reporter = Reporter()

@@ -118,11 +118,10 @@ def _add_span(segment: list[bytes], span: Span) -> None:
     references = fields.get("refs")
     if references is None:
         references = span.refs
-    for one in references:
-        if one.trace_id:
-            parts.append(_sized(b"\x2a", _reference(one)))
+    if references:
+        parts += [_sized(b"\x2a", _reference(one)) for one in references if one.trace_id]
     name = span.op
-    sort = span.kind._name_, span.layer._value_, span.component._value_, bool(span.error_occurred)  # noqa: SLF001
+    sort = span.kind._name_, span.layer._value_, span.component._value_, bool(span.error_occurred)
     if isinstance(name, str) and len(name) <= _COMMON_CHARS:
         parts.append(_name_and_sort(name, *sort))
     else:

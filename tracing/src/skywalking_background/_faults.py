@@ -29,7 +29,10 @@ def note(doing: str) -> None:
         count = _seen[kind]
         if str(count).rstrip("0") == "1":
             logger.warning(
-                "tracing failed at %s (number %d); the request or task goes on without", doing, count, exc_info=True
+                "tracing failed at %s (number %d); the request or task goes on without",
+                doing,
+                count,
+                exc_info=sys.exception(),
             )
     except Exception:  # noqa: BLE001, S110  # a logger of the user's that raises: there is nobody left to tell
         pass

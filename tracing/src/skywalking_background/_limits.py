@@ -34,6 +34,9 @@ ERROR_TEXT_CHARS: Final = 4_000
 STACK_CHARS: Final = 16_000
 """Characters of an error's stack trace, and of any other value in a span's log."""
 
+LOG_CHARS: Final = 64_000
+"""Characters of a log line that is copied into the trace."""
+
 HEADER_ID_CHARS: Final = 128
 """Characters of an id in a caller's `sw8` header; SkyWalking's agents write 32 to 60."""
 

@@ -27,7 +27,7 @@ def note_routes() -> None:
     """
     for kind, noting in ((Mount, _note_mount), (Route, _note_route), (WebSocketRoute, _note_route)):
         if not hasattr(kind.handle, "_skywalking_background"):
-            kind.handle = _noting(kind.handle, noting)  # type: ignore[attr-defined, method-assign]
+            kind.handle = _noting(kind.handle, noting)  # type: ignore[method-assign]
 
 
 def _noting(handle: Callable[..., Any], note: Callable[[Any, Scope], None]) -> Callable[..., Any]:

@@ -1,44 +1,34 @@
 """Segments: which spans are open in each, when it is finished, and what goes on from it.
 
-The agent builds a span in a dozen calls, each of which asks again what is known here: a request begins with the same
-two spans, a task with one. What comes of it are the agent's own classes: its plugins put their spans below these.
-
-A task's span stays open for long, and the garbage collector goes through all that belongs to it again and again. So
-what most tasks never need is made when somebody asks for it. And what is finished refers to nothing in a circle, as the
-agent's own contexts and spans do: it is freed at once, without the collector.
+These stand in for the agent's own contexts, also below the spans of its plugins. Theirs can't go on once a segment is
+sent, never send one before its last span has ended, and refer to themselves in circles: what is finished here is freed
+at once, without the garbage collector.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import defaultdict
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from skywalking_background._faults import note, safe_text
+from skywalking_background._faults import note
 from skywalking_background._ids import new_id
 from skywalking_background._internals import (
     Component,
-    EntrySpan,
     Kind,
-    Layer,
     NoopContext,
     NoopSpan,
     Segment,
     SegmentRef,
     Span,
     SpanContext,
-    Tag,
     agent,
     config,
     open_spans,
     set_open_spans,
 )
+from skywalking_background._light_spans import Part, noop_span
 from skywalking_background._limits import SEGMENT_SECONDS, SEGMENT_SPANS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _lock = threading.Lock()
 """Guards which spans are open in which context: threads share them, and the reporter's closes what waits too long."""
@@ -66,6 +56,8 @@ class Context(SpanContext):  # type: ignore[misc]  # the agent has no types
     """When the first span was finished that still waits, in seconds of `time.monotonic()`."""
     spans: Any = ()
     """The finished spans."""
+    _correlation: dict[str, str]
+    """What the caller's headers brought along, for all that this segment calls."""
     opened: list[Any] | None = None
     """The open spans, as soon as one was opened below those that the context began with."""
 
@@ -82,7 +74,7 @@ class Context(SpanContext):  # type: ignore[misc]  # the agent has no types
         if name in {"segment", "primary_endpoint"}:
             return self
         if name == "_correlation":
-            self._correlation: dict[str, str] = {}
+            self._correlation = {}
             return self._correlation
         raise AttributeError(name)
 
@@ -167,9 +159,9 @@ class Context(SpanContext):  # type: ignore[misc]  # the agent has no types
             set_open_spans([one for one in open_spans() if one is not span])
             with _lock:
                 context = span.context  # cut meanwhile, it is another one
-                finished = context._finish((span,))
+                finished = context._finish((span,))  # noqa: SLF001
                 if finished is None and len(context.spans) >= SEGMENT_SPANS:
-                    finished = context._cut()
+                    finished = context._cut()  # noqa: SLF001
             if finished is not None:
                 _archive(finished)
         except Exception:  # noqa: BLE001  # as above
@@ -205,8 +197,8 @@ class Context(SpanContext):  # type: ignore[misc]  # the agent has no types
     def _cut(self) -> Segment | None:
         """Send what is finished. The spans that are still open go on in a segment of their own.
 
-        In their place the finished segment gets parts, under the same numbers: a part begins with the span and ends now.
-        The span itself keeps its name and its whole length, so that OAP's figures for it stay true.
+        In their place the finished segment gets parts, under the same numbers: a part begins with the span and ends
+        now. The span itself keeps its name and its whole length, so that OAP's figures for it stay true.
         A call to another service that is under way has told its number away: it stays, and the segment waits for it.
         """
         moving: list[Span] = []
@@ -222,7 +214,7 @@ class Context(SpanContext):  # type: ignore[misc]  # the agent has no types
         now = int(time.time() * 1000)
         endpoint = self.primary_endpoint.get_name()  # a request's, before its entry span has it
         self.__dict__.pop("primary_endpoint", None)
-        self.spans.extend(_Part(span, endpoint if span.kind is Kind.Entry else span.op, now) for span in moving)
+        self.spans.extend(Part(span, endpoint if span.kind is Kind.Entry else span.op, now) for span in moving)
         for span in moving:
             span.context = rest
             if origin := span.__dict__.get("origin"):
@@ -292,94 +284,6 @@ class _Segment(Segment):  # type: ignore[misc]  # the agent has no types
         self.segment_id = context.segment_id
         self.related_traces = [context.trace_id]
         self.spans = context.spans
-
-
-class _Light:
-    """Makes a span out of few objects: what most spans of its kind never have is shared, or made on demand."""
-
-    pid = -1
-    peer = None
-    layer = Layer.Unknown
-    inherit = Component.Unknown
-    end_time = 0
-    error_occurred = False
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # what the agent keeps there
-        if name not in _ON_DEMAND:
-            raise AttributeError(name)
-        made = _ON_DEMAND[name](self)
-        setattr(self, name, made)
-        return made
-
-
-_ON_DEMAND: Final[dict[str, Callable[[Any], Any]]] = {
-    "tags": lambda _span: defaultdict(list),
-    "logs": lambda _span: [],
-    "refs": lambda span: [] if span.context.parent is None or span.sid else [span.context.parent],
-}
-
-
-class TaskSpan(_Light, Span):  # type: ignore[misc]  # the agent has no types
-    """The first span of a segment that goes on from its context's parent."""
-
-    sid = 0
-    kind = Kind.Local
-    component = Component.FastAPI
-    strand: object = None
-    """The asyncio task or thread that may put spans into the same segment: everybody else may outlive it."""
-
-    def __init__(self, context: Context, name: str, now: int) -> None:
-        self.context = context
-        self.op = name
-        self.start_time = now
-        self._depth = 1  # started
-
-
-class RequestSpan(_Light, EntrySpan):  # type: ignore[misc]  # the agent has no types
-    """A request's entry span. What outlives the request goes on from it."""
-
-    sid = 0
-    kind = Kind.Entry
-    component = Component.FastAPI
-    layer = Layer.Http
-    strand = None
-    _max_depth = 1
-
-    def __init__(self, context: Context, path: str, now: int) -> None:
-        self.context = context
-        self.op = path
-        self.start_time = now
-        self._depth = 1
-        self.origin = Origin(context, 0, path)
-
-
-class HandlingSpan(_Light, Span):  # type: ignore[misc]  # the agent has no types
-    """What the framework does between a request's first line and the last byte of its response."""
-
-    sid = 1
-    pid = 0
-    kind = Kind.Local
-    component = Component.FastAPI
-    strand = None
-
-    def __init__(self, entry: RequestSpan, name: str) -> None:
-        self.context = entry.context
-        self.op = name
-        self.start_time = entry.start_time
-        self._depth = 1
-        self.origin = entry.origin  # tasks hang below the request, not below its handling
-
-
-class _Part(_Light, Span):  # type: ignore[misc]  # the agent has no types
-    """What stands in a cut segment for a span that goes on."""
-
-    kind = Kind.Local
-
-    def __init__(self, span: Span, name: str, now: int) -> None:
-        self.sid, self.pid, self.component = span.sid, span.pid, span.component
-        self.op = name if span.sid else f"{name} (part)"
-        self.start_time, self.end_time = span.start_time, now
-        self.refs = list(span.refs)
 
 
 class Origin(SegmentRef):  # type: ignore[misc]  # the agent has no types
@@ -455,11 +359,11 @@ class _Elsewhere(Origin):
     """A place in another process of this service."""
 
     ref_type = "CrossProcess"
-    service = service_instance = ""  # type: ignore[assignment]  # not this process's
+    service = service_instance = ""  # not this process's
 
     def __init__(self, exported: tuple[str, str, int, str, dict[str, str] | None, str, str]) -> None:
         self.trace_id, self.segment_id, self.span_id, self.endpoint, self.correlation, *rest = exported
-        self.service, self.service_instance = rest  # type: ignore[misc]
+        self.service, self.service_instance = rest
 
 
 def imported(exported: Exported) -> Origin:
@@ -475,7 +379,8 @@ def origin_of(span: Any) -> Origin:  # noqa: ANN401  # a span of the agent's or 
         return span
     if isinstance(span.context, NoopContext):
         return UNSAMPLED
-    if (found := span.__dict__.get("origin")) is None:
+    found: Origin | None = span.__dict__.get("origin")
+    if found is None:
         context = span.context
         if isinstance(context, Context):
             found = span.origin = Origin(context, span.sid, span.op)
@@ -487,35 +392,3 @@ def origin_of(span: Any) -> Origin:  # noqa: ANN401  # a span of the agent's or 
             copied._correlation = context._correlation  # noqa: SLF001
             found = Origin(copied, span.sid, span.op)
     return found
-
-
-def noop_span() -> NoopSpan:
-    """Make a span below which nothing is traced."""
-    return NoopSpan(NoopContext())
-
-
-class _Tag(Tag):  # type: ignore[misc]  # the agent has no types
-    common = False
-
-    def __init__(self, key: str, value: str) -> None:
-        self.key = key
-        self.val = value
-
-
-def set_tag(span: Span, key: str, value: object) -> None:
-    """Tag an agent span without a class for every key."""
-    span.tags[key] = _Tag(key, safe_text(value))
-
-
-class _CommonTag(_Tag):
-    common = True  # its bytes are kept too
-
-
-@lru_cache(maxsize=256)
-def _shared_tag(key: str, value: object) -> _CommonTag:
-    return _CommonTag(key, str(value))
-
-
-def set_common_tag(span: Span, key: str, value: object) -> None:
-    """Tag a span with one of a few values: all spans share the tag, of which each would keep one in memory."""
-    span.tags[key] = _shared_tag(key, value)

@@ -22,19 +22,10 @@ from skywalking_background._internals import (
     sampled,
     set_open_spans,
 )
+from skywalking_background._light_spans import TaskSpan, noop_span, set_tag
 from skywalking_background._limits import ERROR_TEXT_CHARS, STACK_CHARS, cut, cut_middle
 from skywalking_background._names import span_name
-from skywalking_background._segments import (
-    NEW_TRACE,
-    UNSAMPLED,
-    Context,
-    Origin,
-    TaskSpan,
-    imported,
-    noop_span,
-    origin_of,
-    set_tag,
-)
+from skywalking_background._segments import NEW_TRACE, UNSAMPLED, Context, Origin, imported, origin_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
