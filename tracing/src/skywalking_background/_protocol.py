@@ -7,7 +7,7 @@ holds it in `_packed` (hatch_build.py puts it there). It stands last on the agen
 from __future__ import annotations
 
 import importlib
-import importlib.util
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +17,7 @@ MEND: Final = (
     "'apache-skywalking>=1.3,<1.4'`, or with uv "
     "`uv pip install --reinstall-package apache-skywalking --no-binary apache-skywalking 'apache-skywalking>=1.3,<1.4'`"
 )
+UPGRADE: Final = "`pip install --upgrade grpcio protobuf`, or with uv `uv pip install --upgrade grpcio protobuf`"
 
 
 def add_protocol() -> None:
@@ -32,10 +33,22 @@ def add_protocol() -> None:
     try:
         importlib.import_module("skywalking.protocol.language_agent.Tracing_pb2_grpc")
     except ModuleNotFoundError as error:
-        if not (error.name or "").startswith("skywalking"):
-            raise
-        message = f"apache-skywalking is installed without its package `skywalking.protocol`: {MEND}"
+        message = f"apache-skywalking is installed without its package `{error.name}`: {MEND}"
+        raise ImportError(message) from error
+    except Exception as error:
+        message = f"the agent's protocol package does not fit what is installed beside it: {UPGRADE} ({error})"
         raise ImportError(message) from error
 
 
-add_protocol()
+def _is_doctor() -> bool:
+    """Tell `python -m skywalking_background doctor`: it imports the package before it can look at anything."""
+    return "doctor" in sys.argv and "-m" in sys.orig_argv and "skywalking_background" in sys.orig_argv
+
+
+try:
+    add_protocol()
+except ImportError as error:
+    if not _is_doctor():
+        raise
+    sys.stdout.write(f"FAILED  agent    {error}\n")
+    sys.exit(1)
