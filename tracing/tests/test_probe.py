@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -55,6 +56,7 @@ class Receiver(grpc.GenericRpcHandler):
     def __init__(self, code: grpc.StatusCode = grpc.StatusCode.OK) -> None:
         self.code = code
         self.metadata: dict[str, Any] = {}
+        self.received: list[bytes] = []
 
     def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
         self.metadata = dict(call.invocation_metadata or ())
@@ -63,6 +65,7 @@ class Receiver(grpc.GenericRpcHandler):
     def answer(self, request: bytes, context: grpc.ServicerContext) -> bytes:
         if self.code is not grpc.StatusCode.OK:
             context.abort(self.code, "no")
+        self.received.append(request)
         return request
 
 
@@ -206,8 +209,53 @@ def collects(port: int, token: str = "") -> str:
 
 
 def test_receiver_takes_an_empty_batch() -> None:
+    receiver = Receiver()
+    with receiving(receiver) as port:
+        assert collects(port) == ""
+    assert receiver.received == [b""]
+    assert "authentication" not in receiver.metadata
+
+
+def test_proxy_is_taken_only_when_asked_for(no_proxies: pytest.MonkeyPatch) -> None:
+    no_proxies.setenv("http_proxy", "http://127.0.0.1:1")
     with receiving(Receiver()) as port:
         assert collects(port) == ""
+        wrong = _probe.collects(f"{HOST}:{port}", tls=False, authentication="", through_proxy=True)
+    assert "gRPC does not reach" in wrong
+
+
+def test_untrusted_certificate_is_refused_by_grpc_too(tls_port: int) -> None:
+    wrong = _probe.collects(f"{HOST}:{tls_port}", tls=True, authentication="", through_proxy=False)
+    assert "gRPC does not reach" in wrong
+
+
+@pytest.fixture
+def silent_port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """A port that takes whatever comes and never answers."""
+    monkeypatch.setattr(_probe, "CONNECT_SECONDS", 0.2)
+    with socket.create_server((HOST, 0)) as server:  # the kernel takes connections: nobody accepts them
+        yield server.getsockname()[1]
+
+
+def test_silent_port(silent_port: int) -> None:
+    assert "does not speak gRPC" in _probe.speaks(HOST, silent_port, tls=False)
+    assert "does not speak TLS" in _probe.speaks(HOST, silent_port, tls=True)
+    assert "gRPC does not reach" in collects(silent_port)
+    assert "answers no queries (TimeoutError: " in _probe.stored(f"http://{HOST}:{silent_port}", "the-id", 0)
+
+
+def test_port_that_closes_between_two_questions() -> None:
+    assert "does not speak gRPC" in _probe.speaks(HOST, 1, tls=False)
+
+
+def test_answer_that_comes_in_pieces() -> None:
+    def answer(connection: socket.socket) -> None:
+        for piece in (b"HT", b"TP/1", b".1 400 Bad Request"):
+            connection.sendall(piece)
+            time.sleep(0.02)
+
+    with listening(answer) as port:
+        assert "speaks HTTP/1" in _probe.speaks(HOST, port, tls=False)
 
 
 def test_token_is_sent() -> None:
@@ -234,7 +282,7 @@ def test_other_refusal_is_named() -> None:
 
 
 def test_grpc_does_not_get_through() -> None:
-    assert "gRPC does not get through to 127.0.0.1:1 (" in collects(1)
+    assert "gRPC does not reach 127.0.0.1:1 (" in collects(1)
 
 
 @pytest.fixture
@@ -276,6 +324,7 @@ def querying(*answers: object) -> Iterator[tuple[str, list[Any]]]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             asked.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+            assert self.headers["Content-Type"] == "application/json"
             body = json.dumps(left.pop(0) if len(left) > 1 else left[0]).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
@@ -301,18 +350,31 @@ def test_trace_is_waited_for(end: str) -> None:
     with querying(spans(), spans("doctor")) as (url, asked):
         assert _probe.stored(url + end, "the-id", 10) == ""
     assert [path for path, _ in asked] == ["/graphql", "/graphql"]
+    assert asked[0][1].keys() == {"query", "variables"}
     assert asked[0][1]["variables"] == {"id": "the-id"}
+
+
+def test_query_address_is_asked_without_a_proxy(no_proxies: pytest.MonkeyPatch) -> None:
+    no_proxies.setenv("http_proxy", "http://127.0.0.1:1")
+    with querying(spans("doctor")) as (url, _):
+        assert _probe.stored(url, "the-id", 0) == ""
 
 
 def test_trace_that_never_comes() -> None:
     with querying(spans()) as (url, _):
-        assert "does not show its trace the-id after 0 s" in _probe.stored(url, "the-id", 0)
+        assert _probe.stored(url, "the-id", 0) == (
+            "OAP took the test segment but does not show its trace the-id after 0 s: "
+            "look into OAP's own log, and whether --query names the same OAP"
+        )
 
 
-@pytest.mark.parametrize("answer", [{"errors": ["no"]}, [], {"data": None}])
-def test_query_address_that_is_no_oap(answer: object) -> None:
+@pytest.mark.parametrize(
+    ("answer", "cause"),
+    [({"errors": ["no"]}, "KeyError: 'data'"), ([], "TypeError: "), ({"data": None}, "TypeError: ")],
+)
+def test_query_address_that_is_no_oap(answer: object, cause: str) -> None:
     with querying(answer) as (url, _):
-        assert f"{url} answers no queries" in _probe.stored(url, "the-id", 0)
+        assert f"{url} answers no queries ({cause}" in _probe.stored(url, "the-id", 0)
 
 
 @pytest.mark.parametrize("query", ["127.0.0.1", "http://127.0.0.1:1", "http://oap.invalid"])

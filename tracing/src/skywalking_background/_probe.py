@@ -139,7 +139,7 @@ def _explain(address: str, error: Any) -> str:  # noqa: ANN401  # gRPC's error i
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return f"{address} takes no segments: name OAP's gRPC port (11800, not 12800) in {ADDRESS_VARIABLE}"
     if code in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
-        return f"gRPC does not get through to {address} ({error.details()}): correct {ADDRESS_VARIABLE}, or what is between"
+        return f"gRPC does not reach {address} ({error.details()}): correct {ADDRESS_VARIABLE}, or what is between"
     return f"OAP at {address} refused an empty batch ({code.name}: {error.details()}): look into OAP's own log"
 
 
