@@ -7,11 +7,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from skywalking import config
 from skywalking.agent import agent
-from skywalking_background import _agent
-from skywalking_background._spans import enter_root
+from skywalking_background import _agent, _faults
+from skywalking_background._internals import set_open_spans, use_context_class
+from skywalking_background._segments import Context
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+@pytest.fixture(autouse=True)
+def no_faults() -> Iterator[None]:
+    """Faults of tracing are contained, so a test must look for them; one that means them clears the count."""
+    _faults._seen.clear()
+    yield
+    assert _faults.faults() == {}
+    _faults._seen.clear()
 
 
 @pytest.fixture
@@ -22,6 +32,8 @@ def segments(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     monkeypatch.setattr(agent, "is_segment_queue_full", lambda: False, raising=False)
     monkeypatch.setattr(config, "agent_profile_active", False)
     monkeypatch.setattr(_agent, "start", lambda: None)
-    enter_root()
+    monkeypatch.setattr(_agent, "tracing", lambda: True)
+    use_context_class(Context)
+    set_open_spans([])
     yield finished
-    enter_root()
+    set_open_spans([])

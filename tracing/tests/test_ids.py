@@ -4,7 +4,8 @@ import os
 import re
 
 from skywalking.trace import ID
-from skywalking_background._ids import new_id, use_own_ids
+from skywalking_background._ids import new_id
+from skywalking_background._internals import use_ids
 
 
 def test_ids_look_like_the_agents_own_and_never_repeat() -> None:
@@ -14,7 +15,7 @@ def test_ids_look_like_the_agents_own_and_never_repeat() -> None:
 
 
 def test_the_agent_takes_them_and_keeps_those_that_it_is_given() -> None:
-    use_own_ids()
+    use_ids(new_id)
     before = int(new_id()[:16], 16)
     assert int(str(ID())[:16], 16) == before + 1
     assert str(ID("given")) == "given"

@@ -123,7 +123,7 @@ def test_one_bad_value_does_not_hold_up_the_rest(
     collector = Collector()
     reporter = Reporter()
     bad = make_segment(segments)
-    bad.spans[0].op = 42  # protobuf wants text
+    bad.spans[0].start_time = "late"  # protobuf wants a number
     reporter.segments.put(bad)
     reporter.segments.put(make_segment(segments))
     with listening(collector, port):

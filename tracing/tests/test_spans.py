@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from skywalking.trace.context import NoopContext, get_context
 from skywalking_background import background_span, carry, current_trace_id, tag, untraced
-from skywalking_background._segments import UNSAMPLED
-from skywalking_background._spans import origin, span_name
+from skywalking_background._internals import set_open_spans
+from skywalking_background._light_spans import noop_span
+from skywalking_background._names import span_name
 
 Segments = list[Any]
 
@@ -74,7 +75,7 @@ async def test_carry_wraps_a_coroutine_function_and_keeps_its_result(segments: S
 
 
 def test_what_is_not_sampled_stays_out_with_all_below_it(segments: Segments) -> None:
-    origin.set(UNSAMPLED)
+    set_open_spans([noop_span()])
     with background_span("task"), background_span("attempt"):
         assert current_trace_id() is None
     assert segments == []

@@ -22,7 +22,10 @@ from skywalking import config
 from skywalking.agent import agent
 from starlette.middleware.exceptions import ExceptionMiddleware
 
-from skywalking_background._ids import use_own_ids
+from skywalking_background import _plugins, _segments
+from skywalking_background._faults import note
+from skywalking_background._ids import new_id
+from skywalking_background._internals import plugins, use_context_class, use_ids, use_safe_values
 from skywalking_background._reporter import Counts, Reporter
 
 # Wraps the same requests as we do, and keeps their span open until the background tasks end.
@@ -30,6 +33,8 @@ _OWN_PLUGIN: Final = "sw_fastapi"
 
 _lock = threading.Lock()
 _reporter: Reporter | None = None
+_off = False
+logger = logging.getLogger("skywalking_background")
 
 
 def start() -> None:
@@ -54,11 +59,14 @@ def start() -> None:
                 config.agent_profile_active = False
             # Its heartbeat and the like report an absent OAP at every try, with a stack trace: ours says it once.
             logging.getLogger("skywalking").addFilter(_is_no_absent_oap)
+            plugins.install = _plugins.install
             agent.start()
         elif ExceptionMiddleware.__call__.__name__ == "_sw_fast_api":
             message = f"the agent runs with its FastAPI plugin: start it with SW_AGENT_DISABLE_PLUGINS={_OWN_PLUGIN}"
             raise RuntimeError(message)
-        use_own_ids()
+        use_ids(new_id)
+        use_context_class(_segments.Context)
+        use_safe_values()
         if config.agent_protocol != "grpc":
             return  # the agent's own reporters for HTTP and Kafka stay
         _reporter = Reporter()
@@ -70,6 +78,34 @@ def start() -> None:
         # Else the agent leaves spans out uncounted while the queue is full; our queue counts what it refuses.
         agent.is_segment_queue_full = lambda: False
         agent.archive_log = _reporter.logs.put
+
+
+def switch(*, on: bool | None) -> bool:
+    """Say whether to trace in this process: as asked for, else as `SKYWALKING_BACKGROUND_ENABLED` says."""
+    global _off  # noqa: PLW0603  # one switch per process
+    if on is None:
+        on = os.environ.get("SKYWALKING_BACKGROUND_ENABLED", "").strip().lower() not in {"false", "0", "no", "off"}
+    _off = _off or not on
+    return on
+
+
+def tracing() -> bool:
+    """Say whether spans reach anybody; without `start` one log line says that they don't."""
+    global _off  # noqa: PLW0603
+    if _reporter is not None:
+        return True
+    if not _off and switch(on=None):
+        _off = True
+        logger.warning("nothing is traced: call instrument(app), or start() in a process without an app")
+    return False
+
+
+def start_in_child() -> None:
+    """Start in a process of a pool, whose parent traces; never raises."""
+    try:
+        start()
+    except Exception:  # noqa: BLE001  # the pool's work goes on
+        note("starting in a process of a pool")
 
 
 class _Patience(threading.Event):

@@ -11,8 +11,6 @@ import os
 import time
 from typing import TYPE_CHECKING, Final
 
-from skywalking.trace import ID
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -32,15 +30,6 @@ def _begin() -> None:
 def new_id() -> str:
     """Return an id that no other process has, nor this one a second time."""
     return f"{next(_numbers):0{_HALF}x}{_process}"
-
-
-def _make(self: ID, raw_id: str | None = None) -> None:
-    self.value = raw_id or new_id()
-
-
-def use_own_ids() -> None:
-    """Let the agent, and with it all of its plugins, take its ids from here."""
-    ID.__init__ = _make
 
 
 _begin()

@@ -1,42 +1,39 @@
-"""The ASGI side: one entry span per request, closed with the last byte of its response."""
+"""`instrument(app)`: one entry span per request, closed with the last byte of its response."""
 
 from __future__ import annotations
 
-import logging
+import functools
 import re
-import sys
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio.to_thread
-from skywalking import Component, Kind, Layer, config
-from skywalking.trace.context import NoopContext, _spans_set
-from skywalking.trace.span import EntrySpan, Span
 from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect
-from starlette.websockets import WebSocketDisconnect
 
-from skywalking_background import _agent, _sw8
-from skywalking_background._names import route_template
-from skywalking_background._segments import UNSAMPLED, Context, Origin, set_common_tag, set_tag
-from skywalking_background._spans import background_span, enter_root, origin, record_error, sampled
+from skywalking_background import _agent
+from skywalking_background._internals import config
+from skywalking_background._names import MOUNTS, note_routes, route_path
+from skywalking_background._requests import Request, Socket
 from skywalking_background._tasks import trace_background_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable
 
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from starlette.types import Message, Receive, Scope, Send
 
-logger = logging.getLogger("skywalking_background")
+    from skywalking_background._requests import Call
 
 App = TypeVar("App", bound=Starlette)
-_TRACED: Final = "skywalking_background.traced"  # in the scope: an outer app has traced this request already
-_SWITCHING: Final = 101
-_FORBIDDEN: Final = 403
-_SERVER_ERROR: Final = 500
+_MIDDLEWARE: Final = "_skywalking_background"
+_KINDS: Final[dict[str, type[Request]]] = {"http": Request, "websocket": Socket}
 
 
 def instrument(
-    app: App, *, ignore: Iterable[str] = (), error_status: int = 400, header: str | None = "X-Trace-Id"
+    app: App,
+    *,
+    enabled: bool | None = None,
+    ignore: str | Iterable[str] = (),
+    error_status: int = 400,
+    header: str | None = "X-Trace-Id",
 ) -> App:
     """Trace an app's requests and its background tasks to SkyWalking, and start the agent if nobody has.
 
@@ -44,7 +41,10 @@ def instrument(
 
     Args:
         app: a FastAPI or Starlette app that has not answered a request yet.
-        ignore: regular expressions; a path that one of them matches as a whole is never traced, nor are its tasks.
+        enabled: `False` leaves the app and the process as if this library were not there; by default the variable
+            `SKYWALKING_BACKGROUND_ENABLED` says so with `false`, `0`, `no` or `off`.
+        ignore: one or several regular expressions; a path that one of them matches as a whole is never traced, nor are
+            its tasks. It is the path as the app's routes match it, or the whole path with the prefix of a proxy.
         error_status: the lowest response status that marks the request as failed.
         header: the response header that carries the trace id; `None` for none.
 
@@ -54,227 +54,69 @@ def instrument(
     if app.middleware_stack is not None:
         message = "instrument(app) must come before the app's first request"
         raise RuntimeError(message)
+    if not _agent.switch(on=enabled):
+        return app
     _agent.start()
     trace_background_tasks()
-    build = app.build_middleware_stack
+    note_routes()
+    trace_calls()
     framework = "Starlette" if type(app) is Starlette else "FastAPI"
-
-    def build_traced() -> ASGIApp:
-        # Outside of ServerErrorMiddleware, which no ordinary middleware is: the 500 it sends must be seen.
-        return _Middleware(build(), f"{framework} request handling", ignore, error_status, header)
-
-    app.build_middleware_stack = build_traced  # type: ignore[method-assign]
+    patterns = (ignore,) if isinstance(ignore, str) else tuple(ignore)
+    middleware = Middleware(f"{framework} request handling", patterns, error_status, header)
+    setattr(app, _MIDDLEWARE, middleware)
     return app
 
 
-class _Middleware:
-    def __init__(
-        self, app: ASGIApp, operation: str, ignore: Iterable[str], error_status: int, header: str | None
-    ) -> None:
-        self.app = app
+def trace_calls() -> None:
+    """Trace the calls of each app that was given a middleware.
+
+    Around the whole app: outside of `ServerErrorMiddleware`, whose 500 must be seen, and independent of what other
+    libraries make of the middleware stack, before or after.
+    """
+    if hasattr(Starlette.__call__, _MIDDLEWARE):
+        return
+    call = Starlette.__call__
+
+    @functools.wraps(call)
+    def traced(app: Starlette, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        # No coroutine of its own, which would stay for as long as the request's tasks run.
+        middleware: Middleware | None = app.__dict__.get(_MIDDLEWARE)
+        if middleware is None:
+            return call(app, scope, receive, send)
+        return middleware(call, app, scope, receive, send)
+
+    setattr(traced, _MIDDLEWARE, True)
+    Starlette.__call__ = traced  # type: ignore[method-assign, assignment]
+
+
+class Middleware:
+    """How an app's requests are traced."""
+
+    def __init__(self, operation: str, ignore: Iterable[str], error_status: int, header: str | None) -> None:
         self.operation = operation
         self.ignore = re.compile("|".join(f"(?:{pattern})" for pattern in ignore) or r"(?!)")
         self.error_status = error_status
         self.header = header.encode("latin-1") if header else None
 
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        # No coroutine of its own, which would stay for as long as the request's tasks run.
-        if scope["type"] == "lifespan":
-            return self.app(scope, receive, _flush_before_exit(send))
-        if _TRACED in scope:
-            return self.app(scope, receive, send)
-        scope[_TRACED] = True
-        kind = _Socket if scope["type"] == "websocket" else _Request
-        return kind(self, scope, send).run(receive)
+    def __call__(self, call: Call, app: Starlette, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Trace the call of an app, if it is a request that nobody traces yet."""
+        kind = scope["type"]
+        if kind == "lifespan":
+            return call(app, scope, receive, _flush_before_exit(send))
+        if kind not in _KINDS or MOUNTS in scope:  # an outer app has traced this request already
+            return call(app, scope, receive, send)
+        scope[MOUNTS] = ""
+        return _KINDS[kind](self, scope, receive, send).run(call, app)
 
-    def ignores(self, method: str, path: str) -> bool:
+    def ignores(self, method: str, scope: Scope) -> bool:
+        """Say whether a request is never traced, by its path or its method."""
+        path, below = scope["path"], route_path(scope)
         return bool(
-            self.ignore.fullmatch(path) or config.RE_IGNORE_PATH.match(path) or config.ignore_http_method_check(method)
+            self.ignore.fullmatch(below)
+            or config.RE_IGNORE_PATH.match(below)
+            or (path is not below and (self.ignore.fullmatch(path) or config.RE_IGNORE_PATH.match(path)))
+            or config.ignore_http_method_check(method)
         )
-
-
-class _Request:
-    """One request on its way: both of its spans, from the first line to the last byte."""
-
-    contains = True
-    __slots__ = (
-        "entry",
-        "error",
-        "finished",
-        "handling",
-        "method",
-        "middleware",
-        "origin",
-        "scope",
-        "send_downstream",
-        "started",
-        "status",
-    )
-
-    entry: EntrySpan | None
-    handling: Span | None
-    origin: Origin
-
-    def __init__(self, middleware: _Middleware, scope: Scope, send: Send) -> None:
-        self.middleware = middleware
-        self.scope = scope
-        self.method = scope.get("method", "WebSocket")
-        self.send_downstream = send
-        self.status = _SERVER_ERROR  # what a request ends with that never gets to answer
-        self.error: BaseException | None = None
-        self.started = False
-        self.finished = False
-
-    def open(self) -> None:
-        """Open both spans, in the caller's trace if its headers name one."""
-        scope, path = self.scope, self.scope["path"]
-        sw8 = correlation = host = b""
-        for key, value in scope["headers"]:
-            if key == b"sw8":
-                sw8 = value
-            elif key == b"sw8-correlation":
-                correlation = value
-            elif key == b"host":
-                host = value
-        caller = None
-        try:
-            caller = _sw8.parse(sw8, correlation) if sw8 else None
-            # A caller's trace goes on whole: the decision to sample was its own.
-            traced = not self.middleware.ignores(self.method, path) and (caller is not None or sampled())
-        except _sw8.SuppressedError:
-            traced = False
-        enter_root()
-        if not traced:
-            NoopContext().new_local_span(path).start()  # what plugins find, and leave their own spans out for
-            self.entry = self.handling = None
-            self.origin = UNSAMPLED
-            origin.set(UNSAMPLED)
-            return
-        context = Context(path, caller)
-        entry = EntrySpan(context, 0, -1, path, component=Component.FastAPI, layer=Layer.Http)
-        handling = Span(context, 1, 0, self.middleware.operation, None, Kind.Local, Component.FastAPI)
-        context.open(entry, handling)
-        context.primary_endpoint = self
-        if caller is not None:
-            entry.refs.append(caller)
-        if client := scope.get("client"):
-            entry.peer = f"{client[0]}:{client[1]}"
-        set_common_tag(entry, "http.method", self.method)
-        # Without the query: it may hold what nobody should read in a trace.
-        set_tag(entry, "http.url", f"{scope['scheme']}://{host.decode('latin-1')}{path}")
-        self.entry, self.handling = entry, handling
-        self.origin = Origin(entry)  # tasks hang below the request, not below its handling
-        origin.set(self.origin)
-
-    def get_name(self) -> str:
-        """Name the endpoint of the log lines of this request: one of the methods of the agent's `PrimaryEndpoint`."""
-        return self.name()
-
-    def set_primary_endpoint(self, span: Span) -> None:
-        """Stay the endpoint, whatever spans follow: the other of its methods."""
-
-    async def run(self, receive: Receive) -> None:
-        self.open()
-        try:
-            await self.middleware.app(self.scope, receive, self.send)
-        except BaseException as error:
-            late = self.finished and error is not self.error
-            self.close(error)
-            self.end(error)
-            if not (late and self.contains and isinstance(error, Exception)):
-                raise
-            # The client has its answer. Let the error reach the server, and uvicorn closes the connection, under the
-            # next request that is being answered on it (https://github.com/encode/uvicorn/issues/3153).
-            logger.exception("%s failed after its response", self.name())
-        else:
-            self.close(None)
-            self.end(None)
-
-    def end(self, error: BaseException | None) -> None:
-        """Do what is left when the app is through, with the error it ended with."""
-
-    async def send(self, message: Message) -> None:
-        kind = message["type"]
-        if kind == "http.response.start":
-            message = self.start(message)
-        await self.send_downstream(message)
-        if kind == "http.response.body" and not message.get("more_body", False):
-            # Starlette answers 500 while it handles the error that it raises again afterwards.
-            self.close(sys.exception() if self.status >= _SERVER_ERROR else None, whole=True)
-
-    def start(self, message: Message) -> Message:
-        """Note the response's status and put the trace id into its headers."""
-        self.started = True
-        self.status = message.get("status", _SWITCHING)
-        header = self.middleware.header
-        if header is None or self.origin is UNSAMPLED:
-            return message
-        trace_id = self.origin.trace_id.encode("latin-1", "replace")
-        return {**message, "headers": [*message.get("headers", ()), (header, trace_id)]}
-
-    def close(self, error: BaseException | None, *, whole: bool = False) -> None:
-        """End both spans; `whole` says that the client got the whole response."""
-        if self.finished:
-            return
-        self.finished = True
-        entry, handling = self.entry, self.handling
-        if entry is None or handling is None:
-            _spans_set([])
-            return
-        self.entry = self.handling = None  # OAP's by now; the tasks may run on for long
-        self.origin.endpoint = entry.context.endpoint = entry.op = self.name()
-        del entry.context.primary_endpoint  # the name will do: no circle, and no request kept by what outlives it
-        if self.started and not whole and (error is None or isinstance(error, ClientDisconnect)):
-            set_tag(handling, "http.disconnected", "true")  # the client's doing, no failure of the service
-            error = None
-        failed = error is not None or self.status >= self.middleware.error_status
-        for span in (entry, handling):
-            set_common_tag(span, "http.status_code", self.status)
-            span.error_occurred = failed
-        if error is not None:
-            self.error = error
-            record_error(handling, error)
-        entry.context.close(handling, entry)
-
-    def name(self) -> str:
-        return f"HTTP {self.method} {route_template(self.scope)}"
-
-
-class _Socket(_Request):
-    """A WebSocket: the request ends when it is accepted, the connection has a span of its own."""
-
-    __slots__ = ("connection",)
-
-    contains = False  # the server tells the client of an error by closing the connection
-
-    def __init__(self, middleware: _Middleware, scope: Scope, send: Send) -> None:
-        super().__init__(middleware, scope, send)
-        self.connection: background_span | None = None
-
-    def end(self, error: BaseException | None) -> None:
-        if self.connection is not None:
-            failure = None if isinstance(error, WebSocketDisconnect) else error
-            self.connection.__exit__(type(failure) if failure else None, failure, None)
-
-    async def send(self, message: Message) -> None:
-        kind = message["type"]
-        if kind == "websocket.accept":
-            await self.send_downstream(self.start(message))
-            self.close(None, whole=True)
-            self.connection = background_span(f"{self.name()} connection")
-            self.connection.__enter__()
-            return
-        if kind == "websocket.http.response.start":
-            message = self.start(message)
-        await self.send_downstream(message)
-        if kind == "websocket.close":
-            self.status = _FORBIDDEN  # before it was accepted: what the server answers with
-            self.close(None)
-        elif kind == "websocket.http.response.body" and not message.get("more_body", False):
-            self.close(None, whole=True)
-
-    def name(self) -> str:
-        return f"WebSocket {route_template(self.scope)}"
 
 
 def _flush_before_exit(send: Send) -> Send:

@@ -19,16 +19,14 @@ import grpc
 from skywalking import config
 from skywalking.agent.protocol.interceptors import header_adder_interceptor
 from skywalking.protocol.common.Command_pb2 import Commands
-from skywalking.protocol.language_agent.Tracing_pb2 import SegmentCollection
 from skywalking.protocol.logging.Logging_pb2 import LogData
 from skywalking.protocol.logging.Logging_pb2_grpc import LogReportServiceStub
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from skywalking.protocol.language_agent.Tracing_pb2 import SegmentObject
-    from skywalking.trace.segment import Segment
-    from skywalking.trace.span import Span
+
+from skywalking_background._encoding import encode_segment
 
 logger = logging.getLogger("skywalking_background")
 
@@ -39,7 +37,6 @@ RETRY_MAX: Final = 5.0  # seconds: the longest wait before OAP is tried again
 
 COLLECT: Final = "/skywalking.v3.TraceSegmentReportService/collectInSync"
 COLLECT_LOGS: Final = "/skywalking.v3.LogReportService/collect"
-_KINDS: Final = {"Entry": 0, "Exit": 1, "Local": 2}
 
 
 class Counts(NamedTuple):
@@ -207,56 +204,3 @@ def _channel(address: str) -> grpc.Channel:
         interceptor = header_adder_interceptor("authentication", config.agent_authentication)
         channel = grpc.intercept_channel(channel, interceptor)
     return channel
-
-
-def encode_segment(segment: Segment) -> bytes:
-    """Turn a finished segment into a collection of one: put one after the other, such bytes are a larger collection.
-
-    Every message is made inside its parent: one made by itself would be copied.
-    """
-    collection = SegmentCollection()
-    message = collection.segments.add(
-        traceId=str(segment.related_traces[0]),
-        traceSegmentId=str(segment.segment_id),
-        service=config.agent_name,
-        serviceInstance=config.agent_instance_name,
-        isSizeLimited=segment.is_size_limited,
-    )
-    for span in segment.spans:
-        _add_span(message, span)
-    encoded: bytes = collection.SerializeToString()
-    return encoded
-
-
-def _add_span(message: SegmentObject, span: Span) -> None:
-    added = message.spans.add(
-        spanId=span.sid,
-        parentSpanId=span.pid,
-        startTime=span.start_time,
-        endTime=span.end_time,
-        operationName=span.op,
-        spanType=_KINDS[span.kind._name_],
-        spanLayer=span.layer._value_,
-        componentId=span.component._value_,
-        isError=span.error_occurred,
-    )
-    if span.peer:
-        added.peer = span.peer
-    for tag in span.iter_tags():
-        added.tags.add(key=tag.key, value=tag.val)
-    for log in span.logs:
-        entry = added.logs.add(time=int(log.timestamp * 1000))
-        for item in log.items:
-            entry.data.add(key=item.key, value=item.val)
-    for reference in span.refs:
-        if reference.trace_id:
-            added.refs.add(
-                refType=0 if reference.ref_type == "CrossProcess" else 1,
-                traceId=reference.trace_id,
-                parentTraceSegmentId=reference.segment_id,
-                parentSpanId=reference.span_id,
-                parentService=reference.service,
-                parentServiceInstance=reference.service_instance,
-                parentEndpoint=reference.endpoint,
-                networkAddressUsedAtPeer=reference.client_address,
-            )

@@ -8,75 +8,88 @@ import inspect
 import threading
 import time
 import traceback
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
 
-from skywalking import Component, Log, LogItem, config, sampling
-from skywalking.trace.context import NoopContext, _spans, _spans_set
-
-from skywalking_background._segments import UNSAMPLED, Context, Origin, TaskSpan, set_tag
+from skywalking_background import _agent
+from skywalking_background._faults import note, safe_text
+from skywalking_background._internals import (
+    Component,
+    Log,
+    LogItem,
+    NoopContext,
+    config,
+    open_spans,
+    sampled,
+    set_open_spans,
+)
+from skywalking_background._light_spans import TaskSpan, noop_span, set_tag
+from skywalking_background._limits import ERROR_TEXT_CHARS, STACK_CHARS, cut, cut_middle
+from skywalking_background._names import span_name
+from skywalking_background._segments import NEW_TRACE, UNSAMPLED, Context, Origin, imported, origin_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
 
-    from skywalking.trace.span import Span
+    from skywalking_background._internals import Span
+    from skywalking_background._segments import Exported
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# What a new segment refers to: the request's entry span, or the background span around. `None` outside of both.
-origin: ContextVar[Origin | None] = ContextVar("skywalking_background.origin", default=None)
-
-
-def enter_root() -> None:
-    """Forget every span that this context inherited.
-
-    The agent keeps its open spans in a context variable. uvicorn can start a request in the context of the one before
-    it on the same connection (pipelining, large bodies), whose background task may still run.
-    """
-    _spans_set([])
-    origin.set(None)
-
 
 def current_trace_id() -> str | None:
     """The id of the trace that this code runs in, as SkyWalking shows it; `None` outside of one or when not sampled."""
-    here = _here()
+    try:
+        here = place()
+    except Exception:  # noqa: BLE001
+        note("looking for the trace id")
+        return None
     return here.trace_id or None if here is not None else None
 
 
 def tag(key: str, value: object) -> None:
-    """Tag the span that this code runs in; without one nothing happens."""
-    if (spans := _spans()) and spans[-1].depth:
-        set_tag(spans[-1], key, value)
+    """Tag the span that this code runs in; without one, or after its end, nothing happens.
+
+    Args:
+        key: the tag's name.
+        value: anything; its text is kept up to 4,000 characters.
+    """
+    try:
+        if (spans := open_spans()) and spans[-1].depth:
+            set_tag(spans[-1], key, value)
+    except Exception:  # noqa: BLE001
+        note("tagging a span")
 
 
-def _here() -> Origin | None:
-    """Say what a segment that begins now goes on from."""
-    here = origin.get()
-    # In no request of ours, but in a span of one of the agent's plugins: a Celery task, a message of a queue.
-    if here is None and (outer := _spans()) and outer[-1].depth:
-        here = UNSAMPLED if isinstance(outer[-1].context, NoopContext) else Origin(outer[-1])
-    return here
+def place() -> Origin | None:
+    """Say where this code is: what a segment that begins now goes on from. `None` outside of any trace."""
+    spans = open_spans()
+    return origin_of(spans[-1]) if spans else None
 
 
 def record_error(span: Span, error: BaseException) -> None:
     """Mark a span as failed and log the error on it, in the keys that SkyWalking's own agents use.
 
-    Not the agent's `span.raised()`: it leaves cancellation out and dates every log with the import of the agent.
+    Not the agent's `span.raised()`: it leaves cancellation out and dates every log with the import of the agent. Only
+    texts are kept: an error refers to the frames it went through, and those to everything.
     """
     span.error_occurred = True
-    stack = "".join(traceback.format_exception(error, limit=-config.agent_cause_exception_depth))
+    message = safe_text(error)
+    try:
+        stack = "".join(traceback.format_exception(error, limit=-config.agent_cause_exception_depth))
+    except Exception:  # noqa: BLE001  # an error that can't be shown
+        stack = message
     items = [
         LogItem("event", "error"),
         LogItem("error.kind", type(error).__qualname__),
-        LogItem("message", str(error)),
-        LogItem("stack", stack),
+        LogItem("message", cut(message, ERROR_TEXT_CHARS)),
+        LogItem("stack", cut_middle(stack, STACK_CHARS)),
     ]
     span.logs.append(Log(timestamp=time.time(), items=items))
 
 
-def _strand() -> int:
+def _strand() -> object:
     """Identify what runs now: the asyncio task, or the thread where there is none."""
     try:
         task = asyncio.current_task()
@@ -88,20 +101,21 @@ def _strand() -> int:
 class background_span:  # noqa: N801  # reads as a keyword: `with background_span("resize"):`
     """A span for work that runs on after its request was answered.
 
-    It gets a segment of its own, with a CROSS_THREAD reference to the request (or to the background span) it came from.
-    Directly inside another background span it becomes a child in the same segment, so that the attempts of a retried
-    task lie below the task. Outside of any trace it starts one. An error, cancellation included, is recorded and
-    goes on.
+    It gets a segment of its own, with a CROSS_THREAD reference to the request (or to the span) it came from. Directly
+    inside another background span it becomes a child in the same segment, so that the attempts of a retried task lie
+    below the task. Outside of any trace it starts one. An error, cancellation included, is recorded and goes on.
 
     Args:
         name: the span's operation name; keep it to a few values, SkyWalking makes an endpoint of each.
-        tags: string tags by key.
+        tags: tags by key; any value, as text of up to 4,000 characters.
         parent: what `carry` took along; by default the trace that this code runs in.
         began: when the work began, in seconds as of `time.time()`, if that was before this span is entered: for what
             turned out only afterwards to deserve a span.
     """
 
-    __slots__ = ("_began", "_here", "_name", "_outer", "_parent", "_span", "_tags")
+    __slots__ = ("_began", "_name", "_outer", "_parent", "_span", "_tags")
+
+    _span: Span | None
 
     def __init__(
         self,
@@ -118,53 +132,111 @@ class background_span:  # noqa: N801  # reads as a keyword: `with background_spa
 
     def tag(self, key: str, value: object) -> None:
         """Add a tag to the open span."""
-        set_tag(self._span, key, value)
+        try:
+            if self._span is not None:
+                set_tag(self._span, key, value)
+        except Exception:  # noqa: BLE001
+            note("tagging a span")
 
     def record_error(self, error: BaseException) -> None:
         """Mark the open span as failed by an error that was handled; one that leaves the span is recorded anyway."""
-        record_error(self._span, error)
+        try:
+            if self._span is not None:
+                record_error(self._span, error)
+        except Exception:  # noqa: BLE001
+            note("recording an error")
 
     def __enter__(self) -> Self:
-        outer, here, strand = _spans(), origin.get(), _strand()
-        self._outer, self._here = outer or None, here  # an empty list would be one more object of each running task
-        if self._parent is None and outer and outer[-1].depth and here is not None and here.strand == strand:
-            span = outer[-1].context.new_local_span(self._name)
-            span.component = Component.FastAPI
-            span.start()
-        else:
-            span = self._open_segment(self._parent or _here())
-        origin.set(UNSAMPLED if isinstance(span.context, NoopContext) else Origin(span, strand))
-        for key, value in (self._tags or {}).items():
-            set_tag(span, key, value)
-        if self._began is not None:
-            span.start_time = int(self._began * 1000)
-        self._span = span
+        self._outer = keep()
+        self._span = enter(self._name, self._parent)
+        try:
+            for key, value in (self._tags or {}).items():
+                self.tag(key, value)
+            if self._began is not None and self._span is not None:
+                self._span.start_time = int(self._began * 1000)
+        except Exception:  # noqa: BLE001  # tags that are no mapping, a time that is none
+            note("opening a background span")
         return self
-
-    def _open_segment(self, parent: Origin | None) -> Span:
-        # The decision to sample was the request's: a task without its request, or the reverse, is half a trace.
-        if parent is UNSAMPLED or (parent is None and not sampled()):
-            _spans_set([])
-            span = NoopContext().new_local_span(self._name)
-            span.start()
-            return span
-        context = Context(self._name, parent)
-        span = TaskSpan(context, self._name)
-        context.open(span)
-        return span
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        span = self._span
+        span, self._span = self._span, None
+        leave(span, self._outer, error)
+        self._outer = None
+
+
+Outer = list[Any] | Origin | None
+"""The spans around one, kept until it ends: mostly none, or the place that its request has left behind."""
+
+
+def keep() -> Outer:
+    """Return the spans that this code is in, as the few objects that a running task should keep."""
+    outer = open_spans()
+    if len(outer) == 1 and isinstance(outer[0], Origin):
+        return outer[0]
+    return outer or None
+
+
+def enter(name: str, parent: Origin | None = None) -> Span | None:
+    """Open a background span; `None` if that failed, which the work is not to notice."""
+    try:
+        return _enter(name, parent)
+    except Exception:  # noqa: BLE001
+        note("opening a background span")
+        return None
+
+
+def _enter(name: str, parent: Origin | None) -> Span:
+    outer, strand = open_spans(), _strand()
+    if parent is None and outer:
+        inner = outer[-1]
+        if inner.depth and _strand_of(outer) == strand:
+            span = inner.context.new_local_span(name)
+            span.component = Component.FastAPI
+            span.strand = strand
+            span.start()
+            return span
+        parent = origin_of(inner)
+    if _untraced(parent):
+        span = noop_span()
+    else:
+        context = Context(name, None if parent is NEW_TRACE else parent, 1)
+        span = TaskSpan(context, name, int(time.time() * 1000))
+        span.strand = strand
+    set_open_spans([span])
+    return span
+
+
+def leave(span: Span | None, outer: Outer, error: BaseException | None) -> None:
+    """Close what `enter` opened, and go on in the spans that `keep` kept."""
+    if span is None:
+        return
+    try:
         if error is not None:
             record_error(span, error)
         if isinstance(span, TaskSpan):
-            span.context.close(span)
-        else:
+            Context.close(span)
+        elif not isinstance(span.context, NoopContext):
             span.stop()
-        _spans_set(self._outer or [])
-        origin.set(self._here)
+    except Exception:  # noqa: BLE001  # the work is done
+        note("closing a background span")
+    set_open_spans(outer if isinstance(outer, list) else [] if outer is None else [outer])
+
+
+def _strand_of(spans: list[Any]) -> object:
+    """Say which asyncio task or thread opened the innermost of these spans that is not one of the agent's plugins'."""
+    for span in reversed(spans):
+        if (strand := getattr(span, "strand", span)) is not span:
+            return strand
+    return None
+
+
+def _untraced(parent: Origin | None) -> bool:
+    # The decision to sample was the request's: a task without its request, or the reverse, is half a trace.
+    if parent is UNSAMPLED or not _agent.tracing():
+        return True
+    return (parent is None or parent is NEW_TRACE) and not sampled()
 
 
 def untraced() -> background_span:
@@ -175,36 +247,51 @@ def untraced() -> background_span:
     return background_span("untraced", parent=UNSAMPLED)
 
 
-def sampled() -> bool:
-    """Ask the agent's sampler about a trace that begins here."""
-    return sampling.sampling_service is None or bool(sampling.sampling_service.try_sampling())
-
-
-def span_name(func: Callable[..., Any]) -> str:
-    """Name a span after a function: `resize`, `Mailer.send`; the class for a callable object."""
-    while isinstance(func, functools.partial):
-        func = func.func
-    name: str = getattr(func, "__qualname__", None) or type(func).__qualname__
-    return name.rpartition("<locals>.")[2]
-
-
 def carry(func: Callable[P, T], *, name: str | None = None) -> Callable[P, T]:
-    """Take the trace along into a thread, an executor or an event loop of another thread.
+    """Take the trace along into a thread, an executor, a queue, an event loop of another thread, or a process pool.
 
     Each call of the result, plain or coroutine, runs in a background span that refers to the place where `carry` was
-    called. `asyncio.create_task` and Starlette's tasks need no `carry`: a `background_span` in them is enough.
+    called; outside of any trace, each begins one. `asyncio.create_task` and Starlette's tasks need no `carry`: a
+    `background_span` in them is enough.
+
+    Args:
+        func: what is to run there.
+        name: the span's operation name; by default the function's.
     """
-    parent = origin.get()
-    label = name or span_name(func)
+    try:
+        parent = place() or NEW_TRACE
+    except Exception:  # noqa: BLE001
+        note("taking a trace along")
+        return func
+    carried = _Carried(func, name or span_name(func), parent)
+    if not inspect.iscoroutinefunction(func):
+        return carried
 
     @functools.wraps(func)
-    async def run_coroutine(*args: P.args, **kwargs: P.kwargs) -> Any:  # noqa: ANN401  # whatever func returns
-        with background_span(label, parent=parent):
+    async def run(*args: P.args, **kwargs: P.kwargs) -> Any:  # noqa: ANN401  # whatever func returns
+        with background_span(carried.name, parent=parent):
             return await cast("Any", func(*args, **kwargs))
 
-    @functools.wraps(func)
-    def run(*args: P.args, **kwargs: P.kwargs) -> T:
-        with background_span(label, parent=parent):
-            return func(*args, **kwargs)
+    return cast("Callable[P, T]", run)
 
-    return cast("Callable[P, T]", run_coroutine) if inspect.iscoroutinefunction(func) else run
+
+class _Carried:
+    """A function that takes its place in a trace along; it can be pickled if the function can."""
+
+    def __init__(self, func: Callable[..., Any], name: str, parent: Origin) -> None:
+        functools.update_wrapper(self, func, updated=())
+        self.func = func
+        self.name = name
+        self.parent = parent
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        with background_span(self.name, parent=self.parent):
+            return self.func(*args, **kwargs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickle, (self.func, self.name, self.parent.export())
+
+
+def _unpickle(func: Callable[..., Any], name: str, exported: Exported) -> _Carried:
+    _agent.start_in_child()
+    return _Carried(func, name, imported(exported))

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import functools
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 from starlette.background import BackgroundTask, BackgroundTasks
 
-from skywalking_background._spans import background_span, origin, span_name
+from skywalking_background._internals import open_spans
+from skywalking_background._names import span_name
+from skywalking_background._spans import enter, keep, leave
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_RUNNING: Final = "_skywalking_background_running"
+_traced: Final[set[type[BackgroundTask]]] = set()
+"""The classes that have our `__call__`: each once, whatever other libraries wrap around it."""
 
 
 class ParallelTasks(BackgroundTasks):
@@ -29,29 +39,75 @@ class ParallelTasks(BackgroundTasks):
         async with anyio.create_task_group() as group:
             for task in self.tasks:
                 group.start_soon(run, task)
-        if len(errors) == 1:
-            raise errors[0]
-        if errors:
-            message = f"{len(errors)} of {len(self.tasks)} background tasks failed"
-            raise ExceptionGroup(message, errors)
+        try:
+            if len(errors) == 1:
+                raise errors[0]
+            if errors:
+                message = f"{len(errors)} of {len(self.tasks)} background tasks failed"
+                raise ExceptionGroup(message, errors)
+        finally:
+            errors.clear()  # else each error refers to this frame, and the frame to the error
 
 
 def trace_background_tasks() -> None:
     """Give every `BackgroundTask` that a traced request runs a span of its own.
 
     Starlette has no hook around a task, and tasks reach it in three ways (FastAPI's parameter, `Response(background=)`,
-    a collection): the one place that all of them pass is `BackgroundTask.__call__`.
+    a collection): the one place that all of them pass is `BackgroundTask.__call__`, or that of a subclass.
+    Collections are left alone: each of their tasks has its span.
     """
-    untraced = BackgroundTask.__call__
-    if hasattr(untraced, "__wrapped__"):
+    _trace_class(BackgroundTask)
+    for subclass in _subclasses(BackgroundTask):
+        _trace_class(subclass)
+    if "__init_subclass__" not in BackgroundTask.__dict__:
+        BackgroundTask.__init_subclass__ = classmethod(_trace_subclass)  # type: ignore[assignment]
+
+
+def _trace_subclass(kind: type[BackgroundTask], /, **kwargs: Any) -> None:  # noqa: ANN401
+    super(BackgroundTask, kind).__init_subclass__(**kwargs)
+    _trace_class(kind)
+
+
+def _subclasses(kind: type[BackgroundTask]) -> list[type[BackgroundTask]]:
+    found = list(kind.__subclasses__())
+    return found + [below for one in found for below in _subclasses(one)]
+
+
+def _trace_class(kind: type[BackgroundTask]) -> None:
+    if kind in _traced or "__call__" not in kind.__dict__ or issubclass(kind, BackgroundTasks):
         return
+    _traced.add(kind)
+    untraced: Callable[[Any], Any] = kind.__call__
 
     @functools.wraps(untraced)
-    async def traced(task: BackgroundTask) -> None:
-        if origin.get() is None:  # an app in this process that was not instrumented
-            await untraced(task)
-            return
-        with background_span(span_name(task.func)):
-            await untraced(task)
+    async def traced(task: BackgroundTask) -> Any:  # noqa: ANN401  # a subclass may return something
+        # In no request of ours; or within this very task, where a subclass calls its base.
+        if not open_spans() or getattr(task, _RUNNING, False):
+            return await untraced(task)
+        outer = keep()
+        span = enter(_task_name(task))
+        if type(task) is not BackgroundTask:
+            setattr(task, _RUNNING, True)
+        try:
+            result = await untraced(task)
+        except BaseException as error:
+            leave(span, outer, error)
+            raise
+        else:
+            leave(span, outer, None)
+            return result
+        finally:
+            if type(task) is not BackgroundTask:
+                setattr(task, _RUNNING, False)
 
-    BackgroundTask.__call__ = traced  # type: ignore[method-assign,assignment]
+    kind.__call__ = traced  # type: ignore[assignment, method-assign]
+
+
+def _task_name(task: BackgroundTask) -> str:
+    func = getattr(task, "func", None)
+    if func is None:
+        return type(task).__qualname__.rpartition("<locals>.")[2]
+    name = span_name(func, getattr(task, "args", ()))
+    if name.endswith("<lambda>") and type(task) is not BackgroundTask:
+        return type(task).__qualname__.rpartition("<locals>.")[2]  # says more than a lambda
+    return name

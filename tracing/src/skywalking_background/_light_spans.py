@@ -1,0 +1,141 @@
+"""Spans made of few objects, and tags without a class each.
+
+The agent makes a dozen objects for each span, and a request begins with the same two, a task with one. A task's span
+stays open for long, and the garbage collector goes through all that belongs to it again and again: so what most spans
+of a kind never need is shared, or made when somebody asks for it. They are spans of the agent's own classes all the
+same: its plugins put their spans below these.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+from skywalking_background._faults import safe_text
+from skywalking_background._internals import Component, EntrySpan, Kind, Layer, NoopContext, NoopSpan, Span, Tag
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from skywalking_background._internals import SegmentRef, SpanContext
+
+
+class _Light:
+    """Makes a span out of few objects: what most spans of its kind never have is shared, or made on demand."""
+
+    pid = -1
+    peer: str | None = None
+    layer = Layer.Unknown
+    inherit = Component.Unknown
+    end_time = 0
+    error_occurred = False
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # what the agent keeps there
+        if name not in _ON_DEMAND:
+            raise AttributeError(name)
+        made = _ON_DEMAND[name](self)
+        setattr(self, name, made)
+        return made
+
+
+_ON_DEMAND: Final[dict[str, Callable[[Any], Any]]] = {
+    "tags": lambda _span: defaultdict(list),
+    "logs": lambda _span: [],
+    "refs": lambda span: [] if span.context.parent is None or span.sid else [span.context.parent],
+}
+
+
+class TaskSpan(_Light, Span):  # type: ignore[misc]  # the agent has no types
+    """The first span of a segment that goes on from its context's parent."""
+
+    sid = 0
+    kind = Kind.Local
+    component = Component.FastAPI
+    strand: object = None
+    """The asyncio task or thread that may put spans into the same segment: everybody else may outlive it."""
+
+    def __init__(self, context: SpanContext, name: str, now: int) -> None:
+        self.context = context
+        self.op = name
+        self.start_time = now
+        self._depth = 1  # started
+
+
+class RequestSpan(_Light, EntrySpan):  # type: ignore[misc]  # the agent has no types
+    """A request's entry span. What outlives the request goes on from it."""
+
+    sid = 0
+    kind = Kind.Entry
+    component = Component.FastAPI
+    layer = Layer.Http
+    strand = None
+    _max_depth = 1
+
+    def __init__(self, context: SpanContext, path: str, now: int, origin: SegmentRef) -> None:
+        self.context = context
+        self.op = path
+        self.start_time = now
+        self._depth = 1
+        self.origin = origin
+
+
+class HandlingSpan(_Light, Span):  # type: ignore[misc]  # the agent has no types
+    """What the framework does between a request's first line and the last byte of its response."""
+
+    sid = 1
+    pid = 0
+    kind = Kind.Local
+    component = Component.FastAPI
+    strand = None
+
+    def __init__(self, entry: RequestSpan, name: str) -> None:
+        self.context = entry.context
+        self.op = name
+        self.start_time = entry.start_time
+        self._depth = 1
+        self.origin = entry.origin  # tasks hang below the request, not below its handling
+
+
+class Part(_Light, Span):  # type: ignore[misc]  # the agent has no types
+    """What stands in a cut segment for a span that goes on."""
+
+    kind = Kind.Local
+
+    def __init__(self, span: Span, name: str, now: int) -> None:
+        self.sid, self.pid, self.component = span.sid, span.pid, span.component
+        self.op = name if span.sid else f"{name} (part)"
+        self.start_time, self.end_time = span.start_time, now
+        self.refs = list(span.refs)
+
+
+def noop_span() -> NoopSpan:
+    """Make a span below which nothing is traced."""
+    return NoopSpan(NoopContext())
+
+
+class _Tag(Tag):  # type: ignore[misc]  # the agent has no types
+    common = False
+
+    def __init__(self, key: str, value: str) -> None:
+        self.key = key
+        self.val = value
+
+
+def set_tag(span: Span, key: str, value: object) -> None:
+    """Tag an agent span without a class for every key."""
+    span.tags[key] = _Tag(key, safe_text(value))
+
+
+class _CommonTag(_Tag):
+    common = True  # its bytes are kept too
+
+
+@lru_cache(maxsize=256)
+def _shared_tag(key: str, value: object) -> _CommonTag:
+    return _CommonTag(key, str(value))
+
+
+def set_common_tag(span: Span, key: str, value: object) -> None:
+    """Tag a span with one of a few values: all spans share the tag, of which each would keep one in memory."""
+    span.tags[key] = _shared_tag(key, value)

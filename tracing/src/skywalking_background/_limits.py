@@ -1,0 +1,60 @@
+"""How large things may become: everything that reaches OAP is bounded here, in one place."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+
+def _number(name: str, default: int) -> int:
+    text = os.environ.get(name, "")
+    if not text:
+        return default
+    if not text.isdecimal() or not int(text):
+        message = f"{name}={text!r} is not a whole number above 0"
+        raise ValueError(message)
+    return int(text)
+
+
+SEGMENT_SPANS: Final = _number("SKYWALKING_BACKGROUND_SEGMENT_SPANS", 300)
+"""Finished spans in a segment, before it is sent and work that is still running goes on in a new one.
+
+As many as a segment of SkyWalking's Java agent may have.
+"""
+
+SEGMENT_SECONDS: Final = _number("SKYWALKING_BACKGROUND_SEGMENT_SECONDS", 30)
+"""Seconds that a finished span waits at the most for the end of the work around it, before it is sent."""
+
+TAG_VALUE_CHARS: Final = 4_000
+"""Characters of a tag's value, an operation name, a peer."""
+
+ERROR_TEXT_CHARS: Final = 4_000
+"""Characters of an error's message."""
+
+STACK_CHARS: Final = 16_000
+"""Characters of an error's stack trace, and of any other value in a span's log."""
+
+LOG_CHARS: Final = 16_000
+"""Characters of a log line that is copied into the trace.
+
+OAP's SQL storages take 20,000. Of a longer one they refuse the whole batch, the lines of others included.
+"""
+
+HEADER_ID_CHARS: Final = 128
+"""Characters of an id in a caller's `sw8` header; SkyWalking's agents write 32 to 60."""
+
+HEADER_TEXT_CHARS: Final = 512
+"""Characters of a name in a caller's `sw8` header: OAP's own limits are 50 to 150."""
+
+
+def cut(text: str, limit: int) -> str:
+    """Return the text, or its first `limit` characters and how many follow."""
+    return text if len(text) <= limit else f"{text[:limit]}… ({len(text) - limit:,} characters more)"
+
+
+def cut_middle(text: str, limit: int) -> str:
+    """Return the text, or its beginning and its end: a stack trace says most in its last lines."""
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]}\n… ({len(text) - 2 * half:,} characters more) …\n{text[-half:]}"
