@@ -44,7 +44,7 @@ def checks(query: str = "", seconds: float = 40.0) -> Iterator[Check]:
     logging.getLogger("skywalking").setLevel(logging.CRITICAL)
     logging.getLogger("skywalking_background").setLevel(logging.CRITICAL)
     yield _agent()
-    if os.environ.get("SKYWALKING_BACKGROUND_ENABLED", "").lower() in {"0", "false", "no", "off"}:
+    if os.environ.get("SKYWALKING_BACKGROUND_ENABLED", "").strip().lower() in {"0", "false", "no", "off"}:
         yield Check("switch", False, "SKYWALKING_BACKGROUND_ENABLED switches the library off: unset it")
         return
     started = _start()
