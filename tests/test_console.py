@@ -201,7 +201,7 @@ def test_the_trace_page_shows_all_segments_with_tags_and_references(page: Page, 
     rows.first.click()
     expect(page.locator(".detail").first).to_contain_text("http.status_code")
     expect(page.locator(".services")).to_contain_text(service.name)
-    expect(page.locator(".loglines")).to_contain_text("Background task started")
+    expect(page.locator(".loglines")).to_contain_text("Background task started: background_sleep_task")
 
 
 def test_a_trace_grows_on_the_open_page(page: Page, console: str, service: Server) -> None:

@@ -30,9 +30,9 @@ ERROR = {"X-Fault": "error"}
 FORKED = "  Local FastAPI request handling 200\n  Local background_sleep_task CROSS_THREAD"
 DEAD = f"""Entry HTTP GET /test 200
 {FORKED} failed
-    Local attempt failed
-    Local attempt failed
-    Local attempt failed"""
+    Local attempt 1 failed
+    Local attempt 2 failed
+    Local attempt 3 failed"""
 
 
 class Demo:
@@ -102,11 +102,12 @@ def test_a_task_that_is_retried_and_succeeds(demo: New) -> None:
     with demo("retried") as service:
         answer = service.ask("GET", "/test", headers={"X-Fault": "error;times=2"})
         tree = (
-            f"Entry HTTP GET /test 200\n{FORKED}\n    Local attempt failed\n    Local attempt failed\n    Local attempt"
+            f"Entry HTTP GET /test 200\n{FORKED}\n"
+            "    Local attempt 1 failed\n    Local attempt 2 failed\n    Local attempt 3"
         )
         spans = service.trace(answer, tree)
         (task,) = spans["background_sleep_task"]
-        attempts = spans["attempt"]
+        attempts = [span for number in (1, 2, 3) for span in spans[f"attempt {number}"]]
         assert (task.tags["task.outcome"], task.tags["task.attempts"]) == ("succeeded", "3")
         assert [attempt.tags["task.attempt"] for attempt in attempts] == ["1", "2", "3"]
         for before, after in pairwise(attempts):
