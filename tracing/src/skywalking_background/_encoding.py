@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from skywalking_background._faults import safe_text
 from skywalking_background._internals import config
-from skywalking_background._light_spans import CommonTag
+from skywalking_background._light_spans import CommonTag, LightSpan
 from skywalking_background._limits import STACK_CHARS, TAG_VALUE_CHARS, cut, cut_middle
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _KINDS: Final = {"Entry": 0, "Exit": 1, "Local": 2}
 _COMMON_CHARS: Final = 200  # of what is kept for the next time
+_HEADS: Final = 2_000  # how many are kept
 _SMALL: Final = [bytes((number,)) for number in range(128)]
 _LOW: Final = [bytes((number | 128,)) for number in range(128)]  # seven bits that more follow on
 _SIDS: Final = [b"", *(b"\x08" + number for number in _SMALL[1:])]
@@ -48,6 +49,15 @@ def _time(key: bytes, milliseconds: int) -> bytes:
     if milliseconds < 1 << 14:
         return key + _varint(milliseconds)
     return key + _LOW[milliseconds & 127] + _LOW[milliseconds >> 7 & 127] + _high(milliseconds >> 14)
+
+
+def _times(start: int, end: int) -> bytes:
+    """Write a span's start and end; both are mostly of the same 16 seconds."""
+    if start < 1 << 14 or start >> 14 != end >> 14:
+        return _time(b"\x18", start) + _time(b"\x20", end)
+    high = _high(start >> 14)
+    first = b"\x18" + _LOW[start & 127] + _LOW[start >> 7 & 127] + high
+    return first + b"\x20" + _LOW[end & 127] + _LOW[end >> 7 & 127] + high
 
 
 def _sized(key: bytes, data: bytes) -> bytes:
@@ -100,53 +110,63 @@ def encode_segment(segment: Segment) -> bytes:
     Raises:
         TypeError, ValueError, AttributeError: a number, a kind or a layer is none.
     """
-    parts = [_text(b"\x0a", segment.related_traces[0]), _text(b"\x12", segment.segment_id)]
-    for span in segment.spans:
-        _add_span(parts, span)
-    parts.append(_process(config.agent_name, config.agent_instance_name))
+    parts = [
+        _text(b"\x0a", segment.related_traces[0]),
+        _text(b"\x12", segment.segment_id),
+        _process(config.agent_name, config.agent_instance_name),
+    ]
     if segment.is_size_limited:
         parts.append(b"\x30\x01")
+    for span in segment.spans:
+        _add_span(parts, span)
     return _sized(b"\x0a", b"".join(parts))
 
 
 def _add_span(segment: list[bytes], span: Span) -> None:
     fields = span.__dict__
     number, parent = span.sid, span.pid
-    start, end = span.start_time, span.end_time
     parts = [
         _SIDS[number] if number < len(_SIDS) else b"\x08" + _varint(number),
         _PIDS[parent] if -1 <= parent < len(_PIDS) - 1 else b"\x10" + _varint(parent),
-        _time(b"\x18", start),
-        _time(b"\x20", end),
+        _times(span.start_time, span.end_time),
     ]
     if "refs" in fields:
         if span.refs:
             parts += [_sized(b"\x2a", _reference(one)) for one in span.refs if one.trace_id]
-    elif not number and span.context.parent is not None:  # a span of few objects: it has no list of its own
+    elif not number and span.context.parent is not None:  # a light span: it has no list of its own
         parts.append(_sized(b"\x2a", _reference(span.context.parent)))
-    name = span.op
-    sort = span.kind._name_, span.layer._value_, span.component._value_, bool(span.error_occurred)
-    if isinstance(name, str) and len(name) <= _COMMON_CHARS:
-        parts.append(_name_and_sort(name, *sort))
-    else:
-        parts += (_text(b"\x32", name), _sort(*sort))
+    parts.append(_heads.get((span.op, span.__class__, span.error_occurred), b"") if "kind" not in fields else b"")
+    if not parts[-1]:
+        parts[-1] = _head(span, fields)
     if span.peer:
         parts.append(_text(b"\x3a", span.peer))
-    for tag in (fields.get("tags") or _NOTHING).values():
-        if type(tag) is CommonTag:
-            parts.append(tag.encoded or _common_tag(tag))
-        elif isinstance(tag, list):
-            parts += [_tag(one) for one in tag]
-        else:
-            parts.append(_tag(tag))
-    for log in fields.get("logs") or ():
-        parts.append(_sized(b"\x6a", _log(log)))
-    segment.append(_sized(b"\x1a", b"".join(parts)))
+    if "tags" in fields:
+        for tag in span.tags.values():
+            if tag.__class__ is CommonTag:
+                parts.append(tag.encoded or _common_tag(tag))
+            elif tag.__class__ is list:
+                parts += [_tag(one) for one in tag]
+            else:
+                parts.append(_tag(tag))
+    if "logs" in fields and span.logs:
+        parts += [_sized(b"\x6a", _log(log)) for log in span.logs]
+    data = b"".join(parts)
+    size = len(data)
+    segment += (b"\x1a", _SMALL[size] if size < 128 else _varint(size), data)  # noqa: PLR2004
 
 
-@lru_cache(maxsize=1024)
-def _name_and_sort(name: str, kind: str, layer: int, component: int, failed: bool) -> bytes:
-    return _text(b"\x32", name) + _sort(kind, layer, component, failed)
+_heads: Final[dict[tuple[str, type, bool], bytes]] = {}
+"""Name, kind, layer and component of the light spans, whose class says all but the name."""
+
+
+def _head(span: Span, fields: dict[str, Any]) -> bytes:
+    written = _text(b"\x32", span.op) + _sort(
+        span.kind._name_, span.layer._value_, span.component._value_, bool(span.error_occurred)  # noqa: SLF001
+    )
+    same = isinstance(span, LightSpan) and not fields.keys() & {"kind", "layer", "component"}
+    if same and len(span.op) <= _COMMON_CHARS and len(_heads) < _HEADS:
+        _heads[span.op, span.__class__, span.error_occurred] = written
+    return written
 
 
 def _sort(kind: str, layer: int, component: int, failed: bool) -> bytes:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from skywalking_background._internals import SegmentRef, SpanContext
 
 
-class _Light:
+class LightSpan:
     """Makes a span out of few objects: what most spans of its kind never have is shared, or made on demand."""
 
     pid = -1
@@ -46,7 +46,7 @@ _ON_DEMAND: Final[dict[str, Callable[[Any], Any]]] = {
 }
 
 
-class TaskSpan(_Light, Span):  # type: ignore[misc]  # the agent has no types
+class TaskSpan(LightSpan, Span):  # type: ignore[misc]  # the agent has no types
     """The first span of a segment that goes on from its context's parent."""
 
     sid = 0
@@ -62,7 +62,7 @@ class TaskSpan(_Light, Span):  # type: ignore[misc]  # the agent has no types
         self._depth = 1  # started
 
 
-class RequestSpan(_Light, EntrySpan):  # type: ignore[misc]  # the agent has no types
+class RequestSpan(LightSpan, EntrySpan):  # type: ignore[misc]  # the agent has no types
     """A request's entry span. What outlives the request goes on from it."""
 
     sid = 0
@@ -80,7 +80,7 @@ class RequestSpan(_Light, EntrySpan):  # type: ignore[misc]  # the agent has no 
         self.origin = origin
 
 
-class HandlingSpan(_Light, Span):  # type: ignore[misc]  # the agent has no types
+class HandlingSpan(LightSpan, Span):  # type: ignore[misc]  # the agent has no types
     """What the framework does between a request's first line and the last byte of its response."""
 
     sid = 1
@@ -97,7 +97,7 @@ class HandlingSpan(_Light, Span):  # type: ignore[misc]  # the agent has no type
         self.origin = entry.origin  # tasks hang below the request, not below its handling
 
 
-class Part(_Light, Span):  # type: ignore[misc]  # the agent has no types
+class Part(LightSpan, Span):  # type: ignore[misc]  # the agent has no types
     """What stands in a cut segment for a span that goes on."""
 
     kind = Kind.Local
