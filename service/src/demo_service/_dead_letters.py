@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-BATCH: Final = 200
-"""Letters in one transaction: a storm must not mean a disk write for each."""
+BATCH: Final = 1_000
+"""Letters in one transaction, at the most: a storm must not mean a disk write for each, nor a queue that grows."""
 MAX_PENDING: Final = 20_000
 """Letters that wait for a slow database, at the most."""
 PATIENCE: Final = 10.0
@@ -162,7 +162,7 @@ class DeadLetters:
             try:
                 with untraced():
                     async with self._transaction() as connection:
-                        await connection.execute(insert(_LETTERS), [asdict(letter) for letter in batch])
+                        await connection.execute(insert(_LETTERS), [vars(letter) for letter in batch])
             except Exception as error:  # noqa: BLE001  # a full disk, a database that is away: no task is hurt by it
                 for letter in batch:
                     _log_unstored(letter, describe(error).splitlines()[0])

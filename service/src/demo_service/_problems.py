@@ -11,6 +11,8 @@ from pydantic import BaseModel
 from skywalking_background import current_trace_id
 from starlette.exceptions import HTTPException
 
+from demo_service._release import release
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -63,6 +65,8 @@ def _problem(
 
 async def _http_error(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101  # what it is registered for
+    if error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:  # the stack of those goes onto the span
+        release(error)  # FastAPI's frames keep it in a circle
     return _problem(error.status_code, error.detail, error.headers)
 
 
@@ -74,6 +78,7 @@ async def _invalid(_request: Request, error: Exception) -> JSONResponse:
         for item in error.errors()
     ]
     detail = "; ".join(f"{item['where']}: {item['what']}" for item in errors)
+    release(error)  # FastAPI's frames keep it in a circle
     return _problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=errors)
 
 

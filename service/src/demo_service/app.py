@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-import stamina.instrumentation
 from fastapi import FastAPI
 from skywalking_background import instrument
 
@@ -33,7 +32,6 @@ def create_app() -> FastAPI:
     settings = Settings()
     configure_logging()
     _spare_sleeping_tasks()
-    stamina.instrumentation.set_on_retry_hooks([])  # the runner's own lines have the task in them
     letters = DeadLetters(settings)
     notifier = Notifier(settings, partial(trace_url, settings.trace_url))
 
