@@ -72,7 +72,9 @@ async def new_service(
     monkeypatch.setattr(app_module, "configure_logging", lambda: None)
     monkeypatch.setattr(Retry, "wait", lambda _retry, _failed: 0.0)
     defaults = {"task_seconds": 0, "faults_enabled": True, "data_dir": tmp_path, "drain_seconds": 1}
+    defaults["allowed_hosts"] = "service"
     async with AsyncExitStack() as stack:
+
         async def make(**settings: object) -> Service:
             for name, value in {**defaults, **settings}.items():
                 monkeypatch.setenv(f"SERVICE_{name.upper()}", str(value))

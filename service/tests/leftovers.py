@@ -14,6 +14,7 @@ import socket
 import sys
 import tempfile
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -111,7 +112,7 @@ async def count(app: FastAPI, outcome: Callable[[], Awaitable[None]]) -> Counter
 
     async def once() -> None:
         await outcome()
-        while app.state.runner._unfinished:
+        while app.state.runner._unfinished:  # noqa: ASYNC110  # it has no event for that
             await asyncio.sleep(0.01)
         await app.state.letters._settled()
         await asyncio.sleep(0.3)  # connections are closed, callbacks have run
@@ -139,24 +140,26 @@ async def main() -> None:
 
     read = app.state.letters.read
 
+    async def fail(_connection: object) -> None:
+        raise ConnectionError
+
     async def read_unless_asked(limit: int) -> object:
         if limit == 77:
-            async with app.state.letters._answering():
-                raise ConnectionError
+            await app.state.letters._answer(fail)
         return await read(limit)
 
     app.state.letters.read = read_unless_asked
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
-        while not server.started:
+        while not server.started:  # noqa: ASYNC110  # nor that
             await asyncio.sleep(0.01)
         found = {}
         for name, outcome in outcomes(Client(listener.getsockname()[1]), app).items():
             found[name] = await count(app, outcome)
         server.should_exit = True
         await serving
-    print(json.dumps(found))
+    sys.stdout.write(json.dumps(found) + "\n")
 
 
 if __name__ == "__main__":
@@ -164,11 +167,9 @@ if __name__ == "__main__":
     config.agent_profile_active = False
     agent.is_segment_queue_full = lambda: False
     agent.archive_segment = lambda _segment: None
-    with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as nowhere:
+    with tempfile.TemporaryDirectory() as folder, Path(os.devnull).open("w") as nowhere:
         logging.basicConfig(stream=nowhere, level=logging.INFO, force=True)  # lines are made, with their stack traces
         app_module.configure_logging = lambda: None
         defaults = {"TASK_SECONDS": "0", "FAULTS_ENABLED": "true", "DATA_DIR": folder, "ATTEMPT_SECONDS": "1"}
         os.environ.update({f"SERVICE_{name}": value for name, value in defaults.items()})
-        with asyncio.Runner() as runner:
-            runner.run(main())
-    sys.exit(0)
+        asyncio.run(main())

@@ -27,7 +27,7 @@ class Retry:
         Our own, as tenacity (and stamina, which is built on it) leaves a circle of 49 objects behind each retried call.
         """
         jitter = random.uniform(0, self.wait_jitter)  # noqa: S311  # no secret
-        return min(self.wait_max, self.wait_initial * 2 ** min(failed - 1, 32) + jitter)
+        return min(self.wait_max, self.wait_initial * 2.0 ** min(failed - 1, 32) + jitter)
 
 
 @dataclass(frozen=True)

@@ -48,9 +48,10 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def _problem(
+def problem(
     status: int, detail: str, headers: Mapping[str, str] | None = None, errors: list[dict[str, str]] | None = None
 ) -> JSONResponse:
+    """Make the answer that says why a request was not served."""
     body: dict[str, object] = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
@@ -67,7 +68,7 @@ async def _http_error(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101  # what it is registered for
     if error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:  # the stack of those goes onto the span
         release(error)  # FastAPI's frames keep it in a circle
-    return _problem(error.status_code, error.detail, error.headers)
+    return problem(error.status_code, error.detail, error.headers)
 
 
 async def _invalid(_request: Request, error: Exception) -> JSONResponse:
@@ -79,7 +80,7 @@ async def _invalid(_request: Request, error: Exception) -> JSONResponse:
     ]
     detail = "; ".join(f"{item['where']}: {item['what']}" for item in errors)
     release(error)  # FastAPI's frames keep it in a circle
-    return _problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=errors)
+    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=errors)
 
 
 def _printable(text: str) -> str:
@@ -88,7 +89,7 @@ def _printable(text: str) -> str:
 
 
 async def _unexpected(_request: Request, _error: Exception) -> JSONResponse:
-    return _problem(HTTPStatus.INTERNAL_SERVER_ERROR, "unexpected error; its stack trace is in the trace and the log")
+    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "unexpected error; its stack trace is in the trace and the log")
 
 
 def install_problem_documents(app: FastAPI) -> None:

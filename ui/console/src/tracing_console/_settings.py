@@ -7,9 +7,7 @@ from urllib.parse import quote
 
 from pydantic import AfterValidator, Field, HttpUrl, TypeAdapter
 from pydantic_settings import BaseSettings, SettingsConfigDict
-
-LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
-
+from request_guard import names
 
 _HTTP: Final = TypeAdapter(HttpUrl)
 
@@ -47,8 +45,7 @@ class Settings(BaseSettings):
     @property
     def hosts(self) -> frozenset[str]:
         """Every name that a browser may use for the console."""
-        more = (name.strip().lower() for name in self.allowed_hosts.split(","))
-        return frozenset(name for name in (*LOOPBACK, *more) if name)
+        return names(self.allowed_hosts)
 
     @property
     def services(self) -> tuple[str, ...]:
