@@ -5,24 +5,21 @@ Slow clients (slowloris) cost a connection and a descriptor each, and send nothi
 
 from __future__ import annotations
 
-import asyncio
 from enum import Enum, auto
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
-from starlette.exceptions import HTTPException
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from demo_service._bodies import REFUSAL
 from demo_service._problems import problem
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    import asyncio
 
     from demo_service._descriptors import Descriptors
     from demo_service._settings import Settings
 
-REFUSAL: Final = "demo_service.refusal"
-"""In the scope of a request that shall get no more than a problem document: its status and detail."""
 GRACE: Final = 5.0
 """s after `body_seconds` in which the app may still say 408, before the connection is cut."""
 
@@ -142,38 +139,3 @@ class LimitedProtocol(HttpToolsProtocol):
             lines = [first, *(b": ".join(header) for header in answer.raw_headers)]
             self.transport.write(b"\r\n".join((*lines, b"", bytes(answer.body))))
         self.transport.close()
-
-
-class Refusals:
-    """ASGI middleware: answers the requests that the protocol has marked, and those whose body does not come."""
-
-    def __init__(self, app: ASGIApp, body_seconds: float) -> None:
-        self.app = app
-        self.body_seconds = body_seconds
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer with a problem document, or pass the request on."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-        elif REFUSAL in scope and not scope["path"].startswith("/health/"):
-            status, detail = scope[REFUSAL]
-            await problem(status, detail, {"Connection": "close"})(scope, receive, send)
-        else:
-            await self.app(scope, self._in_time(receive), send)
-
-    def _in_time(self, receive: Receive) -> Receive:
-        deadline: float | None = asyncio.get_running_loop().time() + self.body_seconds
-
-        async def receiving() -> Message:
-            nonlocal deadline
-            try:
-                async with asyncio.timeout_at(deadline):
-                    message = await receive()
-            except TimeoutError:
-                detail = f"the body was not complete after {self.body_seconds:g} s"
-                raise HTTPException(408, detail, {"Connection": "close"}) from None
-            if not message.get("more_body"):
-                deadline = None  # from now on it waits for the client to leave
-            return message
-
-        return receiving

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi_offline import FastAPIOffline
 from skywalking_background import instrument
 
-from demo_service._connections import Refusals
+from demo_service._bodies import Refusals
 from demo_service._dead_letters import DeadLetter, DeadLetters
 from demo_service._descriptors import Descriptors
 from demo_service._drain import drain_first
@@ -56,9 +56,7 @@ def create_app() -> FastAPI:
         await notifier.close()
 
     # As FastAPI, but `/docs` and `/redoc` load from here, and nothing from elsewhere.
-    app = FastAPIOffline(
-        title="Background tasks, traced", version="0.1.0", max_body_size=settings.max_body_bytes, lifespan=lifespan
-    )
+    app = FastAPIOffline(title="Background tasks, traced", version="0.1.0", lifespan=lifespan)
     app.state.settings = settings
     app.state.runner = runner
     app.state.letters = letters
@@ -68,7 +66,7 @@ def create_app() -> FastAPI:
     app.include_router(task_router)
     app.include_router(health)
     app.add_middleware(Account)
-    app.add_middleware(Refusals, body_seconds=settings.body_seconds)
+    app.add_middleware(Refusals, max_body_bytes=settings.max_body_bytes, body_seconds=settings.body_seconds)
     app.add_middleware(Guard, allowed_hosts=settings.allowed_hosts)
     install_problem_documents(app)
     return instrument(app, ignore=["/health/.*", "/static-offline-docs/.*"])
