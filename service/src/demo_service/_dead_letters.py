@@ -43,6 +43,7 @@ PROBE_SECONDS: Final = 5.0
 PROBE_PATIENCE: Final = 2.0
 """s that such a try may take: a health check does not wait for long."""
 PROBE_ID: Final = "probe"
+PROBE_SIZE: Final = 64 * 1024
 
 T = TypeVar("T")
 
@@ -145,6 +146,7 @@ class DeadLetters:
                 with untraced():
                     async with asyncio.timeout(PROBE_PATIENCE):
                         await self._attempt(_probe)
+                self._failure = None
             except Exception as error:  # noqa: BLE001  # whatever it is, it is what the answer says
                 self._failure = _in_a_line(error)
         return self._failure
@@ -207,6 +209,7 @@ class DeadLetters:
             try:
                 with untraced():
                     await self._attempt(run)
+                self._failure = None
             except Exception as error:  # noqa: BLE001  # a full disk, a database that is away: no task is hurt by it
                 self._failure = _in_a_line(error)
                 for letter in batch:
@@ -231,12 +234,9 @@ class DeadLetters:
                 raise
         else:
             if not self._file or not self._file.is_gone():
-                self._failure = None
                 return result
         await self._start_anew()
-        result = await self._transact(run)
-        self._failure = None
-        return result
+        return await self._transact(run)
 
     async def _start_anew(self) -> None:
         await self._engine.dispose()
@@ -274,8 +274,9 @@ class DeadLetters:
 
 
 async def _probe(connection: AsyncConnection) -> None:
-    """Write something that nobody will find."""
-    letter = DeadLetter(PROBE_ID, "", "", "{}", False, "", "", "", 0, "failed", None, None, "")
+    """Write something that is as large as a letter can be, and that nobody will find."""
+    stack = "x" * PROBE_SIZE
+    letter = DeadLetter(PROBE_ID, "", "", "{}", False, "", "", stack, 0, "failed", None, None, "")
     await connection.execute(delete(_LETTERS).where(_LETTERS.c.id == PROBE_ID))
     await connection.execute(insert(_LETTERS), [vars(letter)])
     await connection.execute(delete(_LETTERS).where(_LETTERS.c.id == PROBE_ID))
