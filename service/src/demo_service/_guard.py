@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import re
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from request_guard import AsgiGuard, Rule, names
+from request_guard import HEADERS, AsgiGuard, Rule, names
 
 from demo_service._problems import problem
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
+
+
+# Swagger UI and Redoc have scripts and styles in their pages, and a worker in a blob; all must come from here.
+_HEADERS: Final = {
+    **HEADERS,
+    "Content-Security-Policy": "default-src 'self' 'unsafe-inline' data: blob:; base-uri 'none'; form-action 'self'; "
+    "frame-ancestors 'none'; object-src 'none'",
+}
 
 
 class Guard(AsgiGuard):
@@ -25,4 +33,4 @@ class Guard(AsgiGuard):
             pages=re.compile("/docs|/redoc|/openapi.json|/tasks.*|/dead-letters.*|/health/.*"),
             health=re.compile("/health/(live|ready)"),
         )
-        super().__init__(app, rule, refusal=partial(problem, 403))
+        super().__init__(app, rule, _HEADERS, partial(problem, 403))
