@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx
 import pytest
-import stamina
 from demo_service import app as app_module
+from demo_service._jobs import Retry
 from skywalking import config
 from skywalking.agent import agent
 from skywalking_background import _agent
@@ -70,9 +70,10 @@ async def new_service(
     monkeypatch.setattr(agent, "is_segment_queue_full", lambda: False)
     monkeypatch.setattr(agent, "archive_segment", segments.append)
     monkeypatch.setattr(app_module, "configure_logging", lambda: None)
+    monkeypatch.setattr(Retry, "wait", lambda _retry, _failed: 0.0)
     defaults = {"task_seconds": 0, "faults_enabled": True, "data_dir": tmp_path, "drain_seconds": 1}
+    defaults["allowed_hosts"] = "service"
     async with AsyncExitStack() as stack:
-        stack.enter_context(stamina.set_testing(True, attempts=99, cap=True))  # as many attempts, but no waits
 
         async def make(**settings: object) -> Service:
             for name, value in {**defaults, **settings}.items():

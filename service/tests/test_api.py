@@ -96,7 +96,32 @@ async def test_a_bad_body_is_a_problem_document(
 
 
 async def test_a_huge_body_is_refused(client: httpx.AsyncClient) -> None:
-    assert (await client.post("/process", content=b"x" * 70_000)).status_code == 413
+    response = await client.post("/process", content=b"x" * 70_000)
+    assert (response.status_code, response.json()["status"]) == (413, 413)
+
+
+@pytest.mark.parametrize(
+    ("headers", "allowed"),
+    [
+        ({}, True),
+        ({"Host": "localhost:8000"}, True),
+        ({"Host": "rebound.example:8000"}, False),
+        ({"Origin": "http://service"}, True),
+        ({"Origin": "http://other.example"}, False),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}, False),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}, False),
+    ],
+)
+async def test_tasks_are_started_for_nobody_elses_pages(
+    client: Service, headers: dict[str, str], *, allowed: bool
+) -> None:
+    response = await client.get("/test", headers=headers)
+    assert response.status_code == (200 if allowed else 403)
+    assert len(await client.tasks()) == allowed
+    assert response.headers["X-Trace-Id"]
+    if not allowed:
+        problem = response.json()
+        assert (problem["status"], problem["trace_id"]) == (403, response.headers["X-Trace-Id"])
 
 
 @pytest.mark.parametrize("body", [{"id": 2**63 - 1}, {"id": -(2**63)}, {"id": "ÿ", "x": ["😀", {"y": None}] * 9}])
@@ -124,6 +149,16 @@ async def test_a_bad_parameter_is_named(client: httpx.AsyncClient, path: str, wh
     response = await client.request(method, path)
     assert response.status_code == 422
     assert where in response.json()["detail"]
+
+
+async def test_a_parameter_that_there_is_not_is_refused_by_every_endpoint(client: Service) -> None:
+    paths = (await client.get("/openapi.json")).json()["paths"]
+    asked = [(method, path.replace("{task_id}", "0" * 32)) for path, methods in paths.items() for method in methods]
+    assert len(asked) >= 13
+    for method, path in asked:
+        body = {"id": 1} if path == "/process" else None
+        response = await client.request(method, f"{path}?limt=5", json=body)
+        assert (response.status_code, "query.limt" in response.json()["detail"]) == (422, True), path
 
 
 @pytest.mark.parametrize("duration", ["-1", "61", "nan", "inf", "soon"])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
+import shutil
 import signal
 from typing import TYPE_CHECKING
 
 import pytest
+from demo_service import _dead_letters, _letter_file
 from demo_service._jobs import Job, Retry
 
 if TYPE_CHECKING:
@@ -151,6 +154,118 @@ async def test_a_database_that_is_away_hurts_nobody_and_may_come_back(
     assert len(await service.letters()) == 1
 
 
+async def not_ready(service: Service) -> str | None:
+    """Return why the service is not ready."""
+    answer = await service.get("/health/ready")
+    return None if answer.status_code == 200 else str(answer.json()["detail"])
+
+
+async def test_ready_knows_when_letters_cannot_be_stored_and_when_they_can_again(
+    new_service: NewService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_dead_letters, "PROBE_SECONDS", 0)
+    blocker = tmp_path / "data"
+    blocker.write_text("a file where the folder should be")
+    service = await new_service(data_dir=blocker)
+    assert "dead letters can't be stored: FileExistsError" in str(await not_ready(service))
+    blocker.unlink()
+    assert await not_ready(service) is None
+    assert (await service.get("/test", headers=ERROR)).status_code == 200
+    (tmp_path / "data" / "dead-letters.db").unlink()
+    (tmp_path / "data").rmdir()
+    blocker.write_text("and again")
+    await service.get("/test", headers=ERROR)
+    assert (await service.get("/dead-letters")).status_code == 503  # and the letter has been tried to store
+    assert "dead letters can't be stored" in str(await not_ready(service))
+    blocker.unlink()
+    assert await not_ready(service) is None
+    await service.get("/test", headers=ERROR)
+    assert [letter["name"] for letter in await service.letters()] == ["background_sleep_task"]
+
+
+async def test_ready_knows_of_a_disk_without_room(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert await not_ready(service) is None
+    monkeypatch.setattr(_letter_file, "LEAST_FREE", 2**62)
+    assert "bytes left" in str(await not_ready(service))
+
+
+@pytest.mark.parametrize("content", [b"no database at all" * 300, b"half"], ids=["garbage", "header"])
+async def test_a_damaged_file_is_moved_aside_with_one_sentence(
+    new_service: NewService, tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    file = tmp_path / "dead-letters.db"
+    file.write_bytes(content)
+    (tmp_path / "dead-letters.db.broken-20200101T000000").write_text("of an earlier time")
+    service = await new_service()
+    await service.get("/test", headers=ERROR)
+    assert len(await service.letters()) == 1
+    (aside,) = (name for name in os.listdir(tmp_path) if ".broken-" in name)  # noqa: PTH208  # blocks for no time
+    assert (tmp_path / aside).read_bytes() == content
+    (line,) = (text for text in caplog.messages if "damaged" in text)
+    assert aside in line
+    assert "not stored" not in caplog.text
+
+
+async def test_a_file_that_is_damaged_while_in_use_is_moved_aside(
+    service: Service, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        await service.get("/test", headers=ERROR)
+    assert len(await service.letters()) == 3
+    file = tmp_path / "dead-letters.db"
+    with file.open("r+b") as opened:
+        opened.write(b"\0" * file.stat().st_size)
+    await service.get("/test", headers=ERROR)
+    assert len(await service.letters()) == 1
+    assert len([text for text in caplog.messages if "damaged" in text]) == 1
+    assert await not_ready(service) is None
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+async def test_a_store_that_is_deleted_while_in_use_is_made_anew(
+    new_service: NewService, tmp_path: Path, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    folder = tmp_path / "data"
+    service = await new_service(data_dir=folder)
+    await service.get("/test", headers=ERROR)
+    assert len(await service.letters()) == 1
+    if what == "file":
+        (folder / "dead-letters.db").unlink()
+    else:
+        shutil.rmtree(folder)
+    await service.get("/test", headers=ERROR)
+    assert len(await service.letters()) == 1
+    assert len([text for text in caplog.messages if "was deleted while in use" in text]) == 1
+    assert "not stored" not in caplog.text
+
+
+async def test_of_many_letters_the_latest_are_kept(
+    new_service: NewService, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_dead_letters, "TIDY_SECONDS", 0)
+    service = await new_service(kept_letters=3)
+    for _ in range(5):
+        await service.get("/test", headers=ERROR)
+        await asyncio.sleep(0.002)
+    ids = [task["id"] for task in await service.tasks()]
+    assert [letter["id"] for letter in await service.letters()] == ids[:1:-1]
+    assert any("dead letters are forgotten: they were beyond the latest 3" in text for text in caplog.messages)
+
+
+async def test_old_letters_are_forgotten(
+    new_service: NewService, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_dead_letters, "TIDY_SECONDS", 0)
+    service = await new_service(letter_days=0.5 / 86_400)
+    await service.get("/test", headers=ERROR)
+    assert len(await service.letters()) == 1
+    await asyncio.sleep(0.6)
+    await service.get("/test", headers=ERROR)
+    (letter,) = await service.letters()
+    assert letter["id"] == (await service.tasks())[1]["id"]
+    assert "1 dead letters are forgotten: they were older than" in caplog.text
+
+
 @pytest.fixture
 def full_disk() -> Iterator[None]:
     """No file grows any more, as on a full disk: the limit is the kernel's."""
@@ -168,4 +283,5 @@ async def test_a_full_disk_hurts_nobody(service: Service, caplog: pytest.LogCapt
     kept = [letter["id"] for letter in await service.letters()]
     lost = [record.__dict__["dead_letter"]["id"] for record in caplog.records if "not stored" in record.getMessage()]
     assert lost
+    assert "dead letters can't be stored" in str(await not_ready(service))
     assert sorted(kept + lost) == sorted(task["id"] for task in await service.tasks())  # each is in one place

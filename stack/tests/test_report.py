@@ -9,7 +9,8 @@ from stack._capacity import Measured, Step
 from stack._found import Found
 from stack._meter import Sample
 from stack._page import Page, write
-from stack._report import Claim, _claims
+from stack._report import Claim, _claims, _flat
+from stack._soak import Soak
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,6 +61,34 @@ def test_what_is_as_claimed_holds() -> None:
 )
 def test_what_is_not_as_claimed_does_not(name: str, steps: list[Measured]) -> None:
     assert not verdicts(*steps)[name].holds
+
+
+def soaked(*, rises: float = 0.0, failed: int = 0) -> Soak:
+    line = [Sample(float(second), 0.0, 150.0 + (second >= 75) * rises) for second in range(100)]
+    return Soak(100, 6000, failed, {"service": line, "oap": []})
+
+
+@pytest.mark.parametrize(
+    ("found", "holds"),
+    [(soaked(), True), (soaked(rises=29), True), (soaked(rises=31), False), (soaked(failed=1), False)],
+)
+def test_failures_that_leave_memory_behind_are_told(found: Soak, *, holds: bool) -> None:
+    claim = _flat(found)
+    assert claim.holds is holds
+    assert "6,000 requests" in claim.measured
+
+
+def test_a_soak_without_measurements_does_not_hold() -> None:
+    assert not _flat(Soak(10, 600, 0, {"service": [], "oap": []})).holds
+
+
+def test_the_picture_of_the_failures_is_in_the_report(tmp_path: Path) -> None:
+    write(tmp_path, Page([], [measured()], measured(fill=5), "10.1.0", quick=False, seconds=60, failures=soaked()))
+    html = (tmp_path / "report.html").read_text()
+    assert html.count("<svg") == 2
+    assert "Memory while tasks are retried and die" in html
+    assert "(failures.svg)" in (tmp_path / "report.md").read_text()
+    assert (tmp_path / "failures.svg").read_text().startswith("<?xml")
 
 
 def test_the_pages_tell_all_of_it_and_need_no_other_file(tmp_path: Path) -> None:

@@ -1,7 +1,13 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
-from stack._settings import UsageError, load_settings
+from stack._parts import parts
+from stack._settings import Settings, UsageError, load_settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.mark.parametrize(
@@ -19,3 +25,16 @@ def test_a_bad_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value:
     monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match=words):
         load_settings()
+
+
+def test_names_that_are_allowed_reach_every_part(tmp_path: Path) -> None:
+    found = parts(Settings(run_dir=tmp_path, allowed_hosts="stack.example"))
+    given = {part.name: [value for key, value in part.environment.items() if "ALLOWED_HOSTS" in key] for part in found}
+    assert given == {
+        "oap": [],
+        "service": ["stack.example"],
+        "console": ["stack.example"],
+        "loadtest": ["stack.example"],
+    }
+    without = parts(Settings(run_dir=tmp_path, allowed_hosts=""))
+    assert not [key for part in without for key in part.environment if "ALLOWED_HOSTS" in key]

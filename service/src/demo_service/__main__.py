@@ -2,6 +2,7 @@
 
 import uvicorn
 
+from demo_service._connections import LimitedProtocol
 from demo_service._settings import Settings
 
 
@@ -14,6 +15,9 @@ def main() -> None:
         host=settings.host,
         port=settings.port,
         workers=settings.workers,
+        http=LimitedProtocol,
+        ws="none",  # no endpoint is one
+        timeout_keep_alive=settings.keep_alive_seconds,
         log_config=None,  # the app configures logging: one format, with the trace id, for uvicorn's lines too
         access_log=False,  # SkyWalking is the access log
         timeout_graceful_shutdown=settings.drain_seconds,

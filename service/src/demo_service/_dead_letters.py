@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import traceback
-from contextlib import asynccontextmanager
 from contextvars import Context
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, Literal
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from fastapi import HTTPException
 from skywalking_background import untraced
 from sqlalchemy import Boolean, Column, Integer, MetaData, String, Table, Text, delete, func, insert, select
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from demo_service._letter_file import LetterFile
 from demo_service._redaction import describe, storable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import Awaitable, Callable
 
     from sqlalchemy import RowMapping
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -29,12 +30,22 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-BATCH: Final = 200
-"""Letters in one transaction: a storm must not mean a disk write for each."""
+BATCH: Final = 1_000
+"""Letters in one transaction, at the most: a storm must not mean a disk write for each, nor a queue that grows."""
 MAX_PENDING: Final = 20_000
 """Letters that wait for a slow database, at the most."""
 PATIENCE: Final = 10.0
 """s that the database may take to answer."""
+TIDY_SECONDS: Final = 60.0
+"""s between two looks at what is to be forgotten."""
+PROBE_SECONDS: Final = 5.0
+"""s between two tries of a database that has failed, asked for by health checks."""
+PROBE_PATIENCE: Final = 2.0
+"""s that such a try may take: a health check does not wait for long."""
+PROBE_ID: Final = "probe"
+PROBE_SIZE: Final = 64 * 1024
+
+T = TypeVar("T")
 
 _METADATA = MetaData()
 _LETTERS = Table(
@@ -99,12 +110,17 @@ class DeadLetters:
     """The store. Writing never fails and never makes a task wait; what can't be stored is in the log."""
 
     def __init__(self, settings: Settings) -> None:
-        self._directory = None if settings.database_url else settings.data_dir.absolute()
-        url = f"sqlite+aiosqlite:///{self._directory}/dead-letters.db"
+        self._file = None if settings.database_url else LetterFile(settings.data_dir.absolute())
+        url = self._file.url if self._file else ""
         if settings.database_url:
             url = settings.database_url.get_secret_value()
         self._engine = create_async_engine(url, pool_pre_ping=True, hide_parameters=True)  # they are told once, by us
+        self._kept = settings.kept_letters
+        self._days = settings.letter_days
+        self._tidied = -TIDY_SECONDS
         self._ready = False
+        self._failure: str | None = None
+        self._probed = -PROBE_SECONDS
         self._pending: list[DeadLetter] = []
         self._writer: asyncio.Task[None] | None = None
 
@@ -117,17 +133,38 @@ class DeadLetters:
         if self._writer is None or self._writer.done():
             self._writer = asyncio.get_running_loop().create_task(self._write(), context=Context())
 
+    async def trouble(self) -> str | None:
+        """Return why letters can't be stored now, in a few words; `None` when they can."""
+        if self._file and (reason := self._file.trouble()):
+            return reason
+        if len(self._pending) >= MAX_PENDING:
+            return "the database is too slow"
+        known = self._ready and self._failure is None
+        if not known and time.monotonic() - self._probed >= PROBE_SECONDS:
+            self._probed = time.monotonic()
+            try:
+                with untraced():
+                    async with asyncio.timeout(PROBE_PATIENCE):
+                        await self._attempt(_probe)
+                self._failure = None
+            except Exception as error:  # noqa: BLE001  # whatever it is, it is what the answer says
+                self._failure = _in_a_line(error)
+        return self._failure
+
     async def read(self, limit: int) -> tuple[list[DeadLetter], int]:
         """Return the latest letters and how many there are.
 
         Raises:
             HTTPException: 503, the database does not answer.
         """
-        async with self._answering() as connection:
+
+        async def run(connection: AsyncConnection) -> tuple[list[DeadLetter], int]:
             newest = select(_LETTERS).order_by(_LETTERS.c.died_at.desc(), _LETTERS.c.id).limit(limit)
             letters = [_letter(row) for row in (await connection.execute(newest)).mappings()]
             total = await connection.scalar(select(func.count()).select_from(_LETTERS))
-        return letters, total or 0
+            return letters, total or 0
+
+        return await self._answer(run)
 
     async def get(self, letter_id: str) -> DeadLetter | None:
         """Return a letter; `None` when there is none of that id.
@@ -135,9 +172,12 @@ class DeadLetters:
         Raises:
             HTTPException: 503, the database does not answer.
         """
-        async with self._answering() as connection:
+
+        async def run(connection: AsyncConnection) -> DeadLetter | None:
             found = (await connection.execute(select(_LETTERS).where(_LETTERS.c.id == letter_id))).mappings().first()
-        return None if found is None else _letter(found)
+            return None if found is None else _letter(found)
+
+        return await self._answer(run)
 
     async def remove(self, letter_id: str) -> bool:
         """Delete a letter; say whether it was there, which is true for one caller only.
@@ -145,8 +185,11 @@ class DeadLetters:
         Raises:
             HTTPException: 503, the database does not answer.
         """
-        async with self._answering() as connection:
+
+        async def run(connection: AsyncConnection) -> bool:
             return (await connection.execute(delete(_LETTERS).where(_LETTERS.c.id == letter_id))).rowcount > 0
+
+        return await self._answer(run)
 
     async def close(self) -> None:
         """Wait until what was put is stored, and leave the database."""
@@ -159,34 +202,88 @@ class DeadLetters:
 
     async def _write(self) -> None:
         while batch := self._pending[:BATCH]:
+
+            async def run(connection: AsyncConnection, batch: list[DeadLetter] = batch) -> None:
+                await connection.execute(insert(_LETTERS), [vars(letter) for letter in batch])
+
             try:
                 with untraced():
-                    async with self._transaction() as connection:
-                        await connection.execute(insert(_LETTERS), [asdict(letter) for letter in batch])
+                    await self._attempt(run)
+                self._failure = None
             except Exception as error:  # noqa: BLE001  # a full disk, a database that is away: no task is hurt by it
+                self._failure = _in_a_line(error)
                 for letter in batch:
-                    _log_unstored(letter, describe(error).splitlines()[0])
+                    _log_unstored(letter, self._failure)
             del self._pending[: len(batch)]
 
-    @asynccontextmanager
-    async def _answering(self) -> AsyncIterator[AsyncConnection]:
+    async def _answer(self, run: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         await self._settled()
         try:
-            async with self._transaction() as connection:
-                yield connection
+            return await self._attempt(run)
         except Exception as error:
+            self._failure = _in_a_line(error)
             logger.exception("The store of dead letters does not answer")
             raise HTTPException(503, "the store of dead letters does not answer; the log says why") from error
 
-    @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[AsyncConnection]:
-        if self._directory and not self._ready:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    async def _attempt(self, run: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Run something in a transaction; once more with a new file, where the old one is damaged or gone."""
+        try:
+            result = await self._transact(run)
+        except Exception as error:
+            if not self._file or not (self._file.is_gone() or self._file.move_aside(error)):
+                raise
+        else:
+            if not self._file or not self._file.is_gone():
+                return result
+        await self._start_anew()
+        return await self._transact(run)
+
+    async def _start_anew(self) -> None:
+        await self._engine.dispose()
+        self._ready = False
+
+    async def _transact(self, run: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        if self._file and self._ready and self._file.is_gone():
+            await self._start_anew()
+        if self._file and not self._ready:
+            self._file.prepare()
         async with asyncio.timeout(PATIENCE), self._engine.begin() as connection:
             if not self._ready:  # not at the start: the service must come up while its database is away
                 await connection.run_sync(_METADATA.create_all)
-            yield connection
+            result = await run(connection)
+            await self._tidy(connection)
+        if self._file and not self._ready:
+            self._file.opened()
         self._ready = True
+        return result
+
+    async def _tidy(self, connection: AsyncConnection) -> None:
+        """Forget the letters that are too old or too many; the log says how many they were."""
+        if time.monotonic() - self._tidied < TIDY_SECONDS:
+            return
+        self._tidied = time.monotonic()
+        oldest = (datetime.now(UTC) - timedelta(days=self._days)).isoformat(timespec="milliseconds")
+        last = select(_LETTERS.c.died_at).order_by(_LETTERS.c.died_at.desc()).offset(self._kept).limit(1)
+        for condition, why in (
+            (_LETTERS.c.died_at < oldest, f"older than {self._days:g} days"),
+            (_LETTERS.c.died_at <= last.scalar_subquery(), f"beyond the latest {self._kept:,}"),
+        ):
+            forgotten = (await connection.execute(delete(_LETTERS).where(condition))).rowcount
+            if forgotten > 0:
+                logger.warning("%d dead letters are forgotten: they were %s", forgotten, why)
+
+
+async def _probe(connection: AsyncConnection) -> None:
+    """Write something that is as large as a letter can be, and that nobody will find."""
+    stack = "x" * PROBE_SIZE
+    letter = DeadLetter(PROBE_ID, "", "", "{}", False, "", "", stack, 0, "failed", None, None, "")
+    await connection.execute(delete(_LETTERS).where(_LETTERS.c.id == PROBE_ID))
+    await connection.execute(insert(_LETTERS), [vars(letter)])
+    await connection.execute(delete(_LETTERS).where(_LETTERS.c.id == PROBE_ID))
+
+
+def _in_a_line(error: Exception) -> str:
+    return describe(error).splitlines()[0]
 
 
 def _letter(row: RowMapping) -> DeadLetter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,14 @@ class Retry:
     wait_initial: float = 0.5
     wait_max: float = 10.0
     wait_jitter: float = 0.5
+
+    def wait(self, failed: int) -> float:
+        """Return how long (s) to wait after so many failed attempts.
+
+        Our own, as tenacity (and stamina, which is built on it) leaves a circle of 49 objects behind each retried call.
+        """
+        jitter = random.uniform(0, self.wait_jitter)  # noqa: S311  # no secret
+        return min(self.wait_max, self.wait_initial * 2.0 ** min(failed - 1, 32) + jitter)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from pydantic import BaseModel
 from skywalking_background import current_trace_id
 from starlette.exceptions import HTTPException
 
+from demo_service._release import release
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -46,9 +48,10 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def _problem(
+def problem(
     status: int, detail: str, headers: Mapping[str, str] | None = None, errors: list[dict[str, str]] | None = None
 ) -> JSONResponse:
+    """Make the answer that says why a request was not served."""
     body: dict[str, object] = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
@@ -63,7 +66,9 @@ def _problem(
 
 async def _http_error(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101  # what it is registered for
-    return _problem(error.status_code, error.detail, error.headers)
+    if error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:  # the stack of those goes onto the span
+        release(error)  # FastAPI's frames keep it in a circle
+    return problem(error.status_code, error.detail, error.headers)
 
 
 async def _invalid(_request: Request, error: Exception) -> JSONResponse:
@@ -74,7 +79,8 @@ async def _invalid(_request: Request, error: Exception) -> JSONResponse:
         for item in error.errors()
     ]
     detail = "; ".join(f"{item['where']}: {item['what']}" for item in errors)
-    return _problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=errors)
+    release(error)  # FastAPI's frames keep it in a circle
+    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=errors)
 
 
 def _printable(text: str) -> str:
@@ -83,7 +89,7 @@ def _printable(text: str) -> str:
 
 
 async def _unexpected(_request: Request, _error: Exception) -> JSONResponse:
-    return _problem(HTTPStatus.INTERNAL_SERVER_ERROR, "unexpected error; its stack trace is in the trace and the log")
+    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "unexpected error; its stack trace is in the trace and the log")
 
 
 def install_problem_documents(app: FastAPI) -> None:

@@ -15,18 +15,18 @@ from starlette.background import BackgroundTask
 from demo_service import _tasks as tasks
 from demo_service._json import check_json
 from demo_service._problems import problems
+from demo_service._query import NO_PARAMETERS, Parameters
+from demo_service._runner import Refused
 from demo_service._starting import Key, Start
 
 MAX_SECONDS = 60.0
 
 router = APIRouter(responses=problems(422))
-health = APIRouter(prefix="/health", tags=["health"])
+health = APIRouter(prefix="/health", tags=["health"], responses=problems(422), dependencies=[NO_PARAMETERS])
 
 
-class Timing(BaseModel):
-    """How long the tasks of a request run; a parameter that does not exist is an error, not ignored."""
-
-    model_config = ConfigDict(extra="forbid")
+class Timing(Parameters):
+    """How long the tasks of a request run."""
 
     duration: Annotated[
         float | None, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False, description="How long a task runs, in s.")
@@ -181,6 +181,11 @@ async def live() -> dict[str, str]:
 
 @health.get("/ready", responses=problems(503))
 async def ready(request: Request) -> dict[str, str]:
-    """Say that new requests are welcome: not any more once SIGTERM has come."""
-    request.app.state.runner.refuse_when_draining()
+    """Say that new requests are welcome: all that they need is there, and SIGTERM has not come."""
+    state = request.app.state
+    state.runner.refuse_when_draining()
+    if state.descriptors.exhausted():
+        raise Refused(state.descriptors.reason)
+    if reason := await state.letters.trouble():
+        raise Refused(f"dead letters can't be stored: {reason}")
     return {"status": "ready"}

@@ -19,6 +19,9 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    allowed_hosts: str = ""
+    """Names by which it may be called beside the loopback ones, separated by commas: without it, a page of somebody
+    else that points its own name at this machine (DNS rebinding) could start tasks and read what became of them."""
     workers: Annotated[int, Field(ge=1)] = 1
     """Processes that share the requests; each has tasks of its own, and is an instance of its own in SkyWalking."""
     task_seconds: Annotated[float, Field(ge=0, le=60)] = 10.0
@@ -31,6 +34,20 @@ class Settings(BaseSettings):
     drain_seconds: Count = 25
     """How long running tasks may go on after SIGTERM; what is unfinished then becomes a dead letter."""
     max_body_bytes: Count = 64 * 1024
+    max_head_bytes: Count = 32 * 1024
+    """The largest request line and headers together."""
+    head_seconds: Seconds = 10.0
+    """How long a new connection, and then each request's headers, may take to arrive."""
+    body_seconds: Seconds = 30.0
+    """How long a request's body may take to arrive."""
+    keep_alive_seconds: Count = 5
+    """How long an idle connection is kept for the next request."""
+    spare_descriptors: Count = 32
+    """Descriptors that connections must leave to files, the database and OAP: past that a request gets 503."""
+    kept_letters: Count = 100_000
+    """How many dead letters are kept; the oldest are forgotten first."""
+    letter_days: Seconds = 30.0
+    """After how many days a dead letter is forgotten."""
     kept_tasks: Count = 10_000
     """How many finished tasks `GET /tasks` remembers."""
     data_dir: Path = Path(".run/service")

@@ -10,6 +10,7 @@ from fastapi import Depends, Header, HTTPException, Request
 from pydantic.json_schema import SkipJsonSchema
 
 from demo_service._faults import FAULTS, SYNTAX, Fault, parse_fault
+from demo_service._release import release
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -46,9 +47,11 @@ class Account:
         except Exception as error:
             if not _is_told(error, works):
                 raise
+            release(error)
         finally:
             for work in works:
                 work.abandon()
+                work.forget()
 
 
 def _is_told(error: Exception, works: list[Work]) -> bool:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, BackgroundTasks, HTTPException, Path, Query, Request, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from demo_service._jobs import JOBS
 from demo_service._problems import problems
+from demo_service._query import NO_PARAMETERS, Parameters
 from demo_service._registry import State
 from demo_service._runner import Refused
 from demo_service._starting import Key, Start
@@ -24,8 +25,19 @@ if TYPE_CHECKING:
 router = APIRouter(responses=problems(422))
 
 TaskId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
-Limit = Annotated[int, Query(ge=1, le=10_000)]
 Milliseconds = float | None
+
+
+class Limited(Parameters):
+    """How many of a list are wanted, the latest first."""
+
+    limit: Annotated[int, Field(ge=1, le=10_000)] = 100
+
+
+class WantedTasks(Limited):
+    """Which tasks are wanted."""
+
+    state: State | None = None
 
 
 class Task(BaseModel):
@@ -141,19 +153,19 @@ def _unknown(what: str) -> HTTPException:
 
 
 @router.get("/tasks")
-async def list_tasks(request: Request, state: State | None = None, limit: Limit = 100) -> Tasks:
+async def list_tasks(request: Request, wanted: Annotated[WantedTasks, Query()]) -> Tasks:
     """Show the unfinished tasks of this process and the latest finished ones."""
     runner: Runner = request.app.state.runner
     template: str = request.app.state.settings.trace_url
     registry = runner.registry
     return Tasks(
-        tasks=[_task(task, template) for task in registry.newest(state, limit)],
+        tasks=[_task(task, template) for task in registry.newest(wanted.state, wanted.limit)],
         counts={each: registry.counts[each] for each in State},
         running=registry.counts[State.RUNNING],
     )
 
 
-@router.get("/tasks/{task_id}", responses=problems(404))
+@router.get("/tasks/{task_id}", responses=problems(404), dependencies=[NO_PARAMETERS])
 async def get_task(request: Request, task_id: TaskId) -> Task:
     """Show one task."""
     task = request.app.state.runner.registry.get(task_id)
@@ -163,14 +175,19 @@ async def get_task(request: Request, task_id: TaskId) -> Task:
 
 
 @router.get("/dead-letters", responses=problems(503))
-async def list_dead_letters(request: Request, limit: Limit = 100) -> DeadLetterList:
+async def list_dead_letters(request: Request, wanted: Annotated[Limited, Query()]) -> DeadLetterList:
     """Show the tasks that failed for good."""
-    letters, total = await request.app.state.letters.read(limit)
+    letters, total = await request.app.state.letters.read(wanted.limit)
     template: str = request.app.state.settings.trace_url
     return DeadLetterList(dead_letters=[_letter(letter, template) for letter in letters], total=total)
 
 
-@router.post("/dead-letters/{task_id}/replay", status_code=202, responses=problems(404, 409, 413, 503))
+@router.post(
+    "/dead-letters/{task_id}/replay",
+    status_code=202,
+    responses=problems(404, 409, 413, 503),
+    dependencies=[NO_PARAMETERS],
+)
 async def replay(
     request: Request, task_id: TaskId, background_tasks: BackgroundTasks, start: Start, key: Key = None
 ) -> Replayed:
@@ -200,7 +217,7 @@ async def replay(
     return await start.once(key, begin)
 
 
-@router.delete("/dead-letters/{task_id}", status_code=204, responses=problems(404, 503))
+@router.delete("/dead-letters/{task_id}", status_code=204, responses=problems(404, 503), dependencies=[NO_PARAMETERS])
 async def delete_dead_letter(request: Request, task_id: TaskId) -> Response:
     """Forget a task that failed for good."""
     if not await request.app.state.letters.remove(task_id):

@@ -8,13 +8,13 @@ import time
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
-import stamina
 from skywalking_background import background_span, tag
 
 from demo_service._dead_letters import letter_of
 from demo_service._logging import task_id
 from demo_service._redaction import describe
 from demo_service._registry import State, Task
+from demo_service._release import release
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -83,6 +83,7 @@ class Work:
             if not self._interruption or not self._interruption.expired():
                 if error is self.error:
                     error.with_traceback(self._where)  # without the frames of the retries
+                self._where = None
                 tag("task.outcome", self._die(error))
                 raise
             interrupted = Interrupted(f"the service ended before the task did, in attempt {self.task.attempts}")
@@ -103,6 +104,11 @@ class Work:
             self.abandon("the service ended before the task began")
         elif not self._interruption.expired():
             self._interruption.reschedule(0)
+
+    def forget(self) -> None:
+        """Let go of the error that it ended with, once everybody who must know has been told."""
+        release(self.error)
+        self.error = self._where = None
 
     def abandon(
         self, reason: str = "a task before it in the same request failed, or the request was cut short"
@@ -126,31 +132,26 @@ class Work:
         except retry.on as error:
             if retry.attempts == 1:
                 raise
-            first = error
+            # Only now it is known that there are attempts to tell apart: a task that simply works is one span.
+            with background_span(attempt_name(1), tags={"task.attempt": 1}, began=began) as span:
+                span.record_error(error)
+            self.forget()  # it would stay for as long as the wait does
         else:
             return
-        # Only now it is known that there are attempts to tell apart: a task that simply works is one span.
-        with background_span(attempt_name(1), tags={"task.attempt": 1}, began=began) as span:
-            span.record_error(first)
-        failed = time.monotonic()
-        async for attempt in stamina.retry_context(
-            on=retry.on,
-            attempts=retry.attempts,
-            timeout=None,
-            wait_initial=retry.wait_initial,
-            wait_max=retry.wait_max,
-            wait_jitter=retry.wait_jitter,
-        ):
-            with attempt:
-                if attempt.num == 1:
-                    raise first  # it has been made already, without what only a retry needs
-                waited = round((time.monotonic() - failed) * 1000)
-                try:
-                    tags = {"task.attempt": attempt.num, "task.wait_ms": waited}
-                    with background_span(attempt_name(attempt.num), tags=tags):
-                        await self._attempt(attempt.num)
-                finally:
-                    failed = time.monotonic()
+        for number in range(2, retry.attempts + 1):
+            failed = time.monotonic()
+            await asyncio.sleep(retry.wait(number - 1))
+            waited = round((time.monotonic() - failed) * 1000)
+            try:
+                tags = {"task.attempt": number, "task.wait_ms": waited}
+                with background_span(attempt_name(number), tags=tags):
+                    await self._attempt(number)
+            except retry.on:
+                if number == retry.attempts:
+                    raise
+                self.forget()
+            else:
+                return
 
     async def _attempt(self, number: int) -> None:
         task, settings = self.task, self._runner.settings

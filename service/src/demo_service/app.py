@@ -5,14 +5,16 @@ from __future__ import annotations
 import gc
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import stamina.instrumentation
-from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 from skywalking_background import instrument
 
+from demo_service._bodies import Refusals
 from demo_service._dead_letters import DeadLetter, DeadLetters
+from demo_service._descriptors import Descriptors
 from demo_service._drain import drain_first
+from demo_service._guard import Guard
 from demo_service._idempotency import Idempotency
 from demo_service._logging import configure_logging
 from demo_service._notify import Notifier
@@ -27,13 +29,14 @@ from demo_service._task_routes import trace_url
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from fastapi import FastAPI
+
 
 def create_app() -> FastAPI:
     """Make the app, traced: `instrument` is the one line that a service of your own needs."""
     settings = Settings()
     configure_logging()
     _spare_sleeping_tasks()
-    stamina.instrumentation.set_on_retry_hooks([])  # the runner's own lines have the task in them
     letters = DeadLetters(settings)
     notifier = Notifier(settings, partial(trace_url, settings.trace_url))
 
@@ -42,28 +45,31 @@ def create_app() -> FastAPI:
         notifier.put(letter)
 
     runner = Runner(settings, bury)
+    descriptors = Descriptors(settings.spare_descriptors)
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         with drain_first(runner.drain):
-            yield
+            yield {"settings": settings, "descriptors": descriptors}  # what the protocol needs of us
         await runner.close()
         await letters.close()
         await notifier.close()
 
-    app = FastAPI(
-        title="Background tasks, traced", version="0.1.0", max_body_size=settings.max_body_bytes, lifespan=lifespan
-    )
+    # As FastAPI, but `/docs` and `/redoc` load from here, and nothing from elsewhere.
+    app = FastAPIOffline(title="Background tasks, traced", version="0.1.0", lifespan=lifespan)
     app.state.settings = settings
     app.state.runner = runner
     app.state.letters = letters
+    app.state.descriptors = descriptors
     app.state.idempotency = Idempotency(settings.idempotency_seconds, settings.idempotency_keys)
     app.include_router(router)
     app.include_router(task_router)
     app.include_router(health)
     app.add_middleware(Account)
+    app.add_middleware(Refusals, max_body_bytes=settings.max_body_bytes, body_seconds=settings.body_seconds)
+    app.add_middleware(Guard, allowed_hosts=settings.allowed_hosts)
     install_problem_documents(app)
-    return instrument(app, ignore=["/health/.*"])
+    return instrument(app, ignore=["/health/.*", "/static-offline-docs/.*"])
 
 
 def _spare_sleeping_tasks() -> None:

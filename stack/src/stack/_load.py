@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from oap_query import Oap, OapError
 from rich.table import Table
 
-from stack import _found, _locust
+from stack import _found, _locust, _soak
 from stack._chaos import Chaos
 from stack._console import new_console
 from stack._meter import Meter
@@ -52,6 +52,10 @@ def load(settings: Settings, wanted: Load) -> int:
             return 1
     _tell(console, requests, found, meter)
     console.print(f"Locust's report: {wanted.folder(settings) / 'locust.html'}")
+    if meter.samples["service"]:
+        picture = wanted.folder(settings) / "memory.svg"
+        picture.write_text(_soak.draw(meter.samples, f"Memory during {wanted.scenario}"))
+        console.print(f"memory of service and OAP: {picture}")
     if chaos:
         return chaos.judge(requests, found)
     if not found.whole:
@@ -116,5 +120,7 @@ def _tell(console: Console, requests: list[Request], found: Found, meter: Meter)
         for part in ("service", "oap"):
             cpu, memory = meter.cpu(part, *window), meter.memory(part, *window)
             if not math.isnan(cpu):
-                table.add_row(part, f"{cpu:.0f} %", f"of one core during the load, {memory:,.0f} MB at most")
+                grown = _soak.growth([one for one in meter.samples[part] if window[0] <= one.time <= window[1]])
+                change = "" if math.isnan(grown) else f", {grown:+,.0f} MB from its first quarter to its last"
+                table.add_row(part, f"{cpu:.0f} %", f"of one core during the load, {memory:,.0f} MB at most{change}")
     console.print(table)

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 import psutil
 
+from stack._soak import draw
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from stack._capacity import Measured
     from stack._report import Claim
+    from stack._soak import Soak
 
 PACKAGES: Final = ("fastapi", "starlette", "uvicorn", "apache-skywalking", "skywalking-background", "locust")
 QUIET: Final = 20.0
@@ -31,7 +34,8 @@ at random moments of a steady rate. The number of running tasks is that rate tim
 is counted in OAP, from the start and the end of every task's span. Response times are Locust's, those of the seconds in
 which the number of tasks stands still. The service is a fresh process at each step. Memory per task is what its
 resident memory has grown by since before the load, divided by the running tasks. CPU is in percent of one core. A trace
-is complete when OAP has the request's segment and one for each of its tasks; each request's trace was looked for."""
+is complete when OAP has the request's segment and one for each of its tasks; each request's trace was looked for.
+In the last load a third of the tasks fail, once or for good; memory is compared from its second quarter to its last."""
 STYLE: Final = """body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;margin:1rem 0}td,th{border-bottom:1px solid #ddd;padding:.35rem .8rem;text-align:left}
 td.yes{color:#176639;font-weight:600}td.no{color:#a4161a;font-weight:600}svg{max-width:100%;height:auto}
@@ -48,6 +52,7 @@ class Page:
     oap_version: str
     quick: bool
     seconds: float
+    failures: Soak | None = None
 
     @property
     def title(self) -> str:
@@ -93,8 +98,12 @@ def write(folder: Path, page: Page) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     picture = _draw(page)
     (folder / "report.svg").write_text(picture)
+    pictures = [picture]
+    if page.failures:
+        pictures.append(draw(page.failures.samples, "Memory while tasks are retried and die"))
+        (folder / "failures.svg").write_text(pictures[-1])
     (folder / "report.md").write_text(_markdown(page))
-    (folder / "report.html").write_text(_html(page, picture[picture.index("<svg") :]))
+    (folder / "report.html").write_text(_html(page, "\n".join(one[one.index("<svg") :] for one in pictures)))
 
 
 def _markdown(page: Page) -> str:
@@ -103,7 +112,9 @@ def _markdown(page: Page) -> str:
     facts = "\n".join(f"- {name}: {value}" for name, value in page.facts)
     steps = _rows_as_markdown(list(page.rows))
     blocks = (f"# {page.title}", _rows_as_markdown(claims), facts, "## Step by step", steps)
-    return "\n\n".join((*blocks, "![Response time, memory and CPU](report.svg)", "## Method", METHOD)) + "\n"
+    pictures = ["![Response time, memory and CPU](report.svg)"]
+    pictures += ["![Memory while tasks are retried and die](failures.svg)"] if page.failures else []
+    return "\n\n".join((*blocks, *pictures, "## Method", METHOD)) + "\n"
 
 
 def _rows_as_markdown(rows: Sequence[Sequence[str]]) -> str:

@@ -59,6 +59,8 @@ def parts(settings: Settings) -> list[Part]:
                 "SERVICE_HOST": HOST,
                 "SERVICE_PORT": str(settings.service_port),
                 "SERVICE_DATA_DIR": str(settings.run_dir / "service"),
+                **_allowed("SERVICE", settings),
+                "MALLOC_ARENA_MAX": "2",  # 20 MB less for a heap in pieces, under a storm of failing tasks
                 "SERVICE_FAULTS_ENABLED": "true",  # to be broken on purpose is what a demo is for
                 "SERVICE_TRACE_URL": f"{settings.console_url}/traces/{{trace_id}}",
                 "SW_AGENT_NAME": settings.service_name,
@@ -77,6 +79,7 @@ def parts(settings: Settings) -> list[Part]:
             {
                 "CONSOLE_HOST": HOST,
                 "CONSOLE_PORT": str(settings.console_port),
+                **_allowed("CONSOLE", settings),
                 "CONSOLE_OAP_URL": settings.oap_url,
                 "CONSOLE_SERVICE_URL": settings.service_url,
                 "CONSOLE_SERVICE_NAME": settings.service_name,
@@ -87,6 +90,12 @@ def parts(settings: Settings) -> list[Part]:
             tuple(locust),
             settings.locust_url,
             ("LOCUST_PORT",),
+            _allowed("LOAD", settings),
             on_demand=True,
         ),
     ]
+
+
+def _allowed(prefix: str, settings: Settings) -> dict[str, str]:
+    """Names that were given to all parts; without any, each part's own variable stays what it is."""
+    return {f"{prefix}_ALLOWED_HOSTS": settings.allowed_hosts} if settings.allowed_hosts else {}

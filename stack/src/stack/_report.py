@@ -16,6 +16,7 @@ from stack import _locust, _page
 from stack._capacity import Measured, Step, measure
 from stack._console import new_console
 from stack._locust import Load, percentile
+from stack._soak import MOST, Soak, soak
 from stack._start import start
 from stack._supervisor import Supervisor
 
@@ -30,6 +31,9 @@ STEPS: Final = (Step(1000, 10), Step(5000, 30), Step(10_000, 40), Step(20_000, 6
 ASLEEP: Final = Step(10_000, 60, fill=25)
 QUICK_STEPS: Final = (Step(100, 4, hold=5), Step(300, 5, hold=5))
 QUICK_ASLEEP: Final = Step(300, 9, fill=4)
+SOAK: Final = 120.0
+"""s for which tasks fail."""
+QUICK_SOAK: Final = 12.0
 
 TASK: Final = 10_000.0
 """ms that a task sleeps by default."""
@@ -78,7 +82,7 @@ def report(settings: Settings, *, quick: bool = False) -> int:
     console = new_console()
     oap = Oap(settings.oap_url, timeout=60)
     steps, asleep = (QUICK_STEPS, QUICK_ASLEEP) if quick else (STEPS, ASLEEP)
-    told = _Told(console, len(steps) + 2)
+    told = _Told(console, len(steps) + 3)
     began = time.time()
     try:
         httpx.get(f"{settings.service_url}/health/ready", timeout=5, trust_env=False).raise_for_status()
@@ -93,13 +97,17 @@ def report(settings: Settings, *, quick: bool = False) -> int:
                 _fresh(settings, console)
                 measured.append(measure(settings, oap, step, told.update))
                 told.done()
+            told.begin("tasks that fail")
+            _fresh(settings, console)
+            failures = soak(settings, QUICK_SOAK if quick else SOAK)
+            told.done()
     except (httpx.HTTPError, OapError, OSError, RuntimeError) as error:
         console.print(f"[red]no report:[/] {error}. `make status` tells what is up, `make up` starts it.")
         return 1
     *awake, sleeping = measured
-    claims = list(_claims(blocking, background, awake, sleeping))
+    claims = [*_claims(blocking, background, awake, sleeping), _flat(failures)]
     folder = settings.run_dir / "report"
-    page = _page.Page(claims, awake, sleeping, version, quick, time.time() - began)
+    page = _page.Page(claims, awake, sleeping, version, quick, time.time() - began, failures)
     _page.write(folder, page)
     console.print(_table(claims))
     for name, fact in page.facts:
@@ -185,6 +193,15 @@ def _claims(blocking: list[float], background: list[float], steps: list[Measured
             yield Claim(name, f"< {aim:.0f} ms", f"{step.p99:.1f} ms", step.p99 < aim)
     sent, complete = (sum(getattr(s.found, name) for s in (*steps, asleep)) for name in ("expected", "complete"))
     yield Claim("Our aim: every trace complete in OAP", f"{sent:,}", f"{complete:,}", sent == complete)
+
+
+def _flat(failures: Soak) -> Claim:
+    return Claim(
+        "Our aim: failures leave no memory behind",
+        f"< {MOST:g} MB",
+        f"{failures.growth:+.1f} MB while {failures.requests:,} requests were answered in {failures.seconds:g} s",
+        failures.holds,
+    )
 
 
 def _table(claims: list[Claim]) -> Table:

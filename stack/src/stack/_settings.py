@@ -50,6 +50,8 @@ class Settings(BaseSettings):
     console_port: Port = 8088
     ui_port: Port = 8080
     banyandb_http_port: Port = 17913
+    allowed_hosts: str = ""
+    """Names by which the pages may be called beside the loopback ones, separated by commas."""
     service_name: Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$")] = "demo-service"
     """The service's name in SkyWalking."""
     oap_heap: Annotated[str, Field(pattern=r"^[1-9]\d*[mg]$")] = "512m"

@@ -7,8 +7,8 @@ from urllib.parse import quote
 
 from pydantic import AfterValidator, Field, HttpUrl, TypeAdapter
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from request_guard import names
 
-LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
 CLASSIC: Final = "/traces/{trace_id}"
 """Where the classic UI shows a trace, over a storage that has whole traces."""
 
@@ -49,8 +49,7 @@ class Settings(BaseSettings):
     @property
     def hosts(self) -> frozenset[str]:
         """Every name that a browser may use for the console."""
-        more = (name.strip().lower() for name in self.allowed_hosts.split(","))
-        return frozenset(name for name in (*LOOPBACK, *more) if name)
+        return names(self.allowed_hosts)
 
     @property
     def services(self) -> tuple[str, ...]:
