@@ -67,7 +67,7 @@ def _sized(key: bytes, data: bytes) -> bytes:
 
 def _text(key: bytes, value: Any, limit: int = TAG_VALUE_CHARS) -> bytes:  # noqa: ANN401  # should be text, may be not
     try:
-        data = value.encode()
+        data: bytes = value.encode()
         size = len(data)
         if size < 128 and b"\0" not in data:  # noqa: PLR2004  # nearly all
             return key + _SMALL[size] + data
@@ -161,7 +161,7 @@ _heads: Final[dict[tuple[str, type, bool], bytes]] = {}
 
 def _head(span: Span, fields: dict[str, Any]) -> bytes:
     written = _text(b"\x32", span.op) + _sort(
-        span.kind._name_, span.layer._value_, span.component._value_, bool(span.error_occurred)  # noqa: SLF001
+        span.kind._name_, span.layer._value_, span.component._value_, bool(span.error_occurred)
     )
     same = isinstance(span, LightSpan) and not fields.keys() & {"kind", "layer", "component"}
     if same and len(span.op) <= _COMMON_CHARS and len(_heads) < _HEADS:
