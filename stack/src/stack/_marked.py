@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Final
 
 import psutil
 
+from stack._part import RUN_DIR
+
 if TYPE_CHECKING:
     from pathlib import Path
 
-MARK: Final = "TRACING_STACK_RUN_DIR"
+MARK: Final = RUN_DIR
 """The environment variable; its value is the run folder, so that two stacks stay apart."""
 PATIENCE: Final = 90
 """s that processes get to end by themselves: the service waits for its tasks."""
