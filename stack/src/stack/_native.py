@@ -7,7 +7,7 @@ import xmlrpc.client
 from typing import TYPE_CHECKING, Final
 
 import psutil
-from oap_embedded import OapEmbeddedError, fetch
+from oap_embedded import OapEmbeddedError, fetch, forget
 
 from stack import _marked
 from stack._console import new_console
@@ -148,6 +148,7 @@ def _shut_down(console: Console, supervisor: Supervisor, seconds: float) -> None
 def _forget(settings: Settings, supervisor: Supervisor) -> None:
     settings.record.unlink(missing_ok=True)
     supervisor.forget()
+    forget(settings.run_dir / "oap")
 
 
 def _checks(settings: Settings, wanted: Sequence[Part], starting: Sequence[Part]) -> list[Check]:
