@@ -6,7 +6,10 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Final
 
+from oap_embedded import OapEmbeddedError
+
 from stack._engine import EngineError
+from stack._network import exempt_loopback
 from stack._settings import UsageError, load_settings, recorded_runtime
 
 if TYPE_CHECKING:
@@ -23,11 +26,13 @@ def main() -> int:
     arguments = _parser().parse_args()
     try:
         # `up` does what is asked for now; all others mean the stack that runs.
-        return _run(arguments, load_settings(running=arguments.command != "up"))
+        settings = load_settings(running=arguments.command != "up")
+        exempt_loopback()
+        return _run(arguments, settings)
     except UsageError as error:
         print(f"stack: {error}", file=sys.stderr)  # noqa: T201
         return USAGE
-    except EngineError as error:
+    except (EngineError, OapEmbeddedError) as error:
         print(f"stack: {error}", file=sys.stderr)  # noqa: T201
         return 1
     except KeyboardInterrupt:

@@ -40,6 +40,7 @@ def parts(settings: Settings) -> list[Part]:
     locust = [python, "-m", "locust", "-f", str(ROOT / "loadtest" / "locustfile.py"), "--host", settings.service_url]
     locust += ["--class-picker", "--oap-url", settings.oap_url]
     locust += ["--web-host", HOST, "--web-port", str(settings.locust_port)]
+    locust += ["--processes", str(settings.workers)] if settings.workers else []
     return [
         Part(
             "oap",
