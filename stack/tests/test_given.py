@@ -32,7 +32,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     [
         "SERVICE_PORT=8123\r\nSERVICE_NAME='shop # 1; \"x\" 50%'\r\n",
         "\ufeffSERVICE_PORT=8123\nSERVICE_NAME='shop # 1; \"x\" 50%'",
-        "# a comment\n\nexport SERVICE_PORT = 8123 # the port\nSERVICE_NAME=\"shop # 1; \\\"x\\\" 50%\"\n",
+        '# a comment\n\nexport SERVICE_PORT = 8123 # the port\nSERVICE_NAME="shop # 1; \\"x\\" 50%"\n',
     ],
 )
 def test_a_file_of_any_usual_kind_is_read(root: Path, text: str) -> None:

@@ -12,12 +12,13 @@ from unittest import mock
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from stack import _part
 from stack._parts import Part
 from stack._supervisor import PYTHON, Supervisor
+from standins import ODD
 from supervisor.options import ServerOptions
 
-ODD = "a \"b\" 'c' ;d #e %f %(here)s %%g \\h ünï 中 $HOME `i` =j,k"
+from stack import _part
+
 WORDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30)
 NAMES = WORDS.map(lambda word: word.replace("/", "|")).filter(lambda name: name not in {"", ".", ".."})
 

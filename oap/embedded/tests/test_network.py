@@ -54,12 +54,19 @@ def secure(mirror: Mirror, authority: trustme.CA) -> Iterator[Mirror]:
         thread.join()
 
 
-@pytest.mark.parametrize("variable", CERTIFICATES)
-def test_a_companys_authority_is_trusted_whichever_variable_names_it(
-    secure: Mirror, proxy: Proxy, authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+@pytest.fixture(params=CERTIFICATES)
+def trust(
+    request: pytest.FixtureRequest, authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Name the authority in one of the variables."""
     authority.cert_pem.write_to_path(tmp_path / "company.pem")
-    monkeypatch.setenv(variable, str(tmp_path / "company.pem"))
+    monkeypatch.setenv(request.param, str(tmp_path / "company.pem"))
+
+
+@pytest.mark.usefixtures("trust")
+def test_a_companys_authority_is_trusted_whichever_variable_names_it(
+    secure: Mirror, proxy: Proxy, tmp_path: Path
+) -> None:
     jar = secure.add("org.demo:a:1.0", b"content")
     (path,) = fetch(tmp_path / "cache", [jar], secure.url)
     assert path.read_bytes() == b"content"

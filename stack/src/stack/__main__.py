@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 from oap_embedded import OapEmbeddedError
 
+from stack._caches import choose_cache
 from stack._engine import EngineError
+from stack._given import known_names, slips
 from stack._network import exempt_loopback
 from stack._settings import UsageError, load_settings, recorded_runtime
 
@@ -28,6 +30,7 @@ def main() -> int:
         # `up` does what is asked for now; all others mean the stack that runs.
         settings = load_settings(running=arguments.command != "up")
         exempt_loopback()
+        choose_cache(settings)
         return _run(arguments, settings)
     except UsageError as error:
         print(f"stack: {error}", file=sys.stderr)  # noqa: T201
@@ -47,6 +50,8 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:  # noqa: C90
     runtime = _runtime.running(settings)
     match arguments.command:
         case "up":
+            for slip in slips(known_names(type(settings))):
+                print(f"stack: {slip}", file=sys.stderr)  # noqa: T201
             return _runtime.to_start(settings, recorded_runtime(settings)).up(settings)
         case "down":
             return runtime.down(settings)

@@ -74,7 +74,9 @@ def read(path: Path) -> dict[str, str]:
         if binding.error:
             raise UsageError(f"{path}, line {line}, can't be read: is a quote open, or a name missing before its `=`?")
         if binding.key is not None and binding.value is None:
-            raise UsageError(f"{path}, line {line}: {binding.key} has no value; write {binding.key}=…, or a # before it")
+            raise UsageError(
+                f"{path}, line {line}: {binding.key} has no value; write {binding.key}=…, or a # before it"
+            )
     return {name: value for name, value in dotenv_values(stream=StringIO(text)).items() if value is not None}
 
 
@@ -111,7 +113,9 @@ def slips(known: Collection[str]) -> list[str]:
     Others may well have variables that begin like ours: so it is said, and not refused.
     """
     ours = (name for name in os.environ if name.startswith(PREFIXES))
-    return [f"{name} is set and means nothing here: did you mean {meant}?" for name, meant in _unknown(ours, known) if meant]
+    return [
+        f"{name} is set and means nothing here: did you mean {meant}?" for name, meant in _unknown(ours, known) if meant
+    ]
 
 
 def known_names(settings: type[Settings]) -> set[str]:
@@ -123,7 +127,12 @@ def known_names(settings: type[Settings]) -> set[str]:
     names = {name.upper() for name in settings.model_fields}
     names |= {f"SERVICE_{name.upper()}" for name in Service.model_fields}
     names |= {f"CONSOLE_{name.upper()}" for name in Console.model_fields}
-    return names | MAKE | DOWNLOADS | set(re.findall(r"^#? ?([A-Z_]+)=", EXAMPLE.read_text(encoding="utf-8"), re.MULTILINE))
+    return (
+        names
+        | MAKE
+        | DOWNLOADS
+        | set(re.findall(r"^#? ?([A-Z_]+)=", EXAMPLE.read_text(encoding="utf-8"), re.MULTILINE))
+    )
 
 
 def _unknown(names: Iterable[str], known: Collection[str]) -> Iterator[tuple[str, str]]:

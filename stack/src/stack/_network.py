@@ -29,7 +29,7 @@ def direct(environment: Mapping[str, str]) -> dict[str, str]:
     """
     if not proxies(environment):
         return {}
-    found = {}
+    found: dict[str, str] = {}
     for name in EXCEPTIONS:
         given = (environment.get(spelled, "") for spelled in (name, name.upper()))
         hosts = [host.strip() for value in given for host in value.split(",") if host.strip()]

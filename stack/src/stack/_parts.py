@@ -6,6 +6,8 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from oap_embedded import cache_directory
+
 from stack._settings import HOST, ROOT
 
 if TYPE_CHECKING:
@@ -27,7 +29,8 @@ class Part:
     """Whether `up` leaves it alone until it is asked for."""
     memory: int = 150
     """MB that it needs, with room for load."""
-    start_seconds: int = 30
+    quiet_seconds: int = 60
+    """s without any progress after which its start is given up."""
     stop_seconds: int = 10
 
 
@@ -47,8 +50,9 @@ def parts(settings: Settings) -> list[Part]:
             tuple(oap),
             f"{settings.oap_url}/healthcheck",
             ("OAP_GRPC_PORT", "OAP_HTTP_PORT"),
+            {"OAP_EMBEDDED_CACHE": str(cache_directory().absolute())},
             memory=settings.heap_megabytes + 450,
-            start_seconds=120,
+            quiet_seconds=120,
             stop_seconds=20,
         ),
         Part(

@@ -75,7 +75,8 @@ def examine(run_dir: Path) -> None:
         raise UsageError(f"RUN_DIR={run_dir} belongs to another user: name another folder")
     if not os.access(run_dir, os.W_OK | os.X_OK):
         raise UsageError(f"RUN_DIR={run_dir} is not writable: name another folder")
-    ours = MARKER in names or ("lock" in names and names <= {*CONTENT, *_KEPT})  # runs of before had no marker
+    before = bool(names & {"lock", "settings.json"}) and names <= {*CONTENT, *_KEPT}  # there was no marker once
+    ours = MARKER in names or before
     if names and not ours and run_dir != DEFAULT_RUN_DIR:
         raise UsageError(f"RUN_DIR={run_dir} has other things in it: name a folder of its own, such as {run_dir}/run")
 
