@@ -11,7 +11,7 @@ from stack._parts import Part
 if TYPE_CHECKING:
     from stack._settings import Settings
 
-ODD = "a \"b\" 'c' ;d #e %f %(here)s %%g \\h ünï 中 $HOME `i` =j,k"
+ODD = "a \"b\" 'c' ;d #e %f %(here)s %%g \\h ünï 中 $HOME `i` =j,k [/b] [red]"
 """A name with every sign in it that something in between could take for its own."""
 HTTP = (
     "import http.server as web, sys; "

@@ -6,6 +6,8 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
+from rich.markup import escape
+
 from stack import _engine, _secrets
 from stack._console import new_console
 from stack._containers import containers
@@ -48,7 +50,7 @@ def up(settings: Settings) -> int:
             settings.write_record()
             _start(console, project)
         except EngineError as error:
-            console.print(f"[red]the stack is not up:[/] {error}", soft_wrap=True)
+            console.print(f"[red]the stack is not up:[/] {escape(str(error))}", soft_wrap=True)
             return 1
     console.print(f"[green]up[/] after {time.monotonic() - began:.1f} s")
     print_links(console, settings, locust=True)
@@ -81,7 +83,7 @@ def _down(settings: Settings, *options: str) -> int:
         with console.status("ending the stack; running background tasks end first"):
             code = project.run("down", "--remove-orphans", *options, log=project.log)
         if code:
-            console.print(f"[red]not all has ended:[/] {_engine.last_line(tail(project.log, TAIL))}")
+            console.print(f"[red]not all has ended:[/] {escape(_engine.last_line(tail(project.log, TAIL)))}")
             return 1
     console.print("down")
     return 0
@@ -182,7 +184,7 @@ def _show_failure(console: Console, project: Project, began: datetime) -> None:
 
 
 def _print_login(console: Console, settings: Settings, made: list[str]) -> None:
-    where = _secrets.file_of(settings)
+    where = escape(str(_secrets.file_of(settings)))
     if "HORIZON_AUTH_LOCAL_USERS" in made:
         password = _secrets.load(settings)["HORIZON_PASSWORD"]
         console.print(f"Horizon's login, shown this once (kept in {where}): {_secrets.USER} [bold]{password}[/]")

