@@ -43,7 +43,10 @@ def parts(settings: Settings) -> list[Part]:
     locust = [python, "-m", "locust", "-f", str(ROOT / "loadtest" / "locustfile.py"), "--host", settings.service_url]
     locust += ["--class-picker", "--oap-url", settings.oap_url]
     locust += ["--web-host", HOST, "--web-port", str(settings.locust_port)]
-    locust += ["--processes", str(settings.workers)] if settings.workers else []
+    if settings.workers:
+        port = str(settings.locust_master_port)
+        locust += ["--processes", str(settings.workers), "--master-bind-host", HOST]
+        locust += ["--master-bind-port", port, "--master-port", port]
     return [
         Part(
             "oap",
@@ -91,7 +94,7 @@ def parts(settings: Settings) -> list[Part]:
             "loadtest",
             tuple(locust),
             settings.locust_url,
-            ("LOCUST_PORT",),
+            ("LOCUST_PORT", *(("LOCUST_MASTER_PORT",) if settings.workers else ())),
             on_demand=True,
         ),
     ]

@@ -50,11 +50,13 @@ class Settings(BaseSettings):
     """Made at random where it is needed and not set, as is who may log in to Horizon."""
     horizon_auth_local_users: SecretStr | None = None
     workers: Annotated[int, Field(ge=0, le=64)] = 0
-    """Locust workers of Compose; without any, its one process makes the load itself."""
+    """Locust workers behind its page; without any, its one process makes the load itself."""
     service_port: Port = 8000
     oap_grpc_port: Port = 11800
     oap_http_port: Port = 12800
     locust_port: Port = 8089
+    locust_master_port: Port = 5557
+    """Where Locust's workers find their master, natively with `workers`."""
     console_port: Port = 8088
     ui_port: Port = 8080
     banyandb_http_port: Port = 17913
