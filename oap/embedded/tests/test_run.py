@@ -130,10 +130,10 @@ def test_a_taken_port_is_named(java, tmp_path):
 ODD = "my \"data\" 'of' #1; 100%20 ü!"
 
 
-def test_a_folder_of_any_name_gets_its_configuration_elsewhere_and_only_once(java, tmp_path, monkeypatch):
+def test_a_folder_of_any_name_gets_its_configuration_elsewhere(java, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    data = tmp_path / ODD
     monkeypatch.setattr(_run, "_claim", lambda _: None)  # it holds for as long as this process lives
+    data = tmp_path / ODD
     for _ in range(2):
         with pytest.raises(BecameJavaError):
             _run.run(options(data))
@@ -141,18 +141,25 @@ def test_a_folder_of_any_name_gets_its_configuration_elsewhere_and_only_once(jav
     assert f'"{elsewhere}/config:' in Path(java.arguments[1].removeprefix("@")).read_text()
     assert (elsewhere / "config" / "application.yml").is_file()
     assert elsewhere.stat().st_mode & 0o777 == 0o700
-    elsewhere.chmod(0o755)  # somebody else may have made it
-    with pytest.raises(BecameJavaError):
-        _run.run(options(data))
-    assert len(list(tmp_path.glob("oap-*"))) == 2
     _plain.forget(data)
-    assert list(tmp_path.glob("oap-*")) == [elsewhere]
+    assert list(tmp_path.glob("oap-*")) == []
 
 
-def test_where_no_folder_has_a_plain_name_the_variables_are_named(java, tmp_path, monkeypatch):
+def test_a_folder_that_somebody_else_may_have_made_is_not_taken(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    usual = _plain.folder(tmp_path / ODD)
+    usual.chmod(0o755)
+    other = _plain.folder(tmp_path / ODD)
+    assert other.parent != tmp_path
+    _plain.forget(tmp_path / ODD)
+    assert usual.exists()
+    assert not other.exists()
+
+
+def test_where_no_folder_has_a_plain_name_the_variables_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(_plain, "is_plain", lambda _: False)
-    with pytest.raises(OapEmbeddedError, match=r"name one in TMPDIR, or name another folder with --data \(RUN_DIR"):
-        _run.run(options(tmp_path / "data"))
+    with pytest.raises(OapEmbeddedError, match=r"name another one in TMPDIR, or name another folder with --data \(RUN"):
+        _plain.folder(tmp_path)
 
 
 def test_a_folder_that_h2_would_take_for_another_is_called_so(java, tmp_path):

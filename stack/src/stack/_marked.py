@@ -31,6 +31,24 @@ def ours(run_dir: Path) -> list[psutil.Process]:
     return [process for process in psutil.process_iter() if is_ours(process, run_dir)]
 
 
+def lost(run_dir: Path) -> str:
+    """Say why a stack runs of which the run folder knows no supervisord; nothing when none does."""
+    found = ours(run_dir)
+    if not found:
+        return ""
+    pids = ", ".join(str(process.pid) for process in found)
+    if any(_is_supervisord(process) for process in found):
+        return f"the run folder {run_dir} was deleted or moved while the stack ran, which still does (pid {pids})"
+    return f"supervisord was killed, its processes still run (pid {pids})"
+
+
+def _is_supervisord(process: psutil.Process) -> bool:
+    try:
+        return "supervisor.supervisord" in process.cmdline()
+    except psutil.Error:
+        return False
+
+
 def end(run_dir: Path, patience: float = PATIENCE) -> list[psutil.Process]:
     """End whatever carries the mark; return what could not be ended.
 

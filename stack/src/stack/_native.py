@@ -38,8 +38,8 @@ def up(settings: Settings) -> int:
     began = time.monotonic()
     supervisor = Supervisor(settings.run_dir)
     with alone(settings.run_dir, console):
-        if supervisor.process is None and _marked.ours(settings.run_dir):
-            console.print("supervisord was killed: ending what it left behind")
+        if supervisor.process is None and (trouble := _marked.lost(settings.run_dir)):
+            console.print(f"{escape(trouble)}: ending that first")
             _marked.end(settings.run_dir)
         every = parts(settings)
         alive = [part for part in every if supervisor.state(part.name) in ALIVE]
@@ -78,7 +78,8 @@ def _with_running(settings: Settings, name: str, *, restart: bool) -> int:
     part = find(settings, name)
     supervisor = Supervisor(settings.run_dir)
     if supervisor.process is None:
-        console.print("the stack is not up: `make up` starts it")
+        trouble = _marked.lost(settings.run_dir) or "the stack is not up"
+        console.print(f"{escape(trouble)}: `make up` starts it anew")
         return 1
     with alone(settings.run_dir, console):
         if restart and supervisor.state(name) in ALIVE:

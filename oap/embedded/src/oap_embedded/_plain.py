@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -12,8 +14,6 @@ from urllib.parse import quote
 from oap_embedded._errors import OapEmbeddedError
 
 OTHER_DATA: Final = "name another folder with --data (RUN_DIR of `make up`)"
-_NOTE: Final = "elsewhere"
-"""The file in the data folder that says where its configuration is."""
 
 
 def is_plain(path: Path) -> bool:
@@ -25,36 +25,34 @@ def folder(data: Path) -> Path:
     """Return where the configuration belongs: the data folder, or a private one in the place of an odd name.
 
     Raises:
-        OapEmbeddedError: no folder for temporary files has a plain name either.
-        OSError: it can't be made.
+        OapEmbeddedError: no folder for temporary files has a plain name either, or lets one be made.
     """
     if is_plain(data):
         return data
-    note = data / _NOTE
-    if note.exists() and _is_private(earlier := Path(note.read_text(encoding="utf-8"))):
-        return earlier
-    for place in (tempfile.gettempdir(), "/tmp", "/var/tmp"):  # noqa: S108  # mkdtemp makes a private folder in it
-        if is_plain(Path(place)) and os.access(place, os.W_OK | os.X_OK):
-            found = Path(tempfile.mkdtemp(prefix="oap-", dir=place)).resolve()
-            if is_plain(found):
-                note.write_text(str(found), encoding="utf-8")
-                return found
-            found.rmdir()
-    message = f"OAP can't read its configuration from {data}, and TMPDIR names no plainly named folder either"
-    raise OapEmbeddedError(f"{message}: name one in TMPDIR, or {OTHER_DATA}")
+    for found in _instead(data):
+        with suppress(OSError):
+            found.mkdir(mode=0o700)
+        if _is_private(found):
+            return found
+    message = f"OAP can't read its configuration from {data}, and no folder with a plain name can be made in TMPDIR"
+    raise OapEmbeddedError(f"{message}: name another one in TMPDIR, or {OTHER_DATA}")
 
 
 def forget(data: Path) -> None:
     """Delete the folder that `folder` has made in the place of this one, if it has."""
-    note = data / _NOTE
-    if note.exists():
-        if _is_private(found := Path(note.read_text(encoding="utf-8"))):
+    for found in [] if is_plain(data) else _instead(data):
+        if _is_private(found):
             shutil.rmtree(found, ignore_errors=True)
-        note.unlink()
+
+
+def _instead(data: Path) -> list[Path]:
+    name = f"oap-{os.geteuid()}-{hashlib.sha256(os.fsencode(data)).hexdigest()[:16]}"
+    places = dict.fromkeys(Path(place).resolve() for place in (tempfile.gettempdir(), "/tmp", "/var/tmp"))  # noqa: S108
+    return [place / name for place in places if is_plain(place)]
 
 
 def _is_private(path: Path) -> bool:
-    """Say whether the folder is still there and nobody else's: all temporary files are deleted at times."""
+    """Say whether the folder is there, and nobody else's: everybody may make one in `/tmp` under any name."""
     try:
         found = path.lstat()
     except OSError:
