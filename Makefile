@@ -73,7 +73,7 @@ clean: $(SYNCED) ## end the stack and delete its traces and logs
 # Made anew when what it is made from has changed, and when it is broken. A stamp, as .venv/bin/python is a link to an
 # interpreter of others.
 $(SYNCED): uv.lock pyproject.toml $(wildcard */pyproject.toml */*/pyproject.toml) \
-		$(shell $(PY) -c 'import stack' 2>/dev/null || echo FORCE)
+		$(shell $(PY) -c 'import stack' >/dev/null 2>&1 || echo FORCE)
 	@sh stack/bootstrap.sh
 
 .PHONY: FORCE

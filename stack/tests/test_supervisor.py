@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from stack._parts import Part
-from stack._supervisor import PYTHON, Supervisor
+from stack._supervisor import Supervisor
 from standins import ODD
 from supervisor.options import ServerOptions
 
@@ -40,7 +40,8 @@ def test_what_supervisor_reads_is_what_was_meant(folder: str, value: str, word: 
         part = Part("oap", (python, word), "http://127.0.0.1", (), {"SW_AGENT_NAME": value}, stop_seconds=7)
         supervisor._make_socket_folder()
         supervisor._write([part])
-        environment = {**supervisor.environment, PYTHON: shlex.quote(python)}
+        with mock.patch.object(sys, "executable", python):
+            environment = supervisor.environment
         with mock.patch.dict("os.environ", environment):
             read = _read_by_supervisor(supervisor.configuration)
             became = _become("oap")
