@@ -103,6 +103,7 @@ if ! "$uv" sync --locked --quiet --compile-bytecode "$@"; then
         say "HTTPS_PROXY, a company's certificates by SSL_CERT_FILE, another folder for its cache by UV_CACHE_DIR)"
     else
         say "there is no Python 3.11 or 3.12 here and uv could not fetch one: install python3.11 or python3.12, then try again"
+        say "(a mirror of what uv fetches is named by UV_PYTHON_INSTALL_MIRROR, a proxy by HTTPS_PROXY)"
     fi
     exit 1
 fi

@@ -183,6 +183,8 @@ def _port(settings: Settings, name: str, family: Container[int]) -> Check:
     port = settings.ports[name]
     if (reason := _refused(port)) is None:
         return Check(f"port {port}", f"free ({name})")
+    if reason == errno.EADDRNOTAVAIL:  # no other port would help
+        return Check(f"port {port}", f"not looked at, as {HOST} can't be used ({name})")
     holder = _holder(port) if reason == errno.EADDRINUSE else None
     if holder and holder.pid in family:
         return Check(f"port {port}", f"held by the running stack, pid {holder.pid} ({name})")

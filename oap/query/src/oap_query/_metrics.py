@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from oap_query._errors import reads_answers
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
@@ -56,6 +58,7 @@ Points = dict[int, float]
 """Values by minute (ms since the epoch); minutes without a value are left out."""
 
 
+@reads_answers
 def read(oap: Oap, wanted: Sequence[Metric], start: datetime) -> list[Points]:
     """Read series from `start` (with a timezone) up to now, one point a minute, in one query.
 
@@ -82,6 +85,7 @@ def read(oap: Oap, wanted: Sequence[Metric], start: datetime) -> list[Points]:
     return found
 
 
+@reads_answers
 def endpoints(oap: Oap, service: str, limit: int = 100) -> list[str]:
     """Return the names of a service's endpoints: its routes, and its background tasks."""
     found = oap.service_id(service)
@@ -91,6 +95,7 @@ def endpoints(oap: Oap, service: str, limit: int = 100) -> list[str]:
     return sorted(item["name"] for item in oap.query(text, id=found, limit=limit)["found"])
 
 
+@reads_answers
 def instances(oap: Oap, service: str, start: datetime) -> list[str]:
     """Return the names of the instances (processes) that a service has had since then."""
     found = oap.service_id(service)
@@ -101,6 +106,7 @@ def instances(oap: Oap, service: str, start: datetime) -> list[str]:
     return [item["name"] for item in oap.query(text, id=found, duration=oap.duration(start, step="MINUTE"))["found"]]
 
 
+@reads_answers
 def alarms(oap: Oap, start: datetime, limit: int = 20) -> list[Alarm]:
     """Return the alarms since then, the newest first."""
     text = """query ($duration: Duration!, $paging: Pagination!) {
@@ -118,6 +124,7 @@ def alarms(oap: Oap, start: datetime, limit: int = 20) -> list[Alarm]:
     ]
 
 
+@reads_answers
 def log_lines(oap: Oap, trace_id: str, limit: int = 200) -> list[LogLine]:
     """Return the log lines of a trace, the earliest first."""
     text = """query ($condition: LogQueryCondition) { found: queryLogs(condition: $condition) {
