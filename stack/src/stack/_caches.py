@@ -28,6 +28,9 @@ def choose_cache(settings: Settings) -> None:
 
 
 def _usable(cache: Path) -> bool:
-    """Say whether the folder can be written to, or made; a read-only one may be complete."""
-    existing = next(path for path in (cache, *cache.parents) if os.access(path, os.F_OK))
-    return existing == cache or os.access(existing, os.W_OK | os.X_OK)
+    """Say whether the folder is there, or can be made; a read-only one may be complete."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return True
