@@ -25,6 +25,7 @@ CONTENT: Final = (
     "log",
     "load",
     "report",
+    "verify",
     "parts.json",
     "supervisord.conf",
     "settings.json",
