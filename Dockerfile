@@ -30,8 +30,8 @@ WORKDIR /data
 USER 10001:10001
 ARG HEALTH_URL=http://127.0.0.1:8000/health/ready
 ENV HEALTH_URL=${HEALTH_URL}
-HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --retries=6 \
-    CMD ["python", "-c", "import os, urllib.request as web; web.urlopen(os.environ['HEALTH_URL'], timeout=4)"]
+HEALTHCHECK --interval=5s --timeout=15s --start-period=300s --retries=6 \
+    CMD ["python", "-c", "import os, urllib.request as web; web.build_opener(web.ProxyHandler({})).open(os.environ['HEALTH_URL'], timeout=10)"]
 ENTRYPOINT ["python", "-m"]
 CMD ["demo_service"]
 

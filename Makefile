@@ -3,9 +3,12 @@
 PY := .venv/bin/python
 SYNCED := .venv/.synced
 
-# What may be said on the command line, as in `make up SERVICE_PORT=8001`.
-VARIABLES := RUNTIME IMAGES STORAGE UI WORKERS RUN_DIR ALLOWED_HOSTS SERVICE_NAME OAP_HEAP OAP_EMBEDDED_CACHE MAVEN_MIRROR_URL \
-	SERVICE_PORT CONSOLE_PORT UI_PORT LOCUST_PORT OAP_GRPC_PORT OAP_HTTP_PORT BANYANDB_HTTP_PORT
+# What may be said on the command line, as in `make up SERVICE_PORT=8001`; the last line is for single commands.
+VARIABLES := RUNTIME IMAGES STORAGE UI WORKERS RUN_DIR ALLOWED_HOSTS SERVICE_NAME START_SECONDS OAP_HEAP \
+	OAP_EMBEDDED_CACHE MAVEN_MIRROR_URL SERVICE_PORT CONSOLE_PORT UI_PORT LOCUST_PORT LOCUST_MASTER_PORT OAP_GRPC_PORT OAP_HTTP_PORT \
+	BANYANDB_HTTP_PORT PART LINES FOLLOW SCENARIO USERS RATE DURATION TASK_SECONDS PROCESSES TAGS TRACE_CLIENT QUICK
+# As they were typed: a `$` in a name is a sign like any other.
+$(foreach name,$(VARIABLES),$(if $(filter command%,$(origin $(name))),$(eval override $(name) := $$(value $(name)))))
 export $(VARIABLES)
 # An unset variable must stay unset: empty is a value.
 unexport $(foreach name,$(VARIABLES),$(if $($(name)),,$(name)))
@@ -26,10 +29,10 @@ status: $(SYNCED) ## show each part: state, memory, health
 	@$(PY) -m stack status
 
 logs: $(SYNCED) ## show the last log lines (PART=oap, LINES=100, FOLLOW=1)
-	@$(PY) -m stack logs $(if $(PART),"$(PART)") $(if $(filter command%,$(origin LINES)),--lines "$(LINES)") $(if $(FOLLOW),--follow)
+	@$(PY) -m stack logs $${PART:+"$$PART"} $(if $(findstring LINES=,$(MAKEOVERRIDES)),--lines "$$LINES") $${FOLLOW:+--follow}
 
 restart: $(SYNCED) ## restart one part (PART=service)
-	@$(PY) -m stack restart $(if $(PART),"$(PART)")
+	@$(PY) -m stack restart $${PART:+"$$PART"}
 
 doctor: $(SYNCED) ## check what this machine lacks before anything starts
 	@$(PY) -m stack doctor
@@ -38,10 +41,10 @@ verify: $(SYNCED) ## send a request to every endpoint, draw its trace, check it 
 	@$(PY) -m stack verify
 
 load: $(SYNCED) ## load the service, then count the traces (SCENARIO=list; USERS, RATE, DURATION, TAGS, PROCESSES, TRACE_CLIENT=1)
-	@$(PY) -m stack load $(if $(SCENARIO),--scenario "$(SCENARIO)") $(if $(USERS),--users "$(USERS)") \
-		$(if $(RATE),--rate "$(RATE)") $(if $(DURATION),--duration "$(DURATION)") \
-		$(if $(TASK_SECONDS),--task-seconds "$(TASK_SECONDS)") $(if $(PROCESSES),--processes "$(PROCESSES)") \
-		$(if $(TAGS),--tags $(TAGS)) $(if $(filter-out 0,$(TRACE_CLIENT)),--trace-client)
+	@$(PY) -m stack load $${SCENARIO:+--scenario "$$SCENARIO"} $${USERS:+--users "$$USERS"} \
+		$${RATE:+--rate "$$RATE"} $${DURATION:+--duration "$$DURATION"} \
+		$${TASK_SECONDS:+--task-seconds "$$TASK_SECONDS"} $${PROCESSES:+--processes "$$PROCESSES"} \
+		$${TAGS:+--tags $$TAGS} $(if $(filter-out 0,$(TRACE_CLIENT)),--trace-client)
 
 report: $(SYNCED) ## measure what the overview claims, write report.html and report.md (QUICK=1: one minute)
 	@$(PY) -m stack report $(if $(filter-out 0,$(QUICK)),--quick)
@@ -75,14 +78,15 @@ package: ## build the library's distributions into .run/dist and check them as a
 lint: $(SYNCED) ## check style and types
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
-	@.venv/bin/mypy
+	@$(PY) -m mypy
 
 clean: $(SYNCED) ## end the stack and delete its traces and logs
 	@$(PY) -m stack clean
 
-# Made anew when what it is made from has changed. A stamp, as .venv/bin/python is a link to an interpreter of others.
+# Made anew when what it is made from has changed, and when it is broken. A stamp, as .venv/bin/python is a link to an
+# interpreter of others.
 $(SYNCED): uv.lock pyproject.toml $(wildcard */pyproject.toml */*/pyproject.toml) \
-		$(shell test -x .venv/bin/python || echo FORCE)
+		$(shell $(PY) -c 'import stack' >/dev/null 2>&1 || echo FORCE)
 	@sh stack/bootstrap.sh
 
 .PHONY: FORCE

@@ -7,9 +7,19 @@ IMAGE=${1:?usage: base-image.sh IMAGE}
 RELEASE=bookworm
 PACKAGES=ca-certificates,python3,python3-venv
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/background-tracing-stack
-archive=$cache/base-$RELEASE.tar
+system=/etc/ssl/certs/ca-certificates.crt
 
-docker image inspect "$IMAGE" >/dev/null 2>&1 && exit
+# A company's own certificates, by whichever variable names them: what is downloaded in builds trusts them too.
+own=()
+for path in "${SSL_CERT_FILE:-}" "${PIP_CERT:-}" "${REQUESTS_CA_BUNDLE:-}" "${CURL_CA_BUNDLE:-}"; do
+    [[ -f $path ]] && ! cmp --quiet "$path" "$system" && own+=("$path")
+done
+mark=$( ((${#own[@]})) && cat "${own[@]}" | sha256sum | head -c 12 || true)
+archive=$cache/base-$RELEASE${mark:+-$mark}.tar
+
+if found=$(docker image inspect --format '{{json .Config.Labels}}' "$IMAGE" 2>/dev/null); then
+    [[ -z $mark || $found == *"$mark"* ]] && exit
+fi
 
 if [[ ! -s $archive ]]; then
     if ((EUID)) || ! command -v debootstrap >/dev/null; then
@@ -26,9 +36,10 @@ if [[ ! -s $archive ]]; then
     fi
     rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/var/log/* "$root"/usr/share/{doc,locale,man}/*
     # A machine behind a proxy that signs with its own authority trusts it in this file: builds must trust it too.
-    cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
+    cp "$system" "$root/etc/ssl/certs/"
+    ((${#own[@]})) && cat "${own[@]}" >>"$root$system"
     tar -C "$root" --one-file-system -cf "$archive.part" .
     mv "$archive.part" "$archive"
 fi
-docker import --change 'ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt PIP_CERT=/etc/ssl/certs/ca-certificates.crt' \
+docker import --change "LABEL certificates=${mark:-none}" --change 'ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt PIP_CERT=/etc/ssl/certs/ca-certificates.crt' \
     "$archive" "$IMAGE" >/dev/null

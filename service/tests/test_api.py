@@ -10,6 +10,7 @@ from demo_service._settings import Settings
 
 if TYPE_CHECKING:
     import httpx
+
     from conftest import Service
 
 

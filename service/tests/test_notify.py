@@ -13,8 +13,9 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from conftest import NewService
     from skywalking.trace.span import Span
+
+    from conftest import NewService
 
 ERROR = {"X-Fault": "error"}
 

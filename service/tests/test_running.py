@@ -14,8 +14,9 @@ from demo_service._jobs import JOBS, Job, Retry
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from conftest import NewService, Service
     from skywalking.trace.span import Span
+
+    from conftest import NewService, Service
 
     Spans = Callable[[str], list[Span]]
 

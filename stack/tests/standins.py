@@ -11,6 +11,8 @@ from stack._parts import Part
 if TYPE_CHECKING:
     from stack._settings import Settings
 
+ODD = "a \"b\" 'c' ;d #e %f %(here)s %%g \\h ünï 中 $HOME `i` =j,k [/b] [red]"
+"""A name with every sign in it that something in between could take for its own."""
 HTTP = (
     "import http.server as web, sys; "
     "web.HTTPServer(('127.0.0.1', int(sys.argv[1])), web.SimpleHTTPRequestHandler).serve_forever()"

@@ -6,13 +6,16 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING
 
 import psutil
+import pytest
 from stack._marked import MARK, ours
+from stack._run_dir import prepare
 from stack._supervisor import Supervisor
-from standins import web_part
+from standins import ODD, web_part
 
 from stack import _logs, _native, _start, _status
 
@@ -20,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    import pytest
     from stack._parts import Part
     from stack._settings import Settings
 
@@ -84,10 +86,10 @@ def test_a_part_that_never_answers_is_named(
     settings: Settings, use_parts: Callable[..., list[Part]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = (sys.executable, "-c", "import time; print('thinking'); time.sleep(60)")
-    use_parts(web_part(settings, "slow", command=command, start_seconds=2))
+    use_parts(web_part(settings, "slow", command=command, quiet_seconds=2))
     assert _native.up(settings) == 1
     out = " ".join(capsys.readouterr().out.split())
-    assert "does not answer after 2 s" in out
+    assert "and for 2 s it has done nothing" in out
     assert "thinking" in out
 
 
@@ -170,7 +172,8 @@ def test_logs_of_all_parts_carry_their_names(
     assert _logs.logs(settings, None, 5, follow=False) == 0
     assert "no logs yet" in capsys.readouterr().out
     log = Supervisor(settings.run_dir).log_of("service")
-    log.parent.mkdir(parents=True)
+    prepare(settings.run_dir)
+    log.parent.mkdir()
     log.write_text("one\ntwo [bold]\nthree\n")
     _logs.logs(settings, None, 2, follow=False)
     assert capsys.readouterr().out.splitlines() == ["service | two [bold]", "service | three"]
@@ -180,3 +183,83 @@ def test_the_mark_is_the_run_folder(settings: Settings, use_parts: Callable[...,
     use_parts(web_part(settings))
     assert _native.up(settings) == 0
     assert psutil.Process(pid_of(settings)).environ()[MARK] == str(settings.run_dir)
+
+
+SLOW_START = """
+import http.server as web, sys, time
+for number in range(12):
+    print("step", number, flush=True)
+    time.sleep(0.5)
+web.HTTPServer(("127.0.0.1", int(sys.argv[1])), web.SimpleHTTPRequestHandler).serve_forever()
+"""
+BUSY_START = """
+import http.server as web, sys, time
+while time.process_time() < 4:
+    pass
+web.HTTPServer(("127.0.0.1", int(sys.argv[1])), web.SimpleHTTPRequestHandler).serve_forever()
+"""
+
+
+@pytest.mark.parametrize("program", [SLOW_START, BUSY_START])
+def test_a_part_gets_as_long_as_it_gets_on(
+    settings: Settings, use_parts: Callable[..., list[Part]], program: str
+) -> None:
+    command = (sys.executable, "-c", program, str(settings.service_port))
+    use_parts(web_part(settings, command=command, quiet_seconds=3))
+    assert _native.up(settings) == 0
+
+
+def test_a_machine_that_stands_still_for_a_while_is_waited_for(
+    settings: Settings, use_parts: Callable[..., list[Part]]
+) -> None:
+    command = (sys.executable, "-c", SLOW_START, str(settings.service_port))
+    use_parts(web_part(settings, command=command, quiet_seconds=8))
+
+    def stand_still() -> None:
+        wait_for(lambda: bool(Supervisor(settings.run_dir).info("service").get("pid")))
+        process = psutil.Process(pid_of(settings))
+        process.suspend()
+        time.sleep(5)
+        process.resume()
+
+    thread = threading.Thread(target=stand_still)
+    thread.start()
+    assert _native.up(settings) == 0
+    thread.join()
+
+
+def test_work_without_an_end_has_an_end_and_names_the_variable(
+    settings: Settings, use_parts: Callable[..., list[Part]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings.start_seconds = 4
+    use_parts(web_part(settings, command=(sys.executable, "-c", "while True: print('busy', flush=True)")))
+    assert _native.up(settings) == 1
+    assert "though it is at work: give it more with START_SECONDS=8" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_last_lines_are_those_of_this_start(
+    settings: Settings, use_parts: Callable[..., list[Part]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = Supervisor(settings.run_dir).log_of("service")
+    prepare(settings.run_dir)
+    log.parent.mkdir()
+    log.write_text("a trouble of yesterday\n")
+    use_parts(web_part(settings, command=(sys.executable, "-c", "print('a trouble of today')")))
+    assert _native.up(settings) == 1
+    out = capsys.readouterr().out
+    assert "a trouble of today" in out
+    assert "a trouble of yesterday" not in out
+
+
+@pytest.mark.parametrize("name", [ODD.replace("\\", ""), "x" * 200])
+def test_a_stack_runs_in_a_folder_of_any_name(
+    settings: Settings, use_parts: Callable[..., list[Part]], tmp_path: Path, name: str
+) -> None:
+    settings.run_dir = tmp_path / name  # without a \ that H2 would not find again
+    use_parts(web_part(settings, environment={"COLOUR": ODD}))
+    assert _native.up(settings) == 0
+    assert psutil.Process(pid_of(settings)).environ()["COLOUR"] == ODD
+    assert _status.status(settings) == 0
+    assert Supervisor(settings.run_dir).log_of("service").is_file()
+    assert _native.down(settings) == 0
+    assert ours(settings.run_dir) == []

@@ -13,6 +13,7 @@ import pytest
 from argon2 import PasswordHasher
 from stack._engine import EngineError, check
 from stack._project import Project
+from stack._run_dir import prepare
 from stack._settings import ROOT, Settings, UsageError, load_settings, recorded_runtime
 from standins import web_part
 
@@ -108,7 +109,7 @@ def test_what_runs_natively_stays_native(
 
 def test_later_commands_mean_the_runtime_that_was_started(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.runtime = "compose"
-    settings.run_dir.mkdir()
+    prepare(settings.run_dir)
     settings.write_record()
     monkeypatch.setenv("RUNTIME", "native")
     assert recorded_runtime(Settings()) == "compose"

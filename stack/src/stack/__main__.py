@@ -2,128 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
-from typing import TYPE_CHECKING, Final
-
-from stack._engine import EngineError
-from stack._settings import UsageError, load_settings, recorded_runtime
-
-if TYPE_CHECKING:
-    from stack._runtime import Runtime
-    from stack._settings import Settings
-
-USAGE: Final = 2
-INTERRUPTED: Final = 130
-LOAD_OPTIONS: Final = ("scenario", "users", "rate", "duration", "task_seconds", "processes", "tags", "trace_client")
+from pathlib import Path
 
 
 def main() -> int:
     """Run one command and return its exit code: 0 good, 1 not, 2 asked for wrongly."""
-    arguments = _parser().parse_args()
     try:
-        # `up` does what is asked for now; all others mean the stack that runs.
-        return _run(arguments, load_settings(running=arguments.command != "up"))
-    except UsageError as error:
-        print(f"stack: {error}", file=sys.stderr)  # noqa: T201
-        return USAGE
-    except EngineError as error:
-        print(f"stack: {error}", file=sys.stderr)  # noqa: T201
+        from stack._commands import main as run  # noqa: PLC0415  # only what can be imported says what cannot
+    except ImportError as error:
+        # Without its stamp the environment is looked at, and mended, by the next `make`.
+        (Path(sys.prefix) / ".synced").unlink(missing_ok=True)
+        print(f"stack: a package in {sys.prefix} is damaged ({error}): try again, and it is mended", file=sys.stderr)  # noqa: T201
         return 1
-    except KeyboardInterrupt:
-        print("stack: interrupted; `make status` shows what runs, `make down` ends it", file=sys.stderr)  # noqa: T201
-        return INTERRUPTED
-
-
-def _run(arguments: argparse.Namespace, settings: Settings) -> int:  # noqa: C901, PLR0911  # one for each command
-    # Imported where they are used: `make status` should not wait for what `make verify` needs.
-    from stack import _runtime  # noqa: PLC0415
-
-    runtime = _runtime.running(settings)
-    match arguments.command:
-        case "up":
-            return _runtime.to_start(settings, recorded_runtime(settings)).up(settings)
-        case "down":
-            return runtime.down(settings)
-        case "clean":
-            return runtime.clean(settings)
-        case "restart":
-            return runtime.restart(settings, arguments.part)
-        case "load-ui":
-            return _load_ui(runtime, settings)
-        case "status":
-            return runtime.status(settings)
-        case "logs":
-            return runtime.logs(settings, arguments.part, arguments.lines, follow=arguments.follow)
-        case "doctor":
-            return runtime.doctor(settings)
-        case "verify":
-            from stack._verify import verify  # noqa: PLC0415
-
-            return verify(settings)
-        case "report":
-            from stack._report import report  # noqa: PLC0415
-
-            return report(settings, quick=arguments.quick)
-        case _:
-            from stack._load import load  # noqa: PLC0415
-            from stack._locust import Load  # noqa: PLC0415
-
-            return load(settings, Load(**{name: getattr(arguments, name) for name in LOAD_OPTIONS}))
-
-
-def _load_ui(runtime: Runtime, settings: Settings) -> int:
-    code = runtime.start_part(settings, "loadtest")
-    if code == 0:
-        print(f"Locust waits for your click: {settings.locust_url}")  # noqa: T201
-    return code
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
-    return int(text)
-
-
-def _positive(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
-    return number
-
-
-def _seconds(text: str) -> float:
-    unit = {"s": 1, "m": 60, "h": 3600}.get(text[-1:], 0)
-    try:
-        return _positive(text[:-1] if unit else text) * (unit or 1)
-    except argparse.ArgumentTypeError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time such as 90, 90s or 5m") from None
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="stack", description="The tracing stack; `make` lists the usual ways in.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("up", "down", "status", "doctor", "verify", "load-ui", "clean"):
-        commands.add_parser(name)
-    commands.add_parser("restart").add_argument("part", nargs="?", default="")
-    logs = commands.add_parser("logs")
-    logs.add_argument("part", nargs="?")
-    logs.add_argument("--lines", type=_count, default=40)
-    logs.add_argument("--follow", action="store_true")
-    loading = commands.add_parser("load")
-    loading.add_argument("--scenario", default="smoke")
-    loading.add_argument("--users", type=_count)
-    loading.add_argument("--rate", type=_positive)
-    loading.add_argument("--duration", type=_seconds)
-    loading.add_argument("--task-seconds", type=_positive)
-    loading.add_argument("--processes", type=_count)
-    loading.add_argument("--tags", nargs="*", default=())
-    loading.add_argument("--trace-client", action="store_true")
-    commands.add_parser("report").add_argument("--quick", action="store_true")
-    return parser
+    return run()
 
 
 if __name__ == "__main__":

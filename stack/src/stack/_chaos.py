@@ -14,8 +14,9 @@ from oap_query import Oap, OapError
 from rich.table import Table
 
 from stack._native import find
+from stack._progress import Progress
 from stack._settings import UsageError
-from stack._start import answers
+from stack._start import answers, late
 from stack._supervisor import ALIVE, Supervisor
 
 if TYPE_CHECKING:
@@ -151,11 +152,12 @@ class Chaos:
         if self._supervisor.state(name) in ALIVE:
             self._supervisor.rpc.stopProcess(name)
         meanwhile()
+        progress, began = Progress(self._supervisor.log_of(name)), time.monotonic()
         self._supervisor.rpc.startProcess(name, False)
-        deadline = time.monotonic() + part.start_seconds
         while not answers(part):
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"{name} does not answer after {part.start_seconds} s")
+            idle = progress.idle_seconds(self._supervisor.info(name).get("pid", 0))
+            if reason := late(self._settings, part, idle, time.monotonic() - began):
+                raise RuntimeError(reason)
             time.sleep(0.2)
 
 

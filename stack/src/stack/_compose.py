@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
+
+from rich.markup import escape
 
 from stack import _engine, _secrets
 from stack._console import new_console
 from stack._containers import containers
-from stack._doctor import docker, free_ports, show
+from stack._doctor import docker, environment, free_ports, show
 from stack._engine import EngineError
 from stack._images import provide_images
 from stack._links import print_links
+from stack._progress import tail
 from stack._project import Project
 from stack._run_dir import alone, clear
 from stack._settings import UsageError
-from stack._start import TAIL, tail
+from stack._start import TAIL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,8 +28,6 @@ if TYPE_CHECKING:
 
     from stack._settings import Settings
 
-START_SECONDS: Final = 420
-"""How long all parts may take together: an empty BanyanDB gets its schema first."""
 PAUSE: Final = 0.5
 """s between two looks."""
 
@@ -48,7 +50,7 @@ def up(settings: Settings) -> int:
             settings.write_record()
             _start(console, project)
         except EngineError as error:
-            console.print(f"[red]the stack is not up:[/] {error}", soft_wrap=True)
+            console.print(f"[red]the stack is not up:[/] {escape(str(error))}", soft_wrap=True)
             return 1
     console.print(f"[green]up[/] after {time.monotonic() - began:.1f} s")
     print_links(console, settings, locust=True)
@@ -81,7 +83,7 @@ def _down(settings: Settings, *options: str) -> int:
         with console.status("ending the stack; running background tasks end first"):
             code = project.run("down", "--remove-orphans", *options, log=project.log)
         if code:
-            console.print(f"[red]not all has ended:[/] {_engine.last_line(tail(project.log, TAIL))}")
+            console.print(f"[red]not all has ended:[/] {escape(_engine.last_line(tail(project.log, TAIL)))}")
             return 1
     console.print("down")
     return 0
@@ -109,17 +111,18 @@ def _with_running(settings: Settings, name: str, act: Callable[[Project], bool])
     if not containers(project):
         console.print("the stack is not up: `make up` starts it")
         return 1
+    began = datetime.now(UTC)
     with alone(settings.run_dir, console), console.status(f"waiting for {name}"):
         good = act(project) and _healthy(project, name)
     if not good:
-        _show_failure(console, project)
+        _show_failure(console, project, began)
         return 1
     return 0
 
 
 def doctor(settings: Settings) -> int:
     """Show what is looked at before `up`; 0 when all is fine."""
-    checks = [docker(needed=True)]
+    checks = [docker(needed=True), *environment(settings)]
     project = Project(settings)
     if checks[0].fine and not containers(project):
         checks += free_ports(settings, project.port_names)
@@ -149,19 +152,20 @@ def _find(project: Project, name: str) -> None:
 
 
 def _start(console: Console, project: Project) -> None:
-    words = ["up", "--detach", "--remove-orphans", "--wait", "--wait-timeout", str(START_SECONDS)]
+    words = ["up", "--detach", "--remove-orphans", "--wait", "--wait-timeout", str(project.settings.start_seconds)]
     if not console.is_terminal:
         console.print(f"starting {', '.join(project.wanted)}")
+    began = datetime.now(UTC)
     with console.status(f"waiting for {', '.join(project.wanted)}"):
         code = project.run(*words, *project.scale, log=project.log)
     if code:
-        _show_failure(console, project)
+        _show_failure(console, project, began)
         raise EngineError("not all parts are healthy", "look at `make status` and `make logs`, end it with `make down`")
 
 
 def _healthy(project: Project, name: str) -> bool:
     """Wait until the containers of a part are healthy; false when that takes too long."""
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + project.settings.start_seconds
     while not all(found.healthy for found in containers(project) if found.part == name):
         if time.monotonic() > deadline:
             return False
@@ -169,18 +173,18 @@ def _healthy(project: Project, name: str) -> bool:
     return True
 
 
-def _show_failure(console: Console, project: Project) -> None:
-    """Name each part that is not healthy, with its last lines; without one, say what Compose said."""
+def _show_failure(console: Console, project: Project, began: datetime) -> None:
+    """Name each part that is not healthy, with its last lines of this start; without one, say what Compose said."""
     bad = [found for found in containers(project) if not found.healthy]
     for found in bad:
         console.print(f"[red]{found.part} is {found.state}.[/] Its last lines:")
-        console.print(found.tail(TAIL), markup=False)
+        console.print(found.tail(TAIL, began), markup=False)
     if not bad:
         console.print(_engine.last_line(tail(project.log, TAIL)), markup=False)
 
 
 def _print_login(console: Console, settings: Settings, made: list[str]) -> None:
-    where = _secrets.file_of(settings)
+    where = escape(str(_secrets.file_of(settings)))
     if "HORIZON_AUTH_LOCAL_USERS" in made:
         password = _secrets.load(settings)["HORIZON_PASSWORD"]
         console.print(f"Horizon's login, shown this once (kept in {where}): {_secrets.USER} [bold]{password}[/]")

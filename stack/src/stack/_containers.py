@@ -36,10 +36,10 @@ class Container:
     seconds: int
     restarts: int
 
-    def tail(self, lines: int) -> str:
-        """Return the last lines that it wrote."""
+    def tail(self, lines: int, since: datetime) -> str:
+        """Return the last lines that it wrote since."""
         done = subprocess.run(  # noqa: S603  # our own command line
-            ["docker", "logs", "--tail", str(lines), self.id],  # noqa: S607
+            ["docker", "logs", "--tail", str(lines), "--since", since.isoformat(), self.id],  # noqa: S607
             check=False,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

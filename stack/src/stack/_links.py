@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
 from rich.table import Table
 
 from stack._settings import DEFAULT_RUN_DIR
@@ -26,5 +28,7 @@ def print_links(console: Console, settings: Settings, *, locust: bool) -> None:
     table.add_row("Locust", settings.locust_url if locust else "", "" if locust else "`make load-ui` starts it")
     console.print(table)
     if settings.run_dir != DEFAULT_RUN_DIR:
-        console.print(f"RUN_DIR={settings.run_dir} belongs to every further command too, or into .env")
+        console.print(
+            f"RUN_DIR={escape(shlex.quote(str(settings.run_dir)))} belongs to every further command too, or into .env"
+        )
     console.print("next: `make verify` sends a request to every endpoint and draws its trace")

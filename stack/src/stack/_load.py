@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from oap_query import Oap, OapError
+from rich.markup import escape
 from rich.table import Table
 
 from stack import _found, _locust, _soak
@@ -48,14 +49,16 @@ def load(settings: Settings, wanted: Load) -> int:
         try:
             found = look(console, oap, settings.service_name, requests)
         except OapError as error:
-            console.print(f"[red]the traces can't be counted:[/] {error}. `make logs PART=oap` may tell why.")
+            console.print(
+                f"[red]the traces can't be counted:[/] {escape(str(error))}. `make logs PART=oap` may tell why."
+            )
             return 1
     _tell(console, requests, found, meter)
-    console.print(f"Locust's report: {wanted.folder(settings) / 'locust.html'}")
+    console.print(f"Locust's report: {escape(str(wanted.folder(settings) / 'locust.html'))}")
     if meter.samples["service"]:
         picture = wanted.folder(settings) / "memory.svg"
         picture.write_text(_soak.draw(meter.samples, f"Memory during {wanted.scenario}"))
-        console.print(f"memory of service and OAP: {picture}")
+        console.print(f"memory of service and OAP: {escape(str(picture))}")
     if chaos:
         return chaos.judge(requests, found)
     if not found.whole:
@@ -70,7 +73,7 @@ def _run(console: Console, settings: Settings, wanted: Load, chaos: Chaos | None
         if chaos:
             chaos.play(process)
     except RuntimeError as error:
-        console.print(f"[red]chaos ends here:[/] {error}. `make status` tells what is up.")
+        console.print(f"[red]chaos ends here:[/] {escape(str(error))}. `make status` tells what is up.")
         process.wait()
         return NOT_RUN
     return process.wait()

@@ -7,12 +7,13 @@ import json
 import math
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from stack._settings import ROOT, UsageError
+from stack._settings import HOST, ROOT, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,6 +106,11 @@ def start(settings: Settings, load: Load, *, quiet: bool = False) -> subprocess.
         command += [] if value is None else [f"--{option}", f"{value:g}"]
     if load.users:
         command += ["--spawn-rate", str(min(load.users, 100))]
+    if load.processes:
+        # A port of this run's own: on the usual one its workers could meet the master of Locust's page.
+        with socket.create_server((HOST, 0)) as free:
+            port = str(free.getsockname()[1])
+        command += ["--master-bind-host", HOST, "--master-bind-port", port, "--master-port", port]
     command += ["--trace-client"] if load.trace_client else []
     command += ["--tags", *load.tags] if load.tags else []
     environment = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}

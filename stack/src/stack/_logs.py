@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from stack._console import new_console
 from stack._native import find
 from stack._parts import parts
-from stack._start import tail
+from stack._progress import tail
 from stack._supervisor import Supervisor
 
 if TYPE_CHECKING:

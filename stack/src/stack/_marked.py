@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Final
 
 import psutil
 
+from stack._part import RUN_DIR
+
 if TYPE_CHECKING:
     from pathlib import Path
 
-MARK: Final = "TRACING_STACK_RUN_DIR"
+MARK: Final = RUN_DIR
 """The environment variable; its value is the run folder, so that two stacks stay apart."""
 PATIENCE: Final = 90
 """s that processes get to end by themselves: the service waits for its tasks."""
@@ -27,6 +29,24 @@ def is_ours(process: psutil.Process, run_dir: Path) -> bool:
 def ours(run_dir: Path) -> list[psutil.Process]:
     """Return the processes of the stack of that run folder, supervisord among them."""
     return [process for process in psutil.process_iter() if is_ours(process, run_dir)]
+
+
+def lost(run_dir: Path) -> str:
+    """Say why a stack runs of which the run folder knows no supervisord; nothing when none does."""
+    found = ours(run_dir)
+    if not found:
+        return ""
+    pids = ", ".join(str(process.pid) for process in found)
+    if any(_is_supervisord(process) for process in found):
+        return f"the run folder {run_dir} was deleted or moved while the stack ran, which still does (pid {pids})"
+    return f"supervisord was killed, its processes still run (pid {pids})"
+
+
+def _is_supervisord(process: psutil.Process) -> bool:
+    try:
+        return "supervisor.supervisord" in process.cmdline()
+    except psutil.Error:
+        return False
 
 
 def end(run_dir: Path, patience: float = PATIENCE) -> list[psutil.Process]:

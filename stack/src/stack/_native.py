@@ -7,7 +7,8 @@ import xmlrpc.client
 from typing import TYPE_CHECKING, Final
 
 import psutil
-from oap_embedded import OapEmbeddedError, fetch
+from oap_embedded import OapEmbeddedError, fetch, forget
+from rich.markup import escape
 
 from stack import _marked
 from stack._console import new_console
@@ -37,8 +38,8 @@ def up(settings: Settings) -> int:
     began = time.monotonic()
     supervisor = Supervisor(settings.run_dir)
     with alone(settings.run_dir, console):
-        if supervisor.process is None and _marked.ours(settings.run_dir):
-            console.print("supervisord was killed: ending what it left behind")
+        if supervisor.process is None and (trouble := _marked.lost(settings.run_dir)):
+            console.print(f"{escape(trouble)}: ending that first")
             _marked.end(settings.run_dir)
         every = parts(settings)
         alive = [part for part in every if supervisor.state(part.name) in ALIVE]
@@ -50,7 +51,7 @@ def up(settings: Settings) -> int:
             changed = supervisor.apply(every)
             settings.write_record()
         except (OapEmbeddedError, OSError, RuntimeError, xmlrpc.client.Error) as error:
-            console.print(f"[red]the stack is not up:[/] {error}")
+            console.print(f"[red]the stack is not up:[/] {escape(str(error))}")
             return 1
         if changed:
             console.print(f"other settings than before: restarting {', '.join(changed)}")
@@ -77,7 +78,8 @@ def _with_running(settings: Settings, name: str, *, restart: bool) -> int:
     part = find(settings, name)
     supervisor = Supervisor(settings.run_dir)
     if supervisor.process is None:
-        console.print("the stack is not up: `make up` starts it")
+        trouble = _marked.lost(settings.run_dir) or "the stack is not up"
+        console.print(f"{escape(trouble)}: `make up` starts it anew")
         return 1
     with alone(settings.run_dir, console):
         if restart and supervisor.state(name) in ALIVE:
@@ -129,7 +131,7 @@ def clean(settings: Settings) -> int:
     code = down(settings)
     if code == 0 and settings.run_dir.is_dir():
         clear(settings.run_dir)
-        new_console().print(f"traces and logs in {settings.run_dir} are deleted")
+        new_console().print(f"traces and logs in {escape(str(settings.run_dir))} are deleted")
     return code
 
 
@@ -148,6 +150,7 @@ def _shut_down(console: Console, supervisor: Supervisor, seconds: float) -> None
 def _forget(settings: Settings, supervisor: Supervisor) -> None:
     settings.record.unlink(missing_ok=True)
     supervisor.forget()
+    forget(settings.run_dir / "oap")
 
 
 def _checks(settings: Settings, wanted: Sequence[Part], starting: Sequence[Part]) -> list[Check]:

@@ -6,6 +6,8 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from oap_embedded import cache_directory
+
 from stack._settings import HOST, ROOT
 
 if TYPE_CHECKING:
@@ -27,7 +29,8 @@ class Part:
     """Whether `up` leaves it alone until it is asked for."""
     memory: int = 150
     """MB that it needs, with room for load."""
-    start_seconds: int = 30
+    quiet_seconds: int = 60
+    """s without any progress after which its start is given up."""
     stop_seconds: int = 10
 
 
@@ -40,14 +43,19 @@ def parts(settings: Settings) -> list[Part]:
     locust = [python, "-m", "locust", "-f", str(ROOT / "loadtest" / "locustfile.py"), "--host", settings.service_url]
     locust += ["--class-picker", "--oap-url", settings.oap_url]
     locust += ["--web-host", HOST, "--web-port", str(settings.locust_port)]
+    if settings.workers:
+        port = str(settings.locust_master_port)
+        locust += ["--processes", str(settings.workers), "--master-bind-host", HOST]
+        locust += ["--master-bind-port", port, "--master-port", port]
     return [
         Part(
             "oap",
             tuple(oap),
             f"{settings.oap_url}/healthcheck",
             ("OAP_GRPC_PORT", "OAP_HTTP_PORT"),
+            {"OAP_EMBEDDED_CACHE": str(cache_directory().absolute())},
             memory=settings.heap_megabytes + 450,
-            start_seconds=120,
+            quiet_seconds=120,
             stop_seconds=20,
         ),
         Part(
@@ -89,7 +97,7 @@ def parts(settings: Settings) -> list[Part]:
             "loadtest",
             tuple(locust),
             settings.locust_url,
-            ("LOCUST_PORT",),
+            ("LOCUST_PORT", *(("LOCUST_MASTER_PORT",) if settings.workers else ())),
             _allowed("LOAD", settings),
             on_demand=True,
         ),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import httpx
 from oap_query import Oap, OapError
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -102,7 +103,7 @@ def report(settings: Settings, *, quick: bool = False) -> int:
             failures = soak(settings, QUICK_SOAK if quick else SOAK)
             told.done()
     except (httpx.HTTPError, OapError, OSError, RuntimeError) as error:
-        console.print(f"[red]no report:[/] {error}. `make status` tells what is up, `make up` starts it.")
+        console.print(f"[red]no report:[/] {escape(str(error))}. `make status` tells what is up, `make up` starts it.")
         return 1
     *awake, sleeping = measured
     claims = [*_claims(blocking, background, awake, sleeping), _flat(failures)]
@@ -112,7 +113,7 @@ def report(settings: Settings, *, quick: bool = False) -> int:
     console.print(_table(claims))
     for name, fact in page.facts:
         console.print(f"{name}: {fact}")
-    console.print(f"report: {folder / 'report.html'} and {folder / 'report.md'}")
+    console.print(f"report: {escape(str(folder / 'report.html'))} and {escape(str(folder / 'report.md'))}")
     return 0 if all(claim.holds for claim in claims) else 1
 
 

@@ -67,7 +67,7 @@ def to_start(settings: Settings, recorded: str | None) -> Runtime:
         recorded: the runtime of the stack that runs, or ran last; `None` when there was none.
 
     Raises:
-        UsageError: the stack runs under the other runtime.
+        UsageError: the stack runs under the other runtime, or can't have what is asked for without Docker.
         EngineError: Compose is asked for and can't be had.
     """
     current = _current(settings, recorded)
@@ -78,7 +78,17 @@ def to_start(settings: Settings, recorded: str | None) -> Runtime:
         raise UsageError(message)
     if settings.runtime == "compose":
         check()
+    else:
+        _refuse_for_native(settings)
     return running(settings)
+
+
+def _refuse_for_native(settings: Settings) -> None:
+    for name in ("images", "ui", "storage"):
+        if name in settings.model_fields_set:
+            given = f"{name.upper()}={getattr(settings, name)}"
+            reason = "which without Docker has OAP's H2 as its storage, and no UI but the console"
+            raise UsageError(f"{given} is nothing for this stack, {reason}: leave it out, or take RUNTIME=compose")
 
 
 def _current(settings: Settings, recorded: str | None) -> str | None:

@@ -6,25 +6,33 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from stack import _given
+from stack._given import ROOT as ROOT  # noqa: PLC0414  # as all others read it here
+from stack._given import UsageError as UsageError  # noqa: PLC0414  # the same
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-ROOT: Final = Path(__file__).resolve().parents[3]
 HOST: Final = "127.0.0.1"
 """Nothing of the stack listens anywhere else: it has no passwords."""
 DEFAULT_RUN_DIR: Final = ROOT / ".run"
 
+NAME_LIMIT: Final = 70
+"""Letters of a service's name; OAP cuts off what is beyond."""
 SECRETS: Final = frozenset({"postgres_password", "horizon_auth_local_users"})
 """What is never written to the record."""
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
-class UsageError(Exception):
-    """One sentence about what was asked for and can't be done as asked."""
+def _readable(name: str) -> str:
+    if not name.isprintable() or name != name.strip() or len(name) > NAME_LIMIT:
+        message = f"it is 1 to {NAME_LIMIT} letters that can be printed, with no blank at either end"
+        raise ValueError(message)
+    return name
 
 
 class Settings(BaseSettings):
@@ -42,25 +50,36 @@ class Settings(BaseSettings):
     """Made at random where it is needed and not set, as is who may log in to Horizon."""
     horizon_auth_local_users: SecretStr | None = None
     workers: Annotated[int, Field(ge=0, le=64)] = 0
-    """Locust workers of Compose; without any, its one process makes the load itself."""
+    """Locust workers behind its page; without any, its one process makes the load itself."""
     service_port: Port = 8000
     oap_grpc_port: Port = 11800
     oap_http_port: Port = 12800
     locust_port: Port = 8089
+    locust_master_port: Port = 5557
+    """Where Locust's workers find their master, natively with `workers`."""
     console_port: Port = 8088
     ui_port: Port = 8080
     banyandb_http_port: Port = 17913
     allowed_hosts: str = ""
     """Names by which the pages may be called beside the loopback ones, separated by commas."""
-    service_name: Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$")] = "demo-service"
+    service_name: Annotated[str, AfterValidator(_readable)] = "demo-service"
     """The service's name in SkyWalking."""
+    start_seconds: Annotated[int, Field(ge=1)] = 900
+    """How long a part may take to come up at most, as long as it makes progress."""
     oap_heap: Annotated[str, Field(pattern=r"^[1-9]\d*[mg]$")] = "512m"
     run_dir: Path = DEFAULT_RUN_DIR
     """Storage, logs and sockets; safe to delete after `make down`."""
 
     @model_validator(mode="after")
     def _resolve(self) -> Self:
-        self.run_dir = self.run_dir.expanduser().resolve()
+        try:
+            self.run_dir = self.run_dir.expanduser().resolve()
+        except (RuntimeError, OSError) as error:  # no such user, or a circle of links
+            message = f"RUN_DIR={self.run_dir} can't be found ({error}): name it by its full path"
+            raise ValueError(message) from error
+        if not str(self.run_dir).isprintable():
+            message = f"RUN_DIR={str(self.run_dir)!r} has a sign in it that can't be printed: name another folder"
+            raise ValueError(message)
         takers: dict[int, str] = {}
         for name, port in self.ports.items():
             if port in takers:
@@ -134,8 +153,13 @@ def load_settings(*, running: bool = False) -> Settings:
         running: take what is not set from the stack that runs, if one does, before the defaults.
 
     Raises:
-        UsageError: a variable has a value that it can't have.
+        UsageError: a variable has a value that it can't have, or means nothing.
     """
+    file = ROOT / ".env"
+    given_there, known = _given.read(file), _given.known_names(Settings)
+    _given.check(given_there, known, str(file))
+    _given.check(_given.command_line(), known, "make")
+    _given.pass_on(given_there, [name.upper() for name in Settings.model_fields])
     try:
         given = Settings()
         recorded = _recorded(given) if running else {}
@@ -175,5 +199,5 @@ def _sentence(problem: ErrorDetails) -> str:
     elif name == "OAP_HEAP":
         reason = "is no size of a heap, such as 512m or 1g"
     else:
-        reason = f"can't be: {problem['msg']}"
+        reason = f"can't be: {problem['msg'].removeprefix('Value error, ')}"
     return f"{name}={value!r} {reason}"

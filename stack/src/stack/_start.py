@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import httpx
+from rich.markup import escape
 
 from stack._doctor import ports_of
+from stack._progress import Progress
 from stack._supervisor import ALIVE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from rich.console import Console
 
@@ -28,6 +29,8 @@ ENOUGH: Final = 3
 """How often a part may end before it counts as broken."""
 NEWS: Final = 10
 """s between two lines about the same wait, where there is no terminal."""
+ANSWER: Final = 5
+"""s that a part's health URL gets for its answer."""
 PAUSE: Final = 0.1
 """s between two looks."""
 
@@ -38,6 +41,7 @@ class _Wait:
 
     part: Part
     exits_before: int
+    progress: Progress
     began: float = field(default_factory=time.monotonic)
 
     @property
@@ -47,7 +51,7 @@ class _Wait:
 
 def start(console: Console, supervisor: Supervisor, settings: Settings, wanted: Sequence[Part]) -> bool:
     """Start parts and wait for each; say which one fails, why, and what it said last."""
-    waiting = [_Wait(part, len(supervisor.exits(part.name))) for part in wanted]
+    waiting = [_Wait(part, len(supervisor.exits(part.name)), Progress(supervisor.log_of(part.name))) for part in wanted]
     starting = [part.name for part in wanted if _ensure(supervisor, part.name)]
     if starting and not console.is_terminal:
         console.print(f"starting {', '.join(starting)}")
@@ -68,8 +72,8 @@ def start(console: Console, supervisor: Supervisor, settings: Settings, wanted: 
                     )
                     waiting.remove(wait)
                 elif reason := _failure(supervisor, settings, wait):
-                    console.print(f"[red]{name} is not up:[/] {reason}. Its last lines:")
-                    console.print(tail(supervisor.log_of(name), TAIL) or "(none)", markup=False)
+                    console.print(f"[red]{name} is not up:[/] {escape(reason)}. Its last lines:")
+                    console.print(wait.progress.last_lines(TAIL) or "(none)", markup=False)
                     return False
             if waiting:
                 time.sleep(PAUSE)
@@ -79,17 +83,9 @@ def start(console: Console, supervisor: Supervisor, settings: Settings, wanted: 
 def answers(part: Part) -> bool:
     """Say whether the part's health URL answers with success."""
     try:
-        return bool(httpx.get(part.health, timeout=2, trust_env=False).is_success)
+        return bool(httpx.get(part.health, timeout=ANSWER, trust_env=False).is_success)
     except httpx.HTTPError:
         return False
-
-
-def tail(path: Path, lines: int) -> str:
-    """Return the last lines of a text file; nothing when there is no file."""
-    try:
-        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
-    except FileNotFoundError:
-        return ""
 
 
 def _ensure(supervisor: Supervisor, name: str) -> bool:
@@ -114,6 +110,21 @@ def _failure(supervisor: Supervisor, settings: Settings, wait: _Wait) -> str | N
         return "; ".join([reason, *(f"{check.name} is {check.finding}" for check in taken)])
     if supervisor.process is None:
         return "supervisord has ended"
-    if wait.seconds > part.start_seconds:
-        return f"{part.health} does not answer after {part.start_seconds} s"
+    return late(settings, part, wait.progress.idle_seconds(supervisor.info(part.name).get("pid", 0)), wait.seconds)
+
+
+def late(settings: Settings, part: Part, idle: float, seconds: float) -> str | None:
+    """Say that a part takes too long; `None` as long as it may.
+
+    Args:
+        settings: how long it may take at most.
+        part: the part.
+        idle: s for which it has shown no progress.
+        seconds: s since it was started.
+    """
+    if idle > part.quiet_seconds:
+        return f"{part.health} does not answer after {seconds:.0f} s, and for {idle:.0f} s it has done nothing"
+    if seconds > settings.start_seconds:
+        advice = f"give it more with START_SECONDS={settings.start_seconds * 2}"
+        return f"{part.health} does not answer after {seconds:.0f} s, though it is at work: {advice}"
     return None

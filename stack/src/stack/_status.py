@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import psutil
+from rich.markup import escape
 from rich.table import Table
 
 from stack._console import new_console
-from stack._marked import ours
+from stack._marked import lost
 from stack._parts import Part, parts
 from stack._start import answers
 from stack._supervisor import Supervisor
@@ -25,9 +26,8 @@ def status(settings: Settings) -> int:
     console = new_console()
     supervisor = Supervisor(settings.run_dir)
     if supervisor.process is None:
-        if orphans := ours(settings.run_dir):
-            pids = ", ".join(str(process.pid) for process in orphans)
-            console.print(f"[red]supervisord is gone[/], its processes still run (pid {pids}): `make down` ends them")
+        if trouble := lost(settings.run_dir):
+            console.print(f"[red]{escape(trouble)}:[/] `make down` ends it, `make up` begins anew")
             return 1
         console.print("the stack is not up: `make up` starts it")
         return NOT_RUNNING

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import shlex
@@ -11,6 +13,7 @@ import sys
 import tempfile
 import time
 import xmlrpc.client
+from configparser import RawConfigParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,18 +21,22 @@ import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
 from stack._marked import MARK, is_ours
+from stack._part import FILE
 from stack._settings import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from stack._parts import Part
 
 SOCKET_LIMIT: Final = 90
 """Bytes of a unix socket's path that every system takes, with room for the suffix that supervisord adds for a while."""
-START_SECONDS: Final = 10
+START_SECONDS: Final = 60
 ALIVE: Final = frozenset({"STARTING", "RUNNING", "BACKOFF"})
 """The states in which supervisord itself sees to a part's start."""
+SOCKET: Final = "TRACING_STACK_SOCKET"
+PYTHON: Final = "TRACING_STACK_PYTHON"
+DIGEST: Final = "TRACING_STACK_PART"
 
 
 class Supervisor:
@@ -38,6 +45,7 @@ class Supervisor:
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
         self.configuration = run_dir / "supervisord.conf"
+        self.parts_file = run_dir / FILE
         self.pid_file = run_dir / "supervisord.pid"
         self.log = run_dir / "log" / "supervisord.log"
 
@@ -52,9 +60,14 @@ class Supervisor:
         if len(bytes(usual)) <= SOCKET_LIMIT:
             return usual
         try:
-            return Path(self._note.read_text())
+            return Path(self._note.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return usual  # nothing has been started
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What supervisord's configuration, and `_part`, read of where all is."""
+        return {MARK: str(self.run_dir), SOCKET: str(self.socket), PYTHON: shlex.quote(sys.executable)}
 
     @property
     def _note(self) -> Path:
@@ -64,7 +77,7 @@ class Supervisor:
         if len(bytes(self.run_dir / "supervisor.sock")) <= SOCKET_LIMIT:
             return
         if not (self._note.exists() and self.socket.parent.is_dir()):
-            self._note.write_text(str(Path(tempfile.mkdtemp(prefix="stack-")) / "supervisor.sock"))
+            self._note.write_text(str(_short_folder() / "supervisor.sock"), encoding="utf-8")
 
     def forget(self) -> None:
         """Delete what only a running supervisord needs."""
@@ -115,10 +128,10 @@ class Supervisor:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         if self.process is None:
             self._make_socket_folder()
-            self.configuration.write_text(self.render(parts))
+            self._write(parts)
             self._start()
             return []
-        self.configuration.write_text(self.render(parts))
+        self._write(parts)
         ((added, changed, removed),) = self.rpc.reloadConfig()
         for name in reversed([*changed, *removed]):
             self.rpc.stopProcessGroup(name)
@@ -129,7 +142,7 @@ class Supervisor:
 
     def _start(self) -> None:
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(self.configuration)]
-        environment = {**os.environ, MARK: str(self.run_dir)}
+        environment = {**os.environ, **self.environment, "PYTHONUTF8": "1"}
         done = subprocess.run(  # noqa: S603  # our own command line
             command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True
         )
@@ -144,50 +157,63 @@ class Supervisor:
         message = f"supervisord did not start: {done.stderr.strip() or done.stdout.strip() or f'see {self.log}'}"
         raise RuntimeError(message)
 
-    def render(self, parts: Sequence[Part]) -> str:
-        """Write supervisord's configuration."""
-        sections: dict[str, dict[str, object]] = {
-            "unix_http_server": {"file": self.socket, "chmod": "0700"},
-            "supervisord": {
-                "logfile": self.log,
-                "logfile_maxbytes": "1MB",
-                "logfile_backups": 1,
-                "pidfile": self.pid_file,
-                "childlogdir": self.log.parent,
-            },
-            "rpcinterface:supervisor": {
-                "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"
-            },
+    def _write(self, parts: Sequence[Part]) -> None:
+        commands = {
+            part.name: {"command": part.command, "environment": {**part.environment, "PYTHONUNBUFFERED": "1"}}
+            for part in parts
         }
-        for place, part in enumerate(parts, start=1):
-            environment = {**part.environment, MARK: str(self.run_dir), "PYTHONUNBUFFERED": "1"}
-            sections[f"program:{part.name}"] = {
-                "command": shlex.join(part.command),
-                "directory": ROOT,
-                "environment": ",".join(f'{key}="{_in_quotes(value)}"' for key, value in environment.items()),
-                "priority": place,  # the lower ends later: OAP takes what the service sends at its end
-                "autostart": "false",  # `up` starts what it wants and waits for it
-                "autorestart": "true",
-                "startsecs": 1,
-                "startretries": 3,
-                "stopwaitsecs": part.stop_seconds,
-                "stopasgroup": "false",  # the service ends its tasks first
-                "killasgroup": "true",
-                "redirect_stderr": "true",
-                "stdout_logfile": self.log_of(part.name),
-                "stdout_logfile_maxbytes": "10MB",
-                "stdout_logfile_backups": 1,
-            }
-        lines = []
-        for title, values in sections.items():
-            lines += [f"[{title}]", *(f"{key}={_escape(value)}" for key, value in values.items()), ""]
-        return "\n".join(lines)
+        texts = {name: json.dumps(command, sort_keys=True) for name, command in commands.items()}
+        digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
+        self.parts_file.touch(mode=0o600)
+        self.parts_file.write_text(json.dumps(commands), encoding="utf-8")
+        with self.configuration.open("w", encoding="ascii") as file:
+            configuration(parts, digests).write(file)
 
 
-def _escape(value: object) -> str:
-    """Take `%` away from supervisor, which expands it."""
-    return str(value).replace("%", "%%")
+def _short_folder() -> Path:
+    """Make a private folder with a path that is short enough for a socket in it."""
+    usual = tempfile.gettempdir()
+    place = usual if len(usual.encode()) < SOCKET_LIMIT // 2 else "/tmp"  # noqa: S108  # mkdtemp makes it private
+    return Path(tempfile.mkdtemp(prefix="stack-", dir=place))
 
 
-def _in_quotes(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"')
+def configuration(parts: Sequence[Part], digests: Mapping[str, str]) -> RawConfigParser:
+    """Return supervisord's configuration: no value in it comes from outside, as it could not hold every one.
+
+    What does come from outside is read when supervisord reads this: `%(here)s` is this file's folder, `%(ENV_…)s` a
+    variable of supervisord's own environment.
+
+    Args:
+        parts: what it is to run.
+        digests: by the part's name, a word that changes with what `_part` reads: what has changed is restarted.
+    """
+    found = RawConfigParser()
+    found["unix_http_server"] = {"file": f"%(ENV_{SOCKET})s", "chmod": "0700"}
+    found["supervisord"] = {
+        "logfile": "%(here)s/log/supervisord.log",
+        "logfile_maxbytes": "1MB",
+        "logfile_backups": "1",
+        "pidfile": "%(here)s/supervisord.pid",
+        "childlogdir": "%(here)s/log",
+    }
+    found["rpcinterface:supervisor"] = {
+        "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"
+    }
+    for place, part in enumerate(parts, start=1):
+        found[f"program:{part.name}"] = {
+            "command": f"%(ENV_{PYTHON})s -m stack._part {part.name}",
+            "environment": f"{DIGEST}={digests[part.name]}",
+            "priority": str(place),  # the lower ends later: OAP takes what the service sends at its end
+            "autostart": "false",  # `up` starts what it wants and waits for it
+            "autorestart": "true",
+            "startsecs": "1",
+            "startretries": "3",
+            "stopwaitsecs": str(part.stop_seconds),
+            "stopasgroup": "false",  # the service ends its tasks first
+            "killasgroup": "true",
+            "redirect_stderr": "true",
+            "stdout_logfile": f"%%(here)s/log/{part.name}.log",  # the one value that supervisor expands twice
+            "stdout_logfile_maxbytes": "10MB",
+            "stdout_logfile_backups": "1",
+        }
+    return found

@@ -12,6 +12,7 @@ from uuid import uuid4
 import httpx
 from oap_query import Node, Oap, OapError, Span, build, outline
 from rich.console import Console
+from rich.markup import escape
 
 from stack._found import peak
 from stack._verify_endpoints import check_endpoints
@@ -144,7 +145,9 @@ def verify(settings: Settings) -> int:
         with console.status("looking for their endpoints"):
             listed = check_endpoints(oap, settings.service_name, spans, began)
     except (httpx.HTTPError, OapError) as error:
-        console.print(f"[red]not verified:[/] {error or type(error).__name__}. `make status` tells what is up.")
+        console.print(
+            f"[red]not verified:[/] {escape(str(error)) or type(error).__name__}. `make status` tells what is up."
+        )
         return 1
     failed = 0
     for result in results:

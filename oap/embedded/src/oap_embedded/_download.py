@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import ssl
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-import certifi
 import httpx
 
 from oap_embedded._errors import OapEmbeddedError
 from oap_embedded._lock import Jar, sha256
+from oap_embedded._network import PROXIES, is_loopback, trusted
 from oap_embedded._progress import Tally, progress
 
 if TYPE_CHECKING:
@@ -34,14 +34,8 @@ def download(cache: Path, jars: Sequence[Jar], mirror: str) -> None:
         OapEmbeddedError: the mirror is away, has no such jar, or another one.
         OSError: the folder can't be written.
     """
-    # The system's certificates, which a company's proxy is in, and the bundled ones, where the system has none.
-    context = ssl.create_default_context()
-    context.load_verify_locations(certifi.where())
     with (
-        # Identity: positions in the file are to be positions in the answer.
-        httpx.Client(
-            verify=context, timeout=TIMEOUT, follow_redirects=True, headers={"Accept-Encoding": "identity"}
-        ) as client,
+        _client(mirror) as client,
         progress(jars) as tally,
         ThreadPoolExecutor(CONNECTIONS) as pool,
     ):
@@ -54,6 +48,21 @@ def download(cache: Path, jars: Sequence[Jar], mirror: str) -> None:
             job.failed.set()
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _client(mirror: str) -> httpx.Client:
+    try:
+        return httpx.Client(
+            verify=trusted(),
+            timeout=TIMEOUT,
+            follow_redirects=True,
+            # Identity: positions in the file are to be positions in the answer.
+            headers={"Accept-Encoding": "identity"},
+            trust_env=not is_loopback(mirror),
+        )
+    except (ValueError, httpx.InvalidURL) as error:
+        message = f"the environment names no proxy that can be used ({error}): mend HTTPS_PROXY, HTTP_PROXY, ALL_PROXY"
+        raise OapEmbeddedError(message) from error
 
 
 class _Job(NamedTuple):
@@ -98,9 +107,19 @@ def _complete(job: _Job, url: str, part: Path, jar: Jar) -> str:
         message = f"{error.request.url.host} {problem} for {url}: {_HINT}"
         raise OapEmbeddedError(message) from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        message = f"{url} can't be fetched ({str(error) or type(error).__name__}): {_HINT}"
+        message = f"{url} can't be fetched ({str(error) or type(error).__name__}): {_hint(error, url)}"
         raise OapEmbeddedError(message) from error
     return sha256(part)
+
+
+def _hint(error: Exception, url: str) -> str:
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return "name the file of your company's certificates in SSL_CERT_FILE"
+    if isinstance(error, httpx.ProxyError):
+        return "the proxy says so, which HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names; NO_PROXY leaves it out for a host"
+    if not is_loopback(url) and (used := next((name for name in PROXIES if os.environ.get(name)), None)):
+        return f"{_HINT}; it went by the proxy in {used}"
+    return _HINT
 
 
 def _stream(job: _Job, url: str, part: Path, jar: Jar) -> None:

@@ -23,10 +23,19 @@ CACHE_VARIABLE: Final = "OAP_EMBEDDED_CACHE"
 
 
 def cache_directory() -> Path:
-    """Where the jars are kept: `OAP_EMBEDDED_CACHE`, else a folder in the user's cache."""
+    """Return where the jars are kept: `OAP_EMBEDDED_CACHE`, else a folder in the user's cache.
+
+    Raises:
+        OapEmbeddedError: the user has no home folder.
+    """
     if own := os.environ.get(CACHE_VARIABLE):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "background-tracing-stack" / "oap"
+        return Path(own).expanduser()
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError as error:  # neither HOME nor the list of users says
+        message = f"this user has no home folder to keep OAP's jars in: name a folder in {CACHE_VARIABLE}"
+        raise OapEmbeddedError(message) from error
+    return cache / "background-tracing-stack" / "oap"
 
 
 def fetch(cache: Path | None = None, jars: Sequence[Jar] | None = None, mirror: str | None = None) -> list[Path]:

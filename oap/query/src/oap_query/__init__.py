@@ -4,7 +4,8 @@
 `segments` and `summaries` look at many traces at once, `read` reads metrics.
 """
 
-from oap_query._client import Oap, OapAwayError, OapError, Span
+from oap_query._client import Oap, Span
+from oap_query._errors import OapAwayError, OapError
 from oap_query._metrics import Alarm, LogLine, Metric, Points, alarms, endpoints, instances, log_lines, read
 from oap_query._search import Segment, Summary, failed, is_request, segments, services, summaries, whole
 from oap_query._tree import Node, build, outline

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 
+from oap_query._errors import OapAwayError, OapError, reads_answers
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -21,14 +23,6 @@ _SPAN: Final = """
     serviceCode serviceInstanceName startTime endTime endpointName type peer component isError layer
     tags { key value } logs { time data { key value } }
 """
-
-
-class OapError(Exception):
-    """OAP can't be reached or refuses a query; the message says which."""
-
-
-class OapAwayError(OapError):
-    """OAP does not answer at all: it may be back in a moment."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +64,7 @@ class Oap:
         self.url = url
         self._client = httpx.Client(base_url=url, timeout=timeout, trust_env=False)
 
+    @reads_answers
     def query(self, text: str, **variables: Any) -> dict[str, Any]:  # noqa: ANN401  # JSON
         """Run one GraphQL query and return its data.
 
@@ -89,8 +84,8 @@ class Oap:
             raise OapError("; ".join(item["message"] for item in answer["errors"]))
         if "data" not in answer:
             message = f"what answers at {self.url} is no OAP"
-            raise OapError(message)
-        data: dict[str, Any] = answer["data"]
+            raise OapAwayError(message)
+        data: dict[str, Any] = dict(answer["data"])
         return data
 
     def healthy(self) -> bool:
@@ -100,6 +95,7 @@ class Oap:
         except httpx.HTTPError:
             return False
 
+    @reads_answers
     def trace(self, trace_id: str) -> list[Span]:
         """Return the spans of a trace that have arrived so far, in no order; none for an unknown id."""
         text = f"query ($id: ID!) {{ trace: queryTrace(traceId: $id) {{ spans {{ {_SPAN} }} }} }}"
@@ -132,6 +128,10 @@ class Oap:
     @cached_property
     def has_whole_traces(self) -> bool:
         """Whether this OAP's storage (BanyanDB, from 10.3 on) answers with whole traces instead of segments."""
+        return self._ask_for_whole_traces()
+
+    @reads_answers
+    def _ask_for_whole_traces(self) -> bool:
         try:
             return bool(self.query("{ hasQueryTracesV2Support }")["hasQueryTracesV2Support"])
         except OapAwayError:
@@ -145,18 +145,21 @@ class Oap:
         text: str = self.query("{ version }")["version"]
         return text.partition("-")[0]
 
+    @reads_answers
     def _segments(self, condition: dict[str, Any], start: datetime) -> Iterator[list[str]]:
         text = """query ($condition: TraceQueryCondition) {
             data: queryBasicTraces(condition: $condition) { traces { traceIds } } }"""
         for rows in self.pages(text, condition, start):
             yield [trace_id for row in rows for trace_id in row["traceIds"]]
 
+    @reads_answers
     def _whole_traces(self, condition: dict[str, Any], start: datetime) -> Iterator[list[str]]:
         text = """query ($condition: TraceQueryCondition) {
             data: queryTraces(condition: $condition) { traces { spans { traceId } } } }"""
         for rows in self.pages(text, condition, start):
             yield [row["spans"][0]["traceId"] for row in rows]
 
+    @reads_answers
     def pages(
         self, text: str, condition: dict[str, Any], start: datetime, end: datetime | None = None
     ) -> Iterator[list[Any]]:
@@ -171,6 +174,7 @@ class Oap:
                     break
                 page += 1
 
+    @reads_answers
     def service_id(self, name: str) -> str | None:
         """Return OAP's id of a service; `None` when it has not heard of it."""
         found = self.query("query ($name: String!) { service: findService(serviceName: $name) { id } }", name=name)
@@ -195,6 +199,7 @@ class Oap:
             start = midnight
         return [*found, _duration(start, end, step)]
 
+    @reads_answers
     def _zone(self) -> tzinfo | None:
         offset = self.query("{ time: getTimeInfo { timezone } }")["time"]["timezone"]  # such as +0200
         return datetime.strptime(offset, "%z").tzinfo

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from oap_query._client import OapError
+from oap_query._errors import OapError, reads_answers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,6 +63,7 @@ Points = dict[int, float]
 """Values by minute (ms since the epoch); minutes without a value are left out."""
 
 
+@reads_answers
 def read(oap: Oap, wanted: Sequence[Metric], start: datetime) -> list[Points]:
     """Read series from `start` (with a timezone) up to now, one point a minute, in one query.
 
@@ -89,6 +90,7 @@ def read(oap: Oap, wanted: Sequence[Metric], start: datetime) -> list[Points]:
     return found
 
 
+@reads_answers
 def endpoints(oap: Oap, service: str, limit: int = 100, *, since: datetime | None = None) -> list[str]:
     """Return the names of a service's endpoints: its routes, and its background tasks.
 
@@ -110,6 +112,7 @@ def endpoints(oap: Oap, service: str, limit: int = 100, *, since: datetime | Non
     return sorted(item["name"] for item in oap.query(_ALL, **variables)["found"])
 
 
+@reads_answers
 def instances(oap: Oap, service: str, start: datetime) -> list[str]:
     """Return the names of the instances (processes) that a service has had since then."""
     found = oap.service_id(service)
@@ -120,6 +123,7 @@ def instances(oap: Oap, service: str, start: datetime) -> list[str]:
     return [item["name"] for item in oap.query(text, id=found, duration=oap.duration(start, step="MINUTE"))["found"]]
 
 
+@reads_answers
 def alarms(oap: Oap, start: datetime, limit: int = 20) -> list[Alarm]:
     """Return the alarms since then, the newest first."""
     text = """query ($duration: Duration!, $paging: Pagination!) {
@@ -137,6 +141,7 @@ def alarms(oap: Oap, start: datetime, limit: int = 20) -> list[Alarm]:
     ]
 
 
+@reads_answers
 def log_lines(oap: Oap, trace_id: str, limit: int = 200) -> list[LogLine]:
     """Return the log lines of a trace, the earliest first."""
     text = """query ($condition: LogQueryCondition) { found: queryLogs(condition: $condition) {

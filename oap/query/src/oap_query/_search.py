@@ -7,6 +7,8 @@ from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
+from oap_query._errors import reads_answers
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
@@ -92,6 +94,7 @@ def is_request(name: str) -> bool:
     return name.startswith("HTTP ") or (name.startswith("WebSocket ") and not name.endswith(" connection"))
 
 
+@reads_answers
 def segments(
     oap: Oap, start: datetime, end: datetime | None = None, *, service: str | None = None, least: int = 0
 ) -> Iterator[list[Segment]]:
@@ -132,11 +135,13 @@ def summaries(found: Iterable[Segment]) -> list[Summary]:
     return sorted(traces, key=lambda trace: trace.start, reverse=True)
 
 
+@reads_answers
 def services(oap: Oap) -> list[str]:
     """Return the names of the services that OAP knows."""
     return sorted(item["name"] for item in oap.query('{ found: listServices(layer: "GENERAL") { name } }')["found"])
 
 
+@reads_answers
 def whole(oap: Oap, trace_ids: Sequence[str]) -> list[Summary]:
     """Return a few traces with all their segments, those that have any, the newest first."""
     fields = "traceId segmentId spanId startTime endTime endpointName type layer isError serviceCode"
@@ -144,6 +149,7 @@ def whole(oap: Oap, trace_ids: Sequence[str]) -> list[Summary]:
     return summaries(segment for spans in traces for segment in _of_spans(spans))
 
 
+@reads_answers
 def failed(oap: Oap, trace_ids: Sequence[str]) -> set[str]:
     """Return the segments of a few traces that failed as a whole: their first span did.
 
