@@ -30,7 +30,7 @@ PARTS = 5  # spans that stay open around a call, and what is finished at the sam
 
 
 @pytest.fixture(autouse=True)
-def nothing_waits() -> Iterator[None]:
+def nothing_waits(segments: Segments) -> Iterator[None]:
     """What has ended waits for nothing."""
     yield
     assert rooms._waiting == {}
