@@ -134,7 +134,7 @@ class Request:
         try:
             await call(app, self.scope, self.receive, self.send)
         except BaseException as error:
-            # Behind a client that has left no request follows on the connection: what fails then is the server's to tell.
+            # Behind a client that has left no request follows on the connection: its errors are the server's to tell.
             late = self.finished and not self.left and id(error) != self.error_id
             self.close(error)
             self.end(error)
