@@ -11,7 +11,7 @@ export $(VARIABLES)
 unexport $(foreach name,$(VARIABLES),$(if $($(name)),,$(name)))
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs restart doctor verify load load-ui report screenshots test bench lint clean
+.PHONY: help up down status logs restart doctor verify load load-ui report screenshots test bench mutants package lint clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -55,9 +55,22 @@ screenshots: $(SYNCED) ## make docs/screenshots/ from the running stack, with 1,
 test: $(SYNCED) ## run every test, against a real OAP that the tests start themselves
 	@$(PY) -m pytest
 
-bench: ## what tracing costs: untraced, the agent's plugin, ours, OpenTelemetry (20 min; ARGS="--tasks 1000 --rounds 1")
+bench: ## what tracing costs: untraced, SkyWalking's plugin, ours, OpenTelemetry (25 min; ARGS="--tasks 1000 --rounds 1")
 	@sh stack/bootstrap.sh --group bench
 	@$(PY) bench/run.py $(ARGS)
+
+mutants: ## change the library line by line: do its tests notice? (MODULE=_names: one minute)
+	@sh stack/bootstrap.sh --group mutants
+	@cd tracing && ../$(PY) -m mutmut run "skywalking_background.$(or $(MODULE),*).*"
+	@cd tracing && ../$(PY) -m mutmut results --all true | awk -F ': *' \
+		'/ skywalking_background\.$(MODULE)/ && $$2 != "not checked" { all++; if ($$2 != "killed" && $$2 != "timeout") { left++; print } } \
+		END { printf "%d of %d mutants live; mutmut show NAME, in tracing/, prints one\n", left, all }'
+
+package: ## build the library's distributions into .run/dist and check them as a package index would
+	@sh stack/bootstrap.sh --group package
+	@uv=$$(command -v uv || echo .run/uv/bin/uv); $$uv build --quiet --clear --out-dir .run/dist tracing
+	@.venv/bin/twine check --strict .run/dist/*.whl .run/dist/*.tar.gz
+	@.venv/bin/check-wheel-contents .run/dist/*.whl
 
 lint: $(SYNCED) ## check style and types
 	@.venv/bin/ruff check

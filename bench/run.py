@@ -1,7 +1,7 @@
 """`make bench`: what tracing costs a service whose requests leave background tasks behind.
 
 Every round runs each variant once, in turn, each in fresh processes: what the machine does meanwhile hits all alike.
-CPU seconds and memory are the service's own; sink and load generator are processes of their own.
+CPU seconds (of all threads) and memory are the service's own; sink and load generator are processes of their own.
 """
 
 from __future__ import annotations
@@ -26,20 +26,11 @@ import psutil
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from variants import VARIANTS
 
 HERE = Path(__file__).parent
 TASK_SECONDS = 10.0
 WARM_UP = 300  # requests before anything is counted
-VARIANTS = {
-    "untraced": ("untraced", "#8a8f98"),
-    "untraced+gc": ("untraced, collector tuned", "#c3c7cd"),
-    "agent": ("SkyWalking's plugin", "#d98324"),  # one span, none for the task
-    "ours": ("this library", "#1f6fb4"),  # two spans for the request, one for the task
-    "ours+gc": ("this library, collector tuned", "#8fbbe0"),
-    # Three or four spans for the request, and one for the task, made by hand.
-    "opentelemetry": ("OpenTelemetry", "#6a4c93"),
-}
-"""Each variant's name and colour in the picture: a pair of shades with and without a tuned garbage collector."""
 RATES = {1000: 500, 2000: 500, 10000: 1000}
 """Requests per second by the number of tasks: all of them are to run at the same time."""
 
@@ -55,6 +46,7 @@ class Result:
     p50: float
     p99: float
     memory: float
+    spans: float  # per request, its task included
     peak: int
     failed: int
     spans_made: int
@@ -90,7 +82,8 @@ def run(variant: str, tasks: int) -> Result:
         print(file=sink.stdin, flush=True)
         arrived = int(sink.stdout.readline())
         sink.stdin.close()
-    return Result(variant, tasks, **measured, spans_made=int(made), spans_arrived=arrived)
+    spans = int(made) / (WARM_UP + tasks)
+    return Result(variant, tasks, **measured, spans=spans, spans_made=int(made), spans_arrived=arrived)
 
 
 def _measure(app: subprocess.Popen[str], url: str, tasks: int) -> dict[str, Any]:
@@ -151,7 +144,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE.parent / ".run" / "bench")
     arguments = parser.parse_args()
     results: list[Result] = []
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = Console(width=None if sys.stdout.isatty() else 160)
     with Progress(console=console) as progress:
         bar = progress.add_task("", total=len(arguments.tasks) * arguments.rounds * len(arguments.variants))
         for tasks in arguments.tasks:
@@ -162,11 +155,18 @@ def main() -> None:
                     progress.advance(bar)
     for tasks in arguments.tasks:
         console.print(_table(tasks, arguments.variants, [result for result in results if result.tasks == tasks]))
+    console.print(_setups(arguments.variants))
     arguments.out.mkdir(parents=True, exist_ok=True)
     document = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {"cores": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()},
-        "versions": {name: version(name) for name in ("fastapi", "uvicorn", "apache-skywalking", "opentelemetry-sdk")},
+        "variants": {
+            name: {
+                "setup": VARIANTS[name].setup,
+                "versions": {package: version(package) for package in VARIANTS[name].packages},
+            }
+            for name in arguments.variants
+        },
         "results": [asdict(result) for result in results],
     }
     (arguments.out / "bench.json").write_text(json.dumps(document, indent=1))
@@ -176,20 +176,49 @@ def main() -> None:
 
 def _table(tasks: int, variants: list[str], results: list[Result]) -> Table:
     table = Table(title=f"{tasks:,} tasks of {TASK_SECONDS:.0f} s, {RATES[tasks]}/s: medians (lowest to highest)")
-    for title in ("", "CPU s per 1,000", "of agent / OTel", "p50 ms", "p99 ms", "KB / task", "peak", "spans arrived"):
-        table.add_column(title, justify="right" if title else "left")
+    titles = ("spans", "CPU s per 1,000", "overhead", "of plugin's", "of OTel", "p50 ms", "p99 ms", "KB / task")
+    table.add_column("")
+    for title in (*titles, "arrived"):
+        table.add_column(title, justify="right")
     cpu = {name: statistics.median(r.cpu for r in results if r.variant == name) for name in variants}
     for name in variants:
         mine = [result for result in results if result.variant == name]
 
         def spread(field: str, digits: int, mine: list[Result] = mine) -> str:
             values = sorted(getattr(result, field) for result in mine)
+            if len(values) == 1:
+                return f"{values[0]:.{digits}f}"
             return f"{statistics.median(values):.{digits}f} ({values[0]:.{digits}f} to {values[-1]:.{digits}f})"
 
         arrived, made = (sum(getattr(r, field) for r in mine) for field in ("spans_arrived", "spans_made"))
-        ratio = " / ".join(f"{cpu[name] / cpu[base]:.2f}" for base in ("agent", "opentelemetry") if base in cpu)
-        figures = (spread("cpu", 2), ratio, spread("p50", 1), spread("p99", 1), spread("memory", 1))
-        table.add_row(name, *figures, f"{min(r.peak for r in mine):,}", f"{arrived:,} of {made:,}")
+        figures = (spread("p50", 1), spread("p99", 1), spread("memory", 1), f"{arrived:,} of {made:,}")
+        spans = f"{statistics.mean(result.spans for result in mine):.2f}"
+        table.add_row(VARIANTS[name].label, spans, spread("cpu", 3), *ratios(name, cpu), *figures)
+    return table
+
+
+def ratios(name: str, cpu: dict[str, float]) -> tuple[str, str, str]:
+    """Compare a variant's CPU: what it adds to its baseline, that with what the plugin adds, all with OpenTelemetry's.
+
+    OpenTelemetry's is that of the cheapest variant among those that were run; each of them makes a span for the task.
+    """
+    baseline = VARIANTS[name].baseline
+    overhead = cpu[name] - cpu[baseline] if baseline in cpu and name != baseline else None
+    plugin = cpu["agent"] - cpu["untraced"] if {"agent", "untraced"} <= cpu.keys() else None
+    cheapest = min((cpu[other] for other in cpu if VARIANTS[other].opentelemetry), default=None)
+    return (
+        "" if overhead is None else f"{overhead:.3f}",
+        "" if overhead is None or not plugin else f"{overhead / plugin:.2f}",
+        "" if cheapest is None else f"{cpu[name] / cheapest:.2f}",
+    )
+
+
+def _setups(variants: list[str]) -> Table:
+    table = Table("", "set-up", "versions", title="each as its own documentation sets it up", show_lines=True)
+    for name in variants:
+        variant = VARIANTS[name]
+        versions = "\n".join(f"{package} {version(package)}" for package in variant.packages)
+        table.add_row(variant.label, variant.setup, versions)
     return table
 
 
@@ -214,11 +243,11 @@ def _draw(results: list[Result], variants: list[str], path: Path) -> None:
             ]
             width = 0.8 / len(variants)
             positions = [index + place * width for index in range(len(counts))]
-            label, color = VARIANTS[variant]
-            axis.bar(positions, middles, width, yerr=errors, label=label, color=color, capsize=2)
+            look = VARIANTS[variant]
+            axis.bar(positions, middles, width, yerr=errors, label=look.label, color=look.color, capsize=2)
         axis.set_title(title)
         axis.set_xticks([index + 0.4 for index in range(len(counts))], [f"{count:,} tasks" for count in counts])
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(variants), frameon=False)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     figure.savefig(path, dpi=120)
 
 

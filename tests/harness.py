@@ -110,13 +110,26 @@ class EmbeddedOap(OapServer):
             self.process = None
 
 
+def find_uv() -> Path | str:
+    """Return the uv that the repository works with."""
+    return shutil.which("uv") or ROOT / ".run" / "uv" / "bin" / "uv"
+
+
+def find_python(version: str) -> str:
+    """Return an interpreter of that version, which uv may bring; skip aloud where there is none."""
+    uv = find_uv()
+    for command in (["find", "--no-project"], ["install"], ["find", "--no-project"]):
+        done = subprocess.run([uv, "python", *command, version], capture_output=True, text=True, check=False)
+        if command[0] == "find" and done.returncode == 0:
+            return done.stdout.strip()
+    return pytest.skip(f"there is no Python {version} here, and uv can't bring one")
+
+
 def make_python(version: str, requirements: tuple[str, ...], folder: Path) -> Path:
     """Make an environment of that version of Python, with these packages or else those of the lock."""
-    uv = shutil.which("uv") or ROOT / ".run" / "uv" / "bin" / "uv"
+    uv = find_uv()
     environment = {key: value for key, value in os.environ.items() if key != "VIRTUAL_ENV"}
-    found = subprocess.run([uv, "python", "find", "--no-project", version], capture_output=True, check=False)
-    if found.returncode and not os.environ.get("CI"):
-        pytest.skip(f"there is no Python {version} here")
+    find_python(version)
     install = [uv, "pip", "install", "--python", folder / "bin" / "python", "--no-binary", "apache-skywalking"]
     commands = [
         [uv, "venv", "--python", version, folder],

@@ -372,6 +372,8 @@ STACKS = (
     Stack("bare"),
     Stack("BaseHTTPMiddleware", middleware=True),
     Stack("Python 3.12", "3.12"),
+    # The library's, not the repository's: the newest of all that it needs.
+    Stack("Python 3.13", "3.13", ("fastapi==0.165.0", "uvicorn[standard]==0.54.0", "httpx", "aiohttp==3.14.3")),
     # The oldest that the library promises to work with, beside the newest of all others.
     Stack(
         "lowest versions", "3.11", ("fastapi==0.115.2", "starlette==0.40.0", "uvicorn[standard]", "httpx", "aiohttp")

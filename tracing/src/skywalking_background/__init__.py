@@ -3,6 +3,7 @@
 ``instrument(app)`` is all that an app needs. The other names are for tasks that are not Starlette's own.
 """
 
+from skywalking_background import _protocol  # noqa: F401  # first: all others import what it provides
 from skywalking_background._agent import counts, flush, start
 from skywalking_background._instrument import instrument
 from skywalking_background._reporter import Counts

@@ -22,10 +22,10 @@ from skywalking import config
 from skywalking.agent import agent
 from starlette.middleware.exceptions import ExceptionMiddleware
 
-from skywalking_background import _segments
+from skywalking_background import _plugins, _segments
 from skywalking_background._faults import note
 from skywalking_background._ids import new_id
-from skywalking_background._internals import use_context_class, use_ids, use_safe_values
+from skywalking_background._internals import plugins, use_context_class, use_ids, use_safe_values
 from skywalking_background._reporter import Counts, Reporter
 
 # Wraps the same requests as we do, and keeps their span open until the background tasks end.
@@ -59,6 +59,7 @@ def start() -> None:
                 config.agent_profile_active = False
             # Its heartbeat and the like report an absent OAP at every try, with a stack trace: ours says it once.
             logging.getLogger("skywalking").addFilter(_is_no_absent_oap)
+            plugins.install = _plugins.install
             agent.start()
         elif ExceptionMiddleware.__call__.__name__ == "_sw_fast_api":
             message = f"the agent runs with its FastAPI plugin: start it with SW_AGENT_DISABLE_PLUGINS={_OWN_PLUGIN}"

@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 
 from skywalking_background import _agent
 from skywalking_background._internals import config
-from skywalking_background._names import note_routes, route_path
+from skywalking_background._names import MOUNTS, note_routes, route_path
 from skywalking_background._requests import Request, Socket
 from skywalking_background._tasks import trace_background_tasks
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 App = TypeVar("App", bound=Starlette)
 _MIDDLEWARE: Final = "_skywalking_background"
-_TRACED: Final = "skywalking_background.traced"  # in the scope: an outer app has traced this request already
 _KINDS: Final[dict[str, type[Request]]] = {"http": Request, "websocket": Socket}
 
 
@@ -104,9 +103,9 @@ class Middleware:
         kind = scope["type"]
         if kind == "lifespan":
             return call(app, scope, receive, _flush_before_exit(send))
-        if _TRACED in scope or kind not in _KINDS:
+        if kind not in _KINDS or MOUNTS in scope:  # an outer app has traced this request already
             return call(app, scope, receive, send)
-        scope[_TRACED] = True
+        scope[MOUNTS] = ""
         return _KINDS[kind](self, scope, receive, send).run(call, app)
 
     def ignores(self, method: str, scope: Scope) -> bool:

@@ -10,7 +10,7 @@ import functools
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from skywalking import Component, Kind, Layer, Log, LogItem, config, sampling
+from skywalking import Component, Kind, Layer, Log, LogItem, config, plugins, sampling
 from skywalking.agent import agent
 from skywalking.log import sw_logging
 from skywalking.protocol.common.Common_pb2 import KeyStringValuePair
@@ -51,6 +51,7 @@ __all__ = [
     "config",
     "inherited_spans",
     "open_spans",
+    "plugins",
     "sampled",
     "set_open_spans",
     "use_ids",

@@ -34,8 +34,11 @@ ERROR_TEXT_CHARS: Final = 4_000
 STACK_CHARS: Final = 16_000
 """Characters of an error's stack trace, and of any other value in a span's log."""
 
-LOG_CHARS: Final = 64_000
-"""Characters of a log line that is copied into the trace."""
+LOG_CHARS: Final = 16_000
+"""Characters of a log line that is copied into the trace.
+
+OAP's SQL storages take 20,000. Of a longer one they refuse the whole batch, the lines of others included.
+"""
 
 HEADER_ID_CHARS: Final = 128
 """Characters of an id in a caller's `sw8` header; SkyWalking's agents write 32 to 60."""

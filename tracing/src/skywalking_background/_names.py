@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 # One name for whatever no route matched: a scanner must not fill SkyWalking with an endpoint per guess.
 UNMATCHED: Final = "(unmatched)"
 
-_MOUNTS: Final = "skywalking_background.mounts"
+MOUNTS: Final = "skywalking_background.mounts"
+"""In a traced request's scope: the templates of the mounts that it went through. One key, as a scope's dictionary
+stays for as long as the request's tasks run, and more of them double its memory."""
+
 _ROUTE: Final = "skywalking_background.route"
 
 
@@ -41,11 +44,12 @@ def _noting(handle: Callable[..., Any], note: Callable[[Any, Scope], None]) -> C
 
 
 def _note_mount(mount: Mount, scope: Scope) -> None:
-    scope[_MOUNTS] = scope.get(_MOUNTS, "") + (_included_path(mount, scope) or mount.path)
+    scope[MOUNTS] = scope.get(MOUNTS, "") + (_included_path(mount, scope) or mount.path)
 
 
 def _note_route(route: Route | WebSocketRoute, scope: Scope) -> None:
-    scope[_ROUTE] = route
+    if "route" not in scope:
+        scope[_ROUTE] = route
 
 
 def _included_path(route: object, scope: Scope) -> str | None:
@@ -58,7 +62,7 @@ def _included_path(route: object, scope: Scope) -> str | None:
 
 def route_template(scope: Scope) -> str:
     """Return the template of the matched route with its prefixes, such as `/tasks/{task_id}`."""
-    mounts: str = scope.get(_MOUNTS, "")
+    mounts: str = scope.get(MOUNTS, "")
     route = scope.get("route") or scope.get(_ROUTE)
     if route is None or isinstance(route, Mount):
         # Below a mount: an app that is not Starlette's, or no route of a sub-app.

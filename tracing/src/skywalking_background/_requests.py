@@ -132,7 +132,7 @@ class Request:
         if self.entry is None:
             set_open_spans([noop_span()])  # what plugins find, and leave their own spans out for
         try:
-            await call(app, self.scope, self.receive, self.send)
+            await call(app, self.scope, self, self.send)
         except BaseException as error:
             # Behind a client that has left no request follows on the connection: its errors are the server's to tell.
             late = self.finished and not self.left and id(error) != self.error_id
@@ -153,7 +153,8 @@ class Request:
     def end(self, error: BaseException | None) -> None:
         """Do what is left when the app is through, with the error it ended with."""
 
-    async def receive(self) -> Message:
+    async def __call__(self) -> Message:
+        """Receive: itself what the app calls for it, which is one object less for each running task."""
         message = await self.receive_upstream()
         if message["type"] == "http.disconnect":
             self.leave()

@@ -57,6 +57,7 @@ class Context(SpanContext):  # type: ignore[misc]  # the agent has no types
     """When the first span was finished that still waits, in seconds of `time.monotonic()`."""
     spans: Any = ()
     """The finished spans."""
+    segment_id: str
     _correlation: dict[str, str]
     """What the caller's headers brought along, for all that this segment calls."""
     opened: list[Any] | None = None
@@ -66,7 +67,6 @@ class Context(SpanContext):  # type: ignore[misc]  # the agent has no types
         self.endpoint = endpoint
         self.parent = parent
         self.trace_id = new_id() if parent is None else parent.trace_id
-        self.segment_id = new_id()
         if parent is not None and parent.correlation:
             self._correlation = dict(parent.correlation)
         self._nspans = self._numbered = spans  # open, and made
@@ -74,6 +74,8 @@ class Context(SpanContext):  # type: ignore[misc]  # the agent has no types
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # what the agent keeps there
         if name in {"segment", "primary_endpoint"}:
             return self
+        if name == "segment_id":  # most tasks need it at their end only; threads may ask at once
+            return self.__dict__.setdefault(name, new_id())
         if name == "_correlation":
             self._correlation = {}
             return self._correlation
@@ -298,6 +300,8 @@ class Origin(SegmentRef):  # type: ignore[misc]  # the agent has no types
     One object for all of them, so that they name the endpoint as it is known in the end. It also stands in the list of
     open spans for the one that ended there: what is opened in that place finds where it belongs.
     """
+
+    __slots__ = ("correlation", "endpoint", "segment_id", "span_id", "trace_id")  # one stays with each running task
 
     trace_id: str
     correlation: dict[str, str] | None

@@ -1,0 +1,90 @@
+"""The agent's plugins, each installed when the package that it traces is imported.
+
+The agent installs them all at its start, and so imports every package that it could trace and that happens to be
+installed: a second of start-up, 40,000 more objects for the garbage collector to go through, and whatever importing a
+package does. A package that the process never imports needs no plugin.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import pkgutil
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+from wrapt import register_post_import_hook
+
+from skywalking_background._internals import config, plugins
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+logger = logging.getLogger("skywalking_background")
+
+TRIGGERS: Final = {
+    "sw_aiohttp": "aiohttp",
+    "sw_aioredis": "aioredis",
+    "sw_aiormq": "aiormq",
+    "sw_amqp": "amqp",
+    "sw_asyncpg": "asyncpg",
+    "sw_bottle": "bottle",
+    "sw_celery": "celery",
+    "sw_confluent_kafka": "confluent_kafka",
+    "sw_django": "django.core.handlers.base",
+    "sw_elasticsearch": "elasticsearch",
+    "sw_falcon": "hug",
+    "sw_falcon_v3": "falcon",
+    "sw_fastapi": "starlette.middleware.exceptions",
+    "sw_flask": "flask",
+    "sw_grpc": "grpc",
+    "sw_happybase": "happybase",
+    "sw_http_server": "http.server",
+    "sw_httpx": "httpx",
+    "sw_kafka": "kafka",
+    "sw_loguru": "loguru",
+    "sw_mysqlclient": "MySQLdb",
+    "sw_neo4j": "neo4j",
+    "sw_psycopg": "psycopg",
+    "sw_psycopg2": "psycopg2",
+    "sw_pulsar": "pulsar",
+    "sw_pymongo": "pymongo",
+    "sw_pymysql": "pymysql",
+    "sw_pyramid": "pyramid.router",
+    "sw_rabbitmq": "pika",
+    "sw_redis": "redis",
+    "sw_requests": "requests",
+    "sw_sanic": "sanic",
+    "sw_sanic_v2": "sanic",
+    "sw_tornado": "tornado.web",
+    "sw_urllib3": "urllib3",
+    "sw_urllib3_v2": "urllib3",
+    "sw_urllib_request": "urllib.request",
+    "sw_websockets": "websockets",
+}
+"""The module whose import makes a plugin of the agent 1.3 of use; one that is not listed is installed at once."""
+
+
+def install() -> None:
+    """Have each plugin installed with its package: at once if that is imported already. Instead of the agent's own."""
+    for _, name, _ in pkgutil.iter_modules(plugins.__path__):
+        if any(pattern.strip() and re.match(pattern.strip(), name) for pattern in config.agent_disable_plugins):
+            continue
+        trigger = TRIGGERS.get(name)
+        if trigger is None:
+            _install(name)
+        else:
+            register_post_import_hook(_installing(name), trigger)
+
+
+def _installing(name: str) -> Callable[[Any], None]:
+    return lambda _module: _install(name)
+
+
+def _install(name: str) -> None:
+    try:
+        plugin = importlib.import_module(f"{plugins.__name__}.{name}")
+        if plugins.pkg_version_check(plugin):
+            plugin.install()
+    except Exception as error:  # noqa: BLE001  # somebody is importing the package
+        logger.warning("the agent's plugin %s does not fit what is installed here: %s", name, error)
