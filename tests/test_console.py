@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -9,8 +10,10 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 from uuid import uuid4
 
 import httpx
@@ -29,6 +32,7 @@ FLAGS = (
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 PAGES = ("/", "/traces", "/try", "/overview", "/traces/unknown")
+JSON = {"Content-Type": "application/json"}
 SOON = 20_000  # ms, on a machine that does other things too
 expect.set_options(timeout=SOON)
 EVIL = "<script>window.hacked = true</script><img src=x onerror='window.hacked = true'>"
@@ -201,7 +205,7 @@ def test_the_trace_page_shows_all_segments_with_tags_and_references(page: Page, 
     rows.first.click()
     expect(page.locator(".detail").first).to_contain_text("http.status_code")
     expect(page.locator(".services")).to_contain_text(service.name)
-    expect(page.locator(".loglines")).to_contain_text("Background task started")
+    expect(page.locator(".loglines")).to_contain_text("Background task started: task3")
 
 
 def test_a_trace_grows_on_the_open_page(page: Page, console: str, service: Server) -> None:
@@ -512,6 +516,67 @@ def test_a_wrong_setting_is_one_sentence() -> None:
     )
     assert done.returncode == 2
     assert done.stderr.startswith("console: CONSOLE_PORT='many' can't be")
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_trace_links_to_what_the_ui_can_show(
+    page: Page, oap: OapServer, service: Server, tmp_path: Path, *, whole: bool
+) -> None:
+    """With the OAP as it is, which has no whole traces, and as if its storage were BanyanDB."""
+    trace_id = ask(service, "/test?duration=0")
+    answers = {"hasQueryTracesV2Support": True} if whole else {}
+    with (
+        answering(oap, answers) as url,
+        run_console(
+            tmp_path, CONSOLE_OAP_URL=url, CONSOLE_UI_URL=service.url, CONSOLE_UI_CHECK_URL=f"{service.url}/docs"
+        ) as console,
+    ):
+        page.goto(f"{console}/traces/{trace_id}")
+        link = page.locator("a", has_text="in the SkyWalking UI")
+        expect(link).to_be_visible()
+        target = link.get_attribute("href")
+        advice = page.get_by_text("paste the id into Trace ID")
+        if whole:
+            assert target == f"{service.url}/traces/{trace_id}"
+            expect(advice).to_have_count(0)
+        else:
+            service_id = quote(oap.client.service_id(service.name) or "", safe="")
+            assert target == f"{service.url}/dashboard/GENERAL/Service/{service_id}/General-Service/tab/4"
+            expect(advice).to_contain_text("The UI must be 10.1.0 as OAP is")
+
+
+@contextmanager
+def answering(oap: OapServer, answers: dict[str, Any]) -> Iterator[str]:
+    """Stand before an OAP and give these answers of its own to the queries of that name; yield the URL."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            own = {name: value for name, value in answers.items() if name in json.loads(body)["query"]}
+            given = json.dumps({"data": own}).encode()
+            if not own:
+                given = httpx.post(oap.url + self.path, content=body, headers=JSON, trust_env=False).content
+            self._give(given)
+
+        def do_GET(self) -> None:
+            self._give(httpx.get(oap.url + self.path, trust_env=False).content)
+
+        def _give(self, content: bytes) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            """Keep quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_a_configured_name_is_let_in(oap: OapServer, tmp_path: Path) -> None:

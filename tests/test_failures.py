@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import threading
 import time
@@ -16,7 +17,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from harness import OapServer, Server, serve
+from harness import ROOT, OapServer, Server, serve
 from test_traces import read_trace
 
 if TYPE_CHECKING:
@@ -30,9 +31,9 @@ ERROR = {"X-Fault": "error"}
 FORKED = "  Local FastAPI request handling 200\n  Local background_sleep_task CROSS_THREAD"
 DEAD = f"""Entry HTTP GET /test 200
 {FORKED} failed
-    Local attempt failed
-    Local attempt failed
-    Local attempt failed"""
+    Local attempt 1 failed
+    Local attempt 2 failed
+    Local attempt 3 failed"""
 
 
 class Demo:
@@ -102,11 +103,12 @@ def test_a_task_that_is_retried_and_succeeds(demo: New) -> None:
     with demo("retried") as service:
         answer = service.ask("GET", "/test", headers={"X-Fault": "error;times=2"})
         tree = (
-            f"Entry HTTP GET /test 200\n{FORKED}\n    Local attempt failed\n    Local attempt failed\n    Local attempt"
+            f"Entry HTTP GET /test 200\n{FORKED}\n"
+            "    Local attempt 1 failed\n    Local attempt 2 failed\n    Local attempt 3"
         )
         spans = service.trace(answer, tree)
         (task,) = spans["background_sleep_task"]
-        attempts = spans["attempt"]
+        attempts = [span for number in (1, 2, 3) for span in spans[f"attempt {number}"]]
         assert (task.tags["task.outcome"], task.tags["task.attempts"]) == ("succeeded", "3")
         assert [attempt.tags["task.attempt"] for attempt in attempts] == ["1", "2", "3"]
         for before, after in pairwise(attempts):
@@ -115,6 +117,23 @@ def test_a_task_that_is_retried_and_succeeds(demo: New) -> None:
         assert task.start <= attempts[0].start
         assert attempts[-1].end <= task.end
         assert service.task(answer.headers["X-Trace-Id"])["state"] == "succeeded"
+
+
+def test_every_tag_to_search_tasks_by_is_on_their_spans(demo: New) -> None:
+    searchable = {
+        tag
+        for file in ("compose.yaml", "oap/embedded/src/oap_embedded/config/application.yml")
+        for line in (ROOT / file).read_text().splitlines()
+        if "SW_SEARCHABLE_TAG_KEYS" in line
+        for tag in re.findall(r"task\.\w+", line)
+    }
+    assert searchable
+    with demo("searched") as service:
+        spans = service.trace(service.ask("GET", "/test", headers=ERROR), DEAD)
+    tags = {tag: value for name in spans for span in spans[name] for tag, value in span.tags.items()}
+    assert searchable <= tags.keys()
+    # OAP keeps every value to suggest it in searches: what is another one for each task has no place there.
+    assert not [tag for tag in searchable if len(tags[tag]) == len(uuid4().hex)]
 
 
 def test_a_task_that_is_retried_and_dies_then_replayed(demo: New) -> None:

@@ -78,8 +78,8 @@ def test_log_lines_lie_beside_their_trace(oap: OapServer, service: Server) -> No
         return [item["content"] for item in found] if len(found) >= 2 else []
 
     assert sorted(line.split(" - ")[-1] for line in eventually(lines)) == [
-        "Background task completed",
-        "Background task started",
+        "Background task completed: background_sleep_task",
+        "Background task started: background_sleep_task",
     ]
 
 

@@ -43,8 +43,8 @@ async def test_the_task_logs_its_start_and_its_end(client: httpx.AsyncClient, ca
     caplog.set_level(logging.INFO)
     await client.get("/test")
     assert [line for line in caplog.messages if "Background" in line] == [
-        "Background task started",
-        "Background task completed",
+        "Background task started: background_sleep_task",
+        "Background task completed: background_sleep_task",
     ]
 
 

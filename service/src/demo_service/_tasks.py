@@ -25,16 +25,20 @@ logger = logging.getLogger(__name__)
 _THREADS: Final = anyio.CapacityLimiter(100)
 
 
-async def _sleep(seconds: float) -> None:
-    logger.info("Background task started")
+def _tell(event: str, task: str) -> None:
+    logger.info("Background task %s: %s", event, task, extra={"task": task})
+
+
+async def _sleep(task: str, seconds: float) -> None:
+    _tell("started", task)
     await asyncio.sleep(seconds)
-    logger.info("Background task completed")
+    _tell("completed", task)
 
 
 @job()
 async def background_sleep_task(seconds: float) -> None:
     """Sleep, as the overview's example does."""
-    await _sleep(seconds)
+    await _sleep("background_sleep_task", seconds)
 
 
 @job()
@@ -43,9 +47,9 @@ async def threaded_sleep_task(seconds: float) -> None:
     ended = threading.Event()
 
     def sleep_in_thread() -> None:
-        logger.info("Background task started")
+        _tell("started", "threaded_sleep_task")
         if not ended.wait(seconds):
-            logger.info("Background task completed")
+            _tell("completed", "threaded_sleep_task")
 
     try:
         await to_thread.run_sync(carry(sleep_in_thread), abandon_on_cancel=True, limiter=_THREADS)
@@ -56,29 +60,29 @@ async def threaded_sleep_task(seconds: float) -> None:
 @job()
 async def long_running_task(seconds: float) -> None:
     """Pattern 1, fire and forget."""
-    await _sleep(seconds)
+    await _sleep("long_running_task", seconds)
 
 
 @job()
 async def task1(seconds: float) -> None:
     """Pattern 2, the first of three."""
-    await _sleep(seconds)
+    await _sleep("task1", seconds)
 
 
 @job()
 async def task2(seconds: float) -> None:
     """Pattern 2, the second of three."""
-    await _sleep(seconds)
+    await _sleep("task2", seconds)
 
 
 @job()
 async def task3(seconds: float) -> None:
     """Pattern 2, the third of three."""
-    await _sleep(seconds)
+    await _sleep("task3", seconds)
 
 
 @job(Retry(attempts=5))  # a client's data is worth more patience
 async def process_data(data: Mapping[str, Any], seconds: float) -> None:
     """Pattern 3, a task with parameters; what is in the data stays out of the log."""
     logger.info("Processing %d fields", len(data), extra={"fields": len(data)})
-    await _sleep(seconds)
+    await _sleep("process_data", seconds)

@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+def attempt_name(number: int) -> str:
+    """Name an attempt's span. There are as many names as a policy has attempts, and a child span is no endpoint."""
+    return f"attempt {number}"
+
+
 class Interrupted(Exception):  # noqa: N818  # not the task's fault
     """The task was not finished when it had to be."""
 
@@ -125,7 +130,7 @@ class Work:
         else:
             return
         # Only now it is known that there are attempts to tell apart: a task that simply works is one span.
-        with background_span("attempt", tags={"task.attempt": 1}, began=began) as span:
+        with background_span(attempt_name(1), tags={"task.attempt": 1}, began=began) as span:
             span.record_error(first)
         failed = time.monotonic()
         async for attempt in stamina.retry_context(
@@ -141,7 +146,8 @@ class Work:
                     raise first  # it has been made already, without what only a retry needs
                 waited = round((time.monotonic() - failed) * 1000)
                 try:
-                    with background_span("attempt", tags={"task.attempt": attempt.num, "task.wait_ms": waited}):
+                    tags = {"task.attempt": attempt.num, "task.wait_ms": waited}
+                    with background_span(attempt_name(attempt.num), tags=tags):
                         await self._attempt(attempt.num)
                 finally:
                     failed = time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
@@ -13,6 +14,7 @@ from oap_query import Node, Oap, OapError, Span, build, outline
 from rich.console import Console
 
 from stack._found import peak
+from stack._verify_endpoints import check_endpoints
 from stack._verify_failures import Failures
 from stack._waterfall import waterfall
 
@@ -126,7 +128,7 @@ class Result:
 def verify(settings: Settings) -> int:
     """Check the running stack against its contract; 0 when every line holds."""
     console = Console(width=None if Console().is_terminal else 120)
-    oap = Oap(settings.oap_url)
+    oap, began = Oap(settings.oap_url), datetime.now(UTC)
     try:
         with httpx.Client(base_url=settings.service_url, timeout=60, trust_env=False) as client:
             client.get("/health/ready").raise_for_status()
@@ -137,6 +139,10 @@ def verify(settings: Settings) -> int:
                 concurrent = _run(client, oap, [_concurrent_case()] * CONCURRENT)
             with console.status("letting tasks fail in every way"):
                 failures = list(Failures(settings, client, oap).all())
+        spans = [span for result in (*results, *concurrent) for span in result.spans]
+        spans += [span for failure in failures for span in failure.spans]
+        with console.status("looking for their endpoints"):
+            listed = check_endpoints(oap, settings.service_name, spans, began)
     except (httpx.HTTPError, OapError) as error:
         console.print(f"[red]not verified:[/] {error or type(error).__name__}. `make status` tells what is up.")
         return 1
@@ -153,6 +159,8 @@ def verify(settings: Settings) -> int:
         console.print(f"\n[bold]{finding.title}[/]  trace {finding.trace_id}")
         console.print(waterfall(roots))
         failed += _report(console, [_check_tree(roots, finding.outline), *finding.lines])
+    console.print("\n[bold]The endpoints of all these[/]")
+    failed += _report(console, [listed])
     if failed:
         console.print(f"\n[red]{failed} lines of the contract are broken[/]")
         return 1

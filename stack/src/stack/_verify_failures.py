@@ -40,7 +40,7 @@ LEAST_WAIT: Final = 500
 """ms: the shortest wait before a second attempt, by the service's own policy."""
 
 TASK: Final = "  Local background_sleep_task CROSS_THREAD"
-FAILED: Final = "    Local attempt failed"
+THREE_FAILED: Final = tuple(f"    Local attempt {number} failed" for number in (1, 2, 3))
 TOLD: Final = ("    Local notify CROSS_THREAD", "      Exit / 200")
 Line = tuple[bool, str]
 
@@ -90,10 +90,10 @@ class Failures:
 
     def _retried(self) -> Finding:
         response = self._client.get("/test?duration=1", headers={"X-Fault": "error;times=2"})
-        tree = "\n".join([_request("GET /test"), TASK, FAILED, FAILED, "    Local attempt"])
+        tree = "\n".join([_request("GET /test"), TASK, *THREE_FAILED[:2], "    Local attempt 3"])
         found = self._find("GET /test, X-Fault: error;times=2: retried, then it succeeds", response, tree)
         found.lines.append((response.text == '"ok"', f"answers {response.status_code} {response.text}"))
-        for attempt in found.named("attempt")[1:]:
+        for attempt in [*found.named("attempt 2"), *found.named("attempt 3")]:
             waited = int(attempt.tags.get("task.wait_ms", 0))
             found.lines.append((waited >= LEAST_WAIT, f"attempt {attempt.tags.get('task.attempt')} waited {waited} ms"))
         found.lines.append(_outcome(found, "succeeded"))
@@ -101,7 +101,7 @@ class Failures:
 
     def _dead_and_replayed(self) -> Iterator[Finding]:
         response = self._client.get("/test?duration=1", headers={"X-Fault": "error"})
-        tree = "\n".join([_request("GET /test"), f"{TASK} failed", FAILED, FAILED, FAILED])
+        tree = "\n".join([_request("GET /test"), f"{TASK} failed", *THREE_FAILED])
         dead = self._find("GET /test, X-Fault: error: retried, then a dead letter", response, tree)
         dead.lines.append(_outcome(dead, "dead"))
         letters = self._client.get("/dead-letters?limit=1000").json()["dead_letters"]
@@ -156,7 +156,7 @@ class Failures:
 
     def _notified(self, small: _Small) -> Finding:
         response = small.client.get("/test?duration=1", headers={"X-Fault": "error"})
-        tree = "\n".join([_request("GET /test"), f"{TASK} failed", FAILED, FAILED, FAILED, *TOLD])
+        tree = "\n".join([_request("GET /test"), f"{TASK} failed", *THREE_FAILED, *TOLD])
         found = self._find("GET /test, X-Fault: error: somebody is told of the dead letter", response, tree)
         text = small.messages[0] if small.messages else {"title": "nothing"}
         found.lines.append((found.trace_id in text.get("message", ""), f"received: {text['title']}"))

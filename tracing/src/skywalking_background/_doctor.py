@@ -44,7 +44,7 @@ def checks(query: str = "", seconds: float = 40.0) -> Iterator[Check]:
     logging.getLogger("skywalking").setLevel(logging.CRITICAL)
     logging.getLogger("skywalking_background").setLevel(logging.CRITICAL)
     yield _agent()
-    if os.environ.get("SKYWALKING_BACKGROUND_ENABLED", "").lower() in {"0", "false", "no", "off"}:
+    if os.environ.get("SKYWALKING_BACKGROUND_ENABLED", "").strip().lower() in {"0", "false", "no", "off"}:
         yield Check("switch", False, "SKYWALKING_BACKGROUND_ENABLED switches the library off: unset it")
         return
     started = _start()
@@ -86,12 +86,16 @@ def _name() -> Check:
 
 def _oap(query: str, seconds: float) -> Iterator[Check]:
     address = config.agent_collector_backend_services
-    # gRPC must not be used before the fork: see `_fork`.
-    if wrong := _reach(address):
+    place = _probe.split(address)
+    if isinstance(place, str):
+        yield Check("OAP", False, place)
+        return
+    if wrong := _reach(*place):
         yield Check("OAP", False, wrong)
         return
+    # Before this process uses gRPC, which does not survive a fork.
     forked = _fork() if query else Check("fork", None, "not tried: with --query a forked child sends a segment")
-    if wrong := _collect(address):
+    if wrong := _collect(address, *place):
         yield Check("OAP", False, wrong)
         return
     yield Check("OAP", True, f"{address} takes segments")
@@ -102,27 +106,21 @@ def _oap(query: str, seconds: float) -> Iterator[Check]:
         yield Check("segment", None, "not tried: --query http://<OAP>:12800 sends one and reads it back")
 
 
-def _reach(address: str) -> str:
+def _reach(host: str, port: int) -> str:
     """Look at the way to OAP with plain sockets; behind a proxy that says nothing."""
-    place = _probe.split(address)
-    if isinstance(place, str):
-        return place
-    if _probe.proxy(place[0]):
+    if _probe.proxy(host):
         return ""
-    return _probe.connect(*place) or _probe.speaks(*place, tls=config.agent_force_tls)
+    return _probe.connect(host, port) or _probe.speaks(host, port, tls=config.agent_force_tls)
 
 
-def _collect(address: str) -> str:
-    place = _probe.split(address)
-    by_proxy = _probe.proxy(place[0]) if isinstance(place, tuple) else ""
-    tls, token = config.agent_force_tls, config.agent_authentication
-    wrong = _probe.collects(address, tls=tls, authentication=token, through_proxy=bool(by_proxy))
-    if not (wrong and by_proxy) or not isinstance(place, tuple):
+def _collect(address: str, host: str, port: int) -> str:
+    proxy, tls, token = _probe.proxy(host), config.agent_force_tls, config.agent_authentication
+    wrong = _probe.collects(address, tls=tls, authentication=token, through_proxy=bool(proxy))
+    if not (wrong and proxy):
         return wrong
-    direct = _probe.connect(*place) or _probe.speaks(*place, tls=tls)
-    if direct:
-        return f"{direct}; the proxy in {by_proxy} does not reach it either"
-    return f"the proxy in {by_proxy} is between here and OAP and does not let gRPC pass: add {place[0]!r} to no_proxy"
+    if direct := _probe.connect(host, port) or _probe.speaks(host, port, tls=tls):
+        return f"{direct}; the proxy in {proxy} does not reach it either"
+    return f"the proxy in {proxy} is between here and OAP and does not let gRPC pass: add {host!r} to no_proxy"
 
 
 def _fork() -> Check:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from skywalking_background._faults import safe_text
 from skywalking_background._internals import config
+from skywalking_background._light_spans import CommonTag
 from skywalking_background._limits import STACK_CHARS, TAG_VALUE_CHARS, cut, cut_middle
 
 if TYPE_CHECKING:
@@ -54,19 +55,23 @@ def _sized(key: bytes, data: bytes) -> bytes:
     return key + (_SMALL[size] if size < 128 else _varint(size)) + data  # noqa: PLR2004
 
 
-def _text(key: bytes, value: object, limit: int = TAG_VALUE_CHARS) -> bytes:
-    r"""Write text as OAP can read it: what UTF-8 or a database refuses (surrogates, NUL) becomes `\udcff`, `\x00`."""
+def _text(key: bytes, value: Any, limit: int = TAG_VALUE_CHARS) -> bytes:  # noqa: ANN401  # should be text, may be not
+    try:
+        data = value.encode()
+        size = len(data)
+        if size < 128 and b"\0" not in data:  # noqa: PLR2004  # nearly all
+            return key + _SMALL[size] + data
+    except Exception:  # noqa: BLE001, S110  # no text, or none that is UTF-8
+        pass
+    return _sized(key, _odd_text(value, limit))
+
+
+def _odd_text(value: object, limit: int) -> bytes:
+    r"""Write any value as OAP can read it: what UTF-8 or a database refuses becomes `\udcff` or `\x00`."""
     text = value if isinstance(value, str) else safe_text(value)
     if len(text) > limit:
         text = cut(text, limit)
-    try:
-        data = text.encode()
-    except UnicodeEncodeError:
-        data = text.encode(errors="backslashreplace")
-    if b"\0" in data:
-        data = data.replace(b"\0", rb"\x00")
-    size = len(data)
-    return key + (_SMALL[size] if size < 128 else _varint(size)) + data  # noqa: PLR2004
+    return text.encode(errors="backslashreplace").replace(b"\0", rb"\x00")
 
 
 @lru_cache(maxsize=1024)
@@ -114,12 +119,11 @@ def _add_span(segment: list[bytes], span: Span) -> None:
         _time(b"\x18", start),
         _time(b"\x20", end),
     ]
-    # A span of few objects has no list until somebody asked for it; its references come with its context.
-    references = fields.get("refs")
-    if references is None:
-        references = span.refs
-    if references:
-        parts += [_sized(b"\x2a", _reference(one)) for one in references if one.trace_id]
+    if "refs" in fields:
+        if span.refs:
+            parts += [_sized(b"\x2a", _reference(one)) for one in span.refs if one.trace_id]
+    elif not number and span.context.parent is not None:  # a span of few objects: it has no list of its own
+        parts.append(_sized(b"\x2a", _reference(span.context.parent)))
     name = span.op
     sort = span.kind._name_, span.layer._value_, span.component._value_, bool(span.error_occurred)
     if isinstance(name, str) and len(name) <= _COMMON_CHARS:
@@ -129,7 +133,9 @@ def _add_span(segment: list[bytes], span: Span) -> None:
     if span.peer:
         parts.append(_text(b"\x3a", span.peer))
     for tag in (fields.get("tags") or _NOTHING).values():
-        if isinstance(tag, list):
+        if type(tag) is CommonTag:
+            parts.append(tag.encoded or _common_tag(tag))
+        elif isinstance(tag, list):
             parts += [_tag(one) for one in tag]
         else:
             parts.append(_tag(tag))
@@ -151,14 +157,12 @@ def _sort(kind: str, layer: int, component: int, failed: bool) -> bytes:
 
 
 def _tag(tag: Any) -> bytes:  # noqa: ANN401  # the agent has no types
-    if getattr(tag, "common", False):
-        return _common_tag(tag.key, tag.val)
     return _sized(b"\x62", _name(b"\x0a", tag.key) + _text(b"\x12", tag.val))
 
 
-@lru_cache(maxsize=1024)
-def _common_tag(key: str, value: str) -> bytes:
-    return _sized(b"\x62", _text(b"\x0a", key) + _text(b"\x12", value))
+def _common_tag(tag: CommonTag) -> bytes:
+    tag.encoded = _tag(tag)
+    return tag.encoded
 
 
 def _log(log: Any) -> bytes:  # noqa: ANN401

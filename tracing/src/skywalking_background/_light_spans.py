@@ -114,28 +114,32 @@ def noop_span() -> NoopSpan:
     return NoopSpan(NoopContext())
 
 
-class _Tag(Tag):  # type: ignore[misc]  # the agent has no types
-    common = False
+class OwnTag(Tag):  # type: ignore[misc]  # the agent has no types
+    """A tag without a class for its key."""
 
     def __init__(self, key: str, value: str) -> None:
         self.key = key
         self.val = value
 
 
+class CommonTag(OwnTag):
+    """A tag with one of a few values: all spans share it, of which each would keep one in memory."""
+
+    encoded = b""
+    """Its bytes, once they were needed."""
+
+
 def set_tag(span: Span, key: str, value: object) -> None:
     """Tag an agent span without a class for every key."""
-    span.tags[key] = _Tag(key, safe_text(value))
-
-
-class _CommonTag(_Tag):
-    common = True  # its bytes are kept too
+    span.tags[key] = OwnTag(key, safe_text(value))
 
 
 @lru_cache(maxsize=256)
-def _shared_tag(key: str, value: object) -> _CommonTag:
-    return _CommonTag(key, str(value))
+def common_tag(key: str, value: object) -> CommonTag:
+    """Return the tag that all spans share."""
+    return CommonTag(key, str(value))
 
 
 def set_common_tag(span: Span, key: str, value: object) -> None:
-    """Tag a span with one of a few values: all spans share the tag, of which each would keep one in memory."""
-    span.tags[key] = _shared_tag(key, value)
+    """Tag a span with one of a few values."""
+    span.tags[key] = common_tag(key, value)

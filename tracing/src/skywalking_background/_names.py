@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.routing import Mount, Route, WebSocketRoute
@@ -87,6 +88,8 @@ _RUNNERS: Final = {
     ("asyncio.base_events", "BaseEventLoop.run_in_executor"): 1,
 }
 
+_RUNNERS_MODULES: Final = {module for module, _ in _RUNNERS}
+
 
 def span_name(func: Callable[..., Any], args: tuple[Any, ...] = ()) -> str:
     """Name a span after what runs: `resize`, `Mailer.send`; the class for a callable object.
@@ -96,6 +99,10 @@ def span_name(func: Callable[..., Any], args: tuple[Any, ...] = ()) -> str:
         args: what it will be called with: `run_in_threadpool` and its like are named after the function they run.
     """
     try:
+        if type(func) is FunctionType and func.__closure__ is None and func.__module__ not in _RUNNERS_MODULES:
+            name = func.__qualname__
+            if "." not in name:  # nearly all
+                return name
         return _span_name(func, args)
     except Exception:  # noqa: BLE001  # an object that answers anything with an error
         return type(func).__qualname__

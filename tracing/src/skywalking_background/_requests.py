@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
 from starlette.requests import ClientDisconnect
@@ -13,7 +14,7 @@ from starlette.websockets import WebSocketDisconnect
 from skywalking_background import _sw8
 from skywalking_background._faults import note
 from skywalking_background._internals import inherited_spans, open_spans, sampled, set_open_spans
-from skywalking_background._light_spans import HandlingSpan, RequestSpan, noop_span, set_common_tag, set_tag
+from skywalking_background._light_spans import HandlingSpan, OwnTag, RequestSpan, common_tag, noop_span, set_tag
 from skywalking_background._names import route_template
 from skywalking_background._segments import UNSAMPLED, Context, Origin
 from skywalking_background._spans import background_span, record_error
@@ -112,9 +113,10 @@ class Request:
         self.entry, self.handling = entry, handling
         if client := scope.get("client"):
             entry.peer = f"{client[0]}:{client[1]}"
-        set_common_tag(entry, "http.method", self.method)
+        tags = entry.tags = defaultdict(list)
+        tags["http.method"] = common_tag("http.method", self.method)
         # Without the query: it may hold what nobody should read in a trace.
-        set_tag(entry, "http.url", f"{scope['scheme']}://{host.decode('latin-1')}{path}")
+        tags["http.url"] = OwnTag("http.url", f"{scope['scheme']}://{host.decode('latin-1')}{path}")
 
     def get_name(self) -> str:
         """Name the endpoint of the log lines of this request: one of the methods of the agent's `PrimaryEndpoint`."""
@@ -217,10 +219,11 @@ class Request:
             error = None
         answered = self.started or not self.left
         failed = error is not None or (answered and self.status >= self.middleware.error_status)
-        for span in (entry, handling):
-            if answered:
-                set_common_tag(span, "http.status_code", self.status)
-            span.error_occurred = failed
+        if answered:
+            entry.tags["http.status_code"] = handling.tags["http.status_code"] = common_tag(
+                "http.status_code", self.status
+            )
+        entry.error_occurred = handling.error_occurred = failed
         if error is not None:
             self.error_id = id(error)
             record_error(handling, error)

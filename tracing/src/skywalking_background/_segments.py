@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from skywalking_background._faults import note
 from skywalking_background._ids import new_id
@@ -30,6 +30,9 @@ from skywalking_background._internals import (
 )
 from skywalking_background._light_spans import Part, noop_span
 from skywalking_background._limits import SEGMENT_SECONDS, SEGMENT_SPANS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _lock = threading.Lock()
 """Guards which spans are open in which context: threads share them, and the reporter's closes what waits too long."""
@@ -116,7 +119,12 @@ class Context(SpanContext):  # type: ignore[misc]  # the agent has no types
             span._depth = 0  # noqa: SLF001  # what the agent's `stop` sets
             span.end_time = now
         with _lock:
-            finished = spans[0].context._finish(spans)  # noqa: SLF001
+            context = spans[0].context
+            if context._nspans == len(spans) and not context.spans:  # noqa: SLF001  # nearly all
+                context.ended = True
+                finished: Segment | None = _Segment(context, spans)
+            else:
+                finished = context._finish(spans)  # noqa: SLF001
         if finished is not None:
             _archive(finished)
 
@@ -194,7 +202,7 @@ class Context(SpanContext):  # type: ignore[misc]  # the agent has no types
         if self.since:
             self.opened = None
             _waiting.pop(id(self), None)
-        finished = _Segment(self)
+        finished = _Segment(self, self.spans)
         self.spans = ()
         return finished
 
@@ -288,10 +296,10 @@ class _Segment(Segment):  # type: ignore[misc]  # the agent has no types
     is_size_limited = False
     timestamp = 0
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, spans: Sequence[Span]) -> None:
         self.segment_id = context.segment_id
         self.related_traces = [context.trace_id]
-        self.spans = context.spans
+        self.spans = spans
 
 
 class Origin(SegmentRef):  # type: ignore[misc]  # the agent has no types

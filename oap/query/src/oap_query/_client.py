@@ -139,6 +139,12 @@ class Oap:
         except OapError:
             return False  # an OAP before 10.3 does not know the question
 
+    @cached_property
+    def version(self) -> str:
+        """OAP's version, such as `10.1.0`."""
+        text: str = self.query("{ version }")["version"]
+        return text.partition("-")[0]
+
     def _segments(self, condition: dict[str, Any], start: datetime) -> Iterator[list[str]]:
         text = """query ($condition: TraceQueryCondition) {
             data: queryBasicTraces(condition: $condition) { traces { traceIds } } }"""

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+from oap_query._client import OapError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
     from oap_query._client import Oap
+
+
+_ALL: Final = "query ($id: ID!, $limit: Int!) { found: findEndpoint(serviceId: $id, limit: $limit) { name } }"
+_HEARD_OF: Final = """query ($id: ID!, $limit: Int!, $duration: Duration) {
+    found: findEndpoint(serviceId: $id, limit: $limit, duration: $duration) { name } }"""
 
 
 @dataclass(frozen=True)
@@ -82,13 +89,25 @@ def read(oap: Oap, wanted: Sequence[Metric], start: datetime) -> list[Points]:
     return found
 
 
-def endpoints(oap: Oap, service: str, limit: int = 100) -> list[str]:
-    """Return the names of a service's endpoints: its routes, and its background tasks."""
+def endpoints(oap: Oap, service: str, limit: int = 100, *, since: datetime | None = None) -> list[str]:
+    """Return the names of a service's endpoints: its routes, and its background tasks.
+
+    With `since` only those that OAP has heard of since then, as SkyWalking's UI lists them; an OAP before 10.2 does not
+    know when that was, and gives all.
+    """
     found = oap.service_id(service)
     if found is None:
         return []
-    text = "query ($id: ID!, $limit: Int!) { found: findEndpoint(serviceId: $id, limit: $limit) { name } }"
-    return sorted(item["name"] for item in oap.query(text, id=found, limit=limit)["found"])
+    variables = {"id": found, "limit": limit}
+    if since is not None:
+        try:
+            items = oap.query(_HEARD_OF, duration=oap.duration(since, step="MINUTE"), **variables)["found"]
+        except OapError as error:
+            if "UnknownArgument" not in str(error):
+                raise
+        else:
+            return sorted(item["name"] for item in items)
+    return sorted(item["name"] for item in oap.query(_ALL, **variables)["found"])
 
 
 def instances(oap: Oap, service: str, start: datetime) -> list[str]:

@@ -9,7 +9,8 @@ from pydantic import AfterValidator, Field, HttpUrl, TypeAdapter
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
-
+CLASSIC: Final = "/traces/{trace_id}"
+"""Where the classic UI shows a trace, over a storage that has whole traces."""
 
 _HTTP: Final = TypeAdapter(HttpUrl)
 
@@ -38,10 +39,11 @@ class Settings(BaseSettings):
     worker_name: str = "demo-worker"
     """The name of the service's worker there, whose tasks belong to the timeline too."""
     ui_url: Url | None = None
-    """SkyWalking's own UI as the browser reaches it; links to it appear while it answers."""
+    """SkyWalking's own UI as the browser reaches it; links to it appear while it answers. It must be of OAP's version:
+    the UI of 10.4 stays black over the OAP 10.1 that runs natively."""
     ui_check_url: Url | None = None
     """The same as the console reaches it, where that is another address: in a container."""
-    ui_trace_path: str = "/traces/{trace_id}"
+    ui_trace_path: str = CLASSIC
     """Where that UI shows a trace; Horizon's is `/layer/general/trace?traceId={trace_id}`."""
 
     @property
@@ -54,6 +56,11 @@ class Settings(BaseSettings):
     def services(self) -> tuple[str, ...]:
         """The names in SkyWalking of what the timeline draws."""
         return tuple(name for name in (self.service_name, self.worker_name) if name)
+
+    @property
+    def has_classic_ui(self) -> bool:
+        """Whether that UI is the classic one and not Horizon."""
+        return self.ui_trace_path == CLASSIC
 
     def ui_link(self, trace_id: str) -> str:
         """Where SkyWalking's UI shows a trace."""

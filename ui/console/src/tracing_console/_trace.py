@@ -11,6 +11,7 @@ from oap_query import OapError, build, is_request, log_lines
 
 from tracing_console._elements import Waterfall
 from tracing_console._frame import frame, tag, text
+from tracing_console._ui import ui_link
 
 if TYPE_CHECKING:
     from oap_query import LogLine, Span
@@ -81,10 +82,10 @@ class _Page:
         self.facts = tag("div", "facts")
         with tag("div", "facts").props('style="margin: 6px 0 16px"'):
             text("span", trace_id, "mono")
-            self.link = text("a", "Open in the SkyWalking UI").props('rel="noreferrer"')
+            self.link = text("a", "").props('rel="noreferrer"')
+            self.advice = text("span", "")
             self.link.set_visibility(False)
-        if console.settings.ui_url is not None:
-            self.link.props["href"] = console.settings.ui_link(trace_id)
+            self.advice.set_visibility(False)
         self.message = tag("div", "card empty")
         self.waterfall = Waterfall()
         self.waterfall.set_visibility(False)
@@ -94,10 +95,10 @@ class _Page:
 
     async def look(self) -> None:
         """Read the trace and show it if there is more of it than before."""
-        self.link.set_visibility(self.console.up["SkyWalking UI"])
         try:
             spans = await asyncio.to_thread(self.console.oap.trace, self.trace_id)
             lines = await asyncio.to_thread(log_lines, self.console.oap, self.trace_id) if spans else []
+            await self._link(spans)
         except OapError as error:
             if self.shown is None:
                 self._say(f"{error}.", "The page looks again by itself.")
@@ -112,6 +113,17 @@ class _Page:
             self._say("There is no such trace.", _ADVICE)
         if not growing:
             self.timer.cancel()
+
+    async def _link(self, spans: list[Span]) -> None:
+        """Link to SkyWalking's UI while it answers, as soon as it is known whose trace this is."""
+        console = self.console
+        shown = bool(spans) and (await console.check())["SkyWalking UI"]
+        if shown and not self.link.text:
+            service = min(spans, key=lambda span: span.start).service
+            link = await asyncio.to_thread(ui_link, console.settings, console.oap, self.trace_id, service)
+            self.link.text, self.link.props["href"], self.advice.text = link.words, link.url, link.advice
+        self.link.set_visibility(shown)
+        self.advice.set_visibility(shown)
 
     def _say(self, sentence: str, advice: str) -> None:
         self.message.clear()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,7 +18,6 @@ from skywalking_background._doctor import Check
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -64,13 +65,43 @@ def test_all_is_well(healthy: pytest.MonkeyPatch) -> None:
     ]
     assert checks["OAP"].text == "oap:11800 takes segments"
     assert checks["name"].text == "the service is called 'shop'"
+    assert checks["agent"].text.startswith("apache-skywalking 1.3")
+    assert checks["plugin"].text == "the agent's own FastAPI plugin is off, as it should be"
+    assert checks["fork"].text == "not tried: with --query a forked child sends a segment"
+    assert checks["segment"].text == "not tried: --query http://<OAP>:12800 sends one and reads it back"
+
+
+@pytest.mark.parametrize(
+    ("folder", "whose"),
+    [("packed", "packed with this library, as the agent's wheel lacks it"), ("agent", "the agent's own")],
+)
+def test_whose_the_protocol_package_is(healthy: pytest.MonkeyPatch, folder: str, whose: str) -> None:
+    import skywalking.protocol
+
+    healthy.setattr(_doctor, "PACKED", Path("/packed"))
+    healthy.setattr(skywalking.protocol, "__file__", f"/{folder}/protocol/__init__.py")
+    assert found()["agent"].text.endswith(f"; skywalking.protocol is {whose}")
+
+
+def test_nothing_but_the_checks_is_said(healthy: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def complain() -> None:
+        logging.getLogger("skywalking").error("one")
+        logging.getLogger("skywalking_background").error("two")
+
+    healthy.setattr(_doctor, "start", complain)
+    found()
+    assert caplog.text == ""
 
 
 def test_all_is_well_there_and_back(healthy: pytest.MonkeyPatch, segments: list[Any]) -> None:
     asked: list[object] = []
     healthy.setattr(_probe, "stored", lambda *arguments: asked.append(arguments) or "")
     checks = found("http://oap:12800")
-    assert checks["fork"].good
+    assert checks["fork"] == Check(
+        "fork",
+        True,
+        "a forked child reports as well: gunicorn --preload and Celery's prefork pool work",
+    )
     assert checks["segment"] == Check("segment", True, "sent and read back: trace the-id")
     assert asked == [("http://oap:12800", "the-id", 3)]
     assert [segment.spans[0].op for segment in segments] == ["skywalking_background doctor"]
@@ -185,8 +216,11 @@ def test_proxy_is_not_the_cause(healthy: pytest.MonkeyPatch) -> None:
 
 def test_sampling_leaves_the_segment_out(healthy: pytest.MonkeyPatch) -> None:
     healthy.setattr(_doctor, "current_trace_id", lambda: None)
-    assert "sampling left it out: try again" in found("http://oap:12800")["segment"].text
-    assert found("http://oap:12800")["segment"].good is False
+    assert found("http://oap:12800")["segment"] == Check(
+        "segment",
+        False,
+        "the agent's sampling left it out: try again, or unset SW_SAMPLE_N_PER_3_SECS",
+    )
 
 
 def test_segment_is_not_taken(healthy: pytest.MonkeyPatch) -> None:
@@ -198,7 +232,10 @@ def test_segment_is_not_taken(healthy: pytest.MonkeyPatch) -> None:
         "OAP did not take the test segment: look into OAP's own log",
     )
     assert checks["fork"].good is False
-    assert "a forked child can't report: start the work in new processes" in checks["fork"].text
+    assert checks["fork"].text == (
+        "a forked child can't report: start the work in new processes (gunicorn without --preload, "
+        "multiprocessing's spawn), or unset SW_AGENT_EXPERIMENTAL_FORK_SUPPORT if it is set"
+    )
 
 
 def test_segment_is_not_shown(healthy: pytest.MonkeyPatch) -> None:
@@ -218,7 +255,7 @@ def test_child_that_hangs_is_ended(healthy: pytest.MonkeyPatch) -> None:
 def test_child_that_fails(healthy: pytest.MonkeyPatch, how: str) -> None:
     def fail(_seconds: float) -> bool:
         if how == "dies":
-            os.abort()  # as gRPC does it
+            os.kill(os.getpid(), signal.SIGKILL)  # as gRPC's abort ends it, but silently
         raise ValueError
 
     healthy.setattr(_doctor, "flush", fail)
