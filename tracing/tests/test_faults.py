@@ -111,7 +111,7 @@ OPERATIONS: list[tuple[str, Callable[[pytest.MonkeyPatch], None], dict[str, int]
     ("a request's context", lambda m: m.setattr(_requests, "Context", broken), {"opening a request": 1}),
     ("its sampling", lambda m: m.setattr(_requests, "sampled", broken), {"opening a request": 1}),
     ("its ignoring", lambda m: m.setattr(_instrument.Middleware, "ignores", broken), {"opening a request": 1}),
-    ("its tags", lambda m: m.setattr(_requests, "set_tag", broken), {"opening a request": 1}),
+    ("its tags", lambda m: m.setattr(_requests, "OwnTag", broken), {"opening a request": 1}),
     ("its name", lambda m: m.setattr(_requests, "route_template", broken), {"closing a request": 1}),
     ("a task's context", lambda m: m.setattr(_spans, "TaskSpan", broken), {"opening a background span": 2}),
     ("a span's place", lambda m: m.setattr(_spans, "_strand", broken), {"opening a background span": 2}),

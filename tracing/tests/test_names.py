@@ -157,17 +157,26 @@ async def test_a_host_has_routes_of_its_own(app: Any, segments: Segments) -> Non
     assert await name_of(app, segments, "/who/who") == UNMATCHED
 
 
+async def test_an_app_that_is_not_traced_around_one_that_is_has_its_mount_in_the_name(segments: Segments) -> None:
+    inner, outer = instrument(FastAPI()), FastAPI()
+    sub = FastAPI()
+    sub.get("/{x}")(ok)
+    inner.mount("/sub/{s}", sub)
+    outer.mount("/inner/{i}", inner)
+    assert await name_of(outer, segments, "/inner/a/sub/a/a") == "/inner/{i}/sub/{s}/{x}"
+
+
 async def test_classes_and_files_are_endpoints_too(segments: Segments, tmp_path: Path) -> None:
     class Endpoint(HTTPEndpoint):
         async def get(self, request: Any) -> PlainTextResponse:
             return await ok(request)
 
-    (tmp_path / "page.html").write_text("hello")
+    (tmp_path / "page.txt").write_text("hello")
     files = Mount("/files", StaticFiles(directory=tmp_path))
     router = Router([Route("/{x}", ok)])
     app = instrument(Starlette(routes=[Route("/class/{x}", Endpoint), files, Mount("/router/{y}", router)]))
     assert await name_of(app, segments, "/class/7") == "/class/{x}"
-    assert await name_of(app, segments, "/files/page.html") == "/files/{path}"
+    assert await name_of(app, segments, "/files/page.txt") == "/files/{path}"
     assert await name_of(app, segments, "/router/a/a") == "/router/{y}/{x}"
 
 
