@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import time
@@ -14,16 +15,18 @@ import aiohttp
 import httpx
 from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, Header, HTTPException, Request, Response, WebSocket
 from fastapi.responses import PlainTextResponse, StreamingResponse
-from skywalking_background import ParallelTasks, background_span, carry, current_trace_id, instrument
+from skywalking_background import ParallelTasks, background_span, carry, current_trace_id, instrument, tag
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
+from starlette.concurrency import run_in_threadpool
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.routing import Route
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Coroutine
+    from typing import Any
 
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 SHORT = 0.2  # s: long enough to tell a task that ran side by side from one that waited
 _threads = ThreadPoolExecutor(4)
@@ -223,15 +226,20 @@ async def attempts(tasks: BackgroundTasks) -> str:
     return "ok"
 
 
+def spawn(work: Coroutine[Any, Any, None]) -> None:
+    """Run something that nobody waits for."""
+    task = asyncio.create_task(work)
+    _running.add(task)
+    task.add_done_callback(_running.discard)
+
+
 @app.get("/own-runner")
 async def own_runner() -> str:
     async def run() -> None:
         with background_span("own_runner"):
             await asyncio.sleep(SHORT)
 
-    task = asyncio.create_task(run())
-    _running.add(task)
-    task.add_done_callback(_running.discard)
+    spawn(run())
     return "ok"
 
 
@@ -258,9 +266,7 @@ async def cancelled(tasks: BackgroundTasks) -> str:
         task = asyncio.create_task(BackgroundTask(cancelled_work)())
         await asyncio.wait([task])
 
-    task = asyncio.create_task(run())
-    _running.add(task)
-    task.add_done_callback(_running.discard)
+    spawn(run())
     return "ok"
 
 
@@ -314,6 +320,178 @@ async def thing(thing_id: str, tasks: BackgroundTasks) -> str:
     return thing_id
 
 
+# What outlives its request or its task, without a span of its own, and makes a call.
+
+LATER = 0.05  # s: when the response is out for sure
+sink = httpx.MockTransport(lambda _request: httpx.Response(200))  # what is called is not of interest
+
+
+async def call_sink(seconds: float = LATER) -> None:
+    await asyncio.sleep(seconds)
+    async with httpx.AsyncClient(transport=sink) as client:
+        await client.get("http://sink/x")
+
+
+def call_sink_and_wait() -> None:
+    time.sleep(LATER)
+    with httpx.Client(transport=sink) as client:
+        client.get("http://sink/x")
+
+
+@app.get("/late/create-task")
+async def late_create_task() -> str:
+    spawn(call_sink())
+    return "ok"
+
+
+@app.get("/late/to-thread")
+async def late_to_thread() -> str:
+    spawn(asyncio.to_thread(call_sink_and_wait))
+    return "ok"
+
+
+@app.get("/late/call-later")
+async def late_call_later() -> str:
+    asyncio.get_running_loop().call_later(LATER, lambda: spawn(call_sink(0)))
+    return "ok"
+
+
+async def leaving_a_task_behind() -> None:
+    spawn(call_sink())
+
+
+@app.get("/late/in-a-task")
+async def late_in_a_task(tasks: BackgroundTasks) -> str:
+    tasks.add_task(leaving_a_task_behind)
+    return "ok"
+
+
+async def calling_teardown() -> AsyncIterator[None]:
+    yield
+    await call_sink()
+
+
+@app.get("/late/dependency", dependencies=[Depends(calling_teardown)])
+async def late_dependency() -> str:
+    return "ok"
+
+
+class AfterTheResponse:
+    """A middleware that makes a call when the app is through."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.inside = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.inside(scope, receive, send)
+        if scope.get("path") == "/late/middleware":
+            await call_sink()
+
+
+app.add_middleware(AfterTheResponse)
+
+
+@app.get("/late/middleware")
+async def late_middleware() -> str:
+    return "ok"
+
+
+@app.get("/ignored/late/{item}")
+async def ignored_late(request: Request, item: str) -> str:
+    async def call() -> None:
+        await asyncio.sleep(LATER)
+        await call_httpx(str(request.url_for("traced_by", item=item)))
+
+    spawn(call())
+    return "ok"
+
+
+@app.get("/in-process")
+async def in_process(tasks: BackgroundTasks) -> dict[str, str | None]:
+    before = current_trace_id()
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://inside") as client:
+        await client.get("/async")
+    tag("after", "the call")
+    with background_span("after"):
+        tasks.add_task(work)
+    return {"before": before, "after": current_trace_id()}
+
+
+# What people hand to `add_task`.
+
+
+class TwiceTask(BackgroundTask):
+    """A task that runs its function as it likes."""
+
+    async def __call__(self) -> None:
+        for _ in range(2):
+            await self.func(*self.args, **self.kwargs)
+
+
+@app.get("/subclass")
+async def subclass() -> Response:
+    return PlainTextResponse("ok", background=TwiceTask(more_work))
+
+
+@app.get("/threadpool")
+async def threadpool(tasks: BackgroundTasks) -> str:
+    tasks.add_task(run_in_threadpool, sync_work)
+    return "ok"
+
+
+async def odd_values() -> None:
+    tag("file", "r\udce9sum\udce9")
+    tag("zero", "a\0b")
+
+
+@app.get("/odd-values")
+async def with_odd_values(tasks: BackgroundTasks) -> str:
+    tasks.add_task(odd_values)
+    return "ok"
+
+
+jobs: list[asyncio.Queue[Any]] = []
+
+
+@app.get("/queue/{number}")
+async def queue(number: int) -> int:
+    """Leave a job to a worker that the first of these requests has started."""
+
+    async def work_off() -> None:
+        while True:
+            await (await jobs[0].get())()
+
+    if not jobs:
+        jobs.append(asyncio.Queue())
+        spawn(work_off())
+    jobs[0].put_nowait(carry(work, name=f"job {number}"))
+    return number
+
+
+@app.get("/left")
+async def left() -> Response:
+    """Stream until the client leaves, and then clean up for a while."""
+
+    async def body() -> AsyncIterator[bytes]:
+        while True:
+            await asyncio.sleep(0.02)
+            yield b"x" * 1024
+
+    return StreamingResponse(body(), background=BackgroundTask(work, 1.0))
+
+
+@app.websocket("/long")
+async def long_socket(websocket: WebSocket) -> None:
+    await websocket.accept()
+    await websocket.send_text(current_trace_id() or "")
+    async with httpx.AsyncClient(transport=sink) as client:
+        while (calls := int(await websocket.receive_text())) > 0:
+            for _ in range(calls):
+                await client.get("http://sink/x")
+            await websocket.send_text("done")
+    await websocket.close()
+
+
 inner = APIRouter(prefix="/inner")
 
 
@@ -335,6 +513,16 @@ app.mount("/sub/{tenant}", sub)
 @app.get("/up")
 async def up() -> None: ...
 
+
+if os.environ.get("CASES_MIDDLEWARE"):
+    _call = BackgroundTask.__call__
+
+    @functools.wraps(_call)
+    async def wrapped(task: BackgroundTask) -> None:
+        """Stand for another library's wrapper around every task."""
+        await _call(task)
+
+    BackgroundTask.__call__ = wrapped  # type: ignore[method-assign]
 
 instrument(app, ignore=["/ignored/.*", "/up", "/pid"])
 # A mounted app that was instrumented on its own must not open a second entry span.

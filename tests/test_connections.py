@@ -17,6 +17,8 @@ from websockets.sync.client import connect
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from oap_query import Span
+
 KINDS = ("Entry", "Local")
 PLAIN = ["Entry HTTP GET /plain 200", "  Local FastAPI request handling 200"]
 
@@ -63,6 +65,22 @@ def test_a_client_that_leaves_in_mid_stream_is_no_failure_of_the_service(server:
     assert handling.tags["http.disconnected"] == "true"
 
 
+def test_a_client_that_leaves_does_not_wait_for_the_cleanup(server: Server, oap: OapServer) -> None:
+    with httpx.stream("GET", server.url + "/left", trust_env=False) as response:
+        next(response.iter_raw())
+        trace_id = response.headers["X-Trace-Id"]
+    assert tree(oap, trace_id, 3) == [
+        "Entry HTTP GET /left 200",
+        "  Local FastAPI request handling 200",
+        "  Local work CROSS_THREAD",
+    ]
+    spans = oap.client.trace(trace_id)
+    entry, task = (next(span for span in spans if span.name == name) for name in ("HTTP GET /left", "work"))
+    assert entry.end <= task.start
+    assert entry.duration < 900
+    assert task.duration >= 999
+
+
 def test_a_websocket_is_a_short_request_and_a_long_connection(server: Server, oap: OapServer) -> None:
     with connect(server.url.replace("http", "ws") + "/socket/lobby", proxy=None) as websocket:
         trace_id = websocket.recv()
@@ -79,9 +97,31 @@ def test_a_websocket_is_a_short_request_and_a_long_connection(server: Server, oa
     assert connection.duration >= 300
 
 
-def test_an_ignored_path_leaves_nothing_not_even_behind_its_task(server: Server, oap: OapServer) -> None:
-    answer = httpx.get(server.url + "/ignored/deep/x", trust_env=False)
-    assert "X-Trace-Id" not in answer.headers
+def test_a_long_websocket_is_seen_while_it_is_open_and_whole_afterwards(server: Server, oap: OapServer) -> None:
+    def calls(spans: list[Span]) -> int:
+        return sum(span.kind == "Exit" and span.name == "/x" for span in spans)
+
+    with connect(server.url.replace("http", "ws") + "/long", proxy=None) as websocket:
+        trace_id = str(websocket.recv())
+        websocket.send("1000")
+        websocket.recv()
+        open_yet = oap.client.wait_for_trace(trace_id, lambda spans: calls(spans) >= 900, 20)
+        websocket.send("0")
+    whole = oap.client.wait_for_trace(trace_id, lambda spans: calls(spans) >= 1000, 20)
+    assert (calls(open_yet), calls(whole)) == (900, 1000)
+    names = [span.name for span in whole if span.name.startswith("WebSocket")]
+    assert sorted(names) == [
+        "WebSocket /long",
+        "WebSocket /long connection",
+        *["WebSocket /long connection (part)"] * 3,
+    ]
+    assert all(sum(span.segment_id == one.segment_id for span in whole) <= 301 for one in whole)
+
+
+def test_an_ignored_path_leaves_nothing_not_even_behind_its_tasks(server: Server, oap: OapServer) -> None:
+    for path in ("/ignored/deep/x", "/ignored/late/x"):
+        assert "X-Trace-Id" not in httpx.get(server.url + path, trust_env=False).headers
+    time.sleep(0.5)  # the late call was made
     marker = httpx.get(server.url + "/plain", trust_env=False).headers["X-Trace-Id"]
     assert tree(oap, marker, 2) == PLAIN  # what was sent before has arrived too
     found = oap.client.query(

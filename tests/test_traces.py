@@ -42,11 +42,11 @@ class Case:
     """The tree on one of the other stacks, by the stack's name, where it is another one."""
 
 
-def _sw8() -> str:
+def _sw8(trace_id: str = "") -> str:
     """Write a header as a traced caller sends it, in a new trace."""
-    texts = (uuid4().hex, "caller-segment", "caller", "caller-1", "/", "host:80")
-    trace_id, segment_id, *rest = (base64.b64encode(text.encode()).decode() for text in texts)
-    return "-".join(["1", trace_id, segment_id, "2", *rest])
+    texts = (trace_id or uuid4().hex, "caller-segment", "caller", "caller-1", "/", "host:80")
+    trace, segment, *rest = (base64.b64encode(text.encode()).decode() for text in texts)
+    return "-".join(["1", trace, segment, "2", *rest])
 
 
 CASES = (
@@ -334,6 +334,141 @@ CASES = (
           Local FastAPI request handling 200""",
         headers={"sw8": "1-%%%-x-0-y-z-a-b"},
     ),
+    # Work that outlives its request or its task and then makes a call: it hangs below where it came from.
+    Case(
+        "call from create_task after the response",
+        "/late/create-task",
+        """
+        Entry HTTP GET /late/create-task 200
+          Local FastAPI request handling 200
+          Exit /x 200 CROSS_THREAD""",
+    ),
+    Case(
+        "call from to_thread after the response",
+        "/late/to-thread",
+        """
+        Entry HTTP GET /late/to-thread 200
+          Local FastAPI request handling 200
+          Exit /x 200 CROSS_THREAD""",
+    ),
+    Case(
+        "call from call_later after the response",
+        "/late/call-later",
+        """
+        Entry HTTP GET /late/call-later 200
+          Local FastAPI request handling 200
+          Exit /x 200 CROSS_THREAD""",
+    ),
+    Case(
+        "call from a task that a task left behind",
+        "/late/in-a-task",
+        """
+        Entry HTTP GET /late/in-a-task 200
+          Local FastAPI request handling 200
+          Local leaving_a_task_behind CROSS_THREAD
+            Exit /x 200 CROSS_THREAD""",
+    ),
+    # FastAPI before 0.118 left its dependencies before it answered.
+    Case(
+        "call from a dependency's exit",
+        "/late/dependency",
+        """
+        Entry HTTP GET /late/dependency 200
+          Local FastAPI request handling 200
+          Exit /x 200 CROSS_THREAD""",
+        elsewhere={
+            "lowest versions": """
+        Entry HTTP GET /late/dependency 200
+          Local FastAPI request handling 200
+            Exit /x 200"""
+        },
+    ),
+    Case(
+        "call from a middleware after the response",
+        "/late/middleware",
+        """
+        Entry HTTP GET /late/middleware 200
+          Local FastAPI request handling 200
+          Exit /x 200 CROSS_THREAD""",
+    ),
+    # The app calls itself through a transport without a socket, and goes on in its own place.
+    Case(
+        "call in process",
+        "/in-process",
+        """
+        Entry HTTP GET /in-process 200
+          Local FastAPI request handling 200
+            Exit /async 200
+              Entry HTTP GET /async 200 CROSS_PROCESS
+                Local FastAPI request handling 200
+          Local after CROSS_THREAD
+          Local work CROSS_THREAD""",
+    ),
+    Case(
+        "mount parameter that equals another value",
+        "/sub/things/things/things",
+        """
+        Entry HTTP GET /sub/{tenant}/things/{thing_id} 200
+          Local FastAPI request handling 200
+          Local work CROSS_THREAD""",
+    ),
+    Case(
+        "subclass of BackgroundTask",
+        "/subclass",
+        """
+        Entry HTTP GET /subclass 200
+          Local FastAPI request handling 200
+          Local more_work CROSS_THREAD""",
+    ),
+    Case(
+        "run_in_threadpool as a task",
+        "/threadpool",
+        """
+        Entry HTTP GET /threadpool 200
+          Local FastAPI request handling 200
+          Local sync_work CROSS_THREAD""",
+    ),
+    Case(
+        "values that protobuf refuses",
+        "/odd-values",
+        """
+        Entry HTTP GET /odd-values 200
+          Local FastAPI request handling 200
+          Local odd_values CROSS_THREAD""",
+    ),
+    # One of them has started the worker; each job is its own request's.
+    Case(
+        "carried job 1 of a queue",
+        "/queue/1",
+        """
+        Entry HTTP GET /queue/{number} 200
+          Local FastAPI request handling 200
+          Local job 1 CROSS_THREAD""",
+    ),
+    Case(
+        "carried job 2 of a queue",
+        "/queue/2",
+        """
+        Entry HTTP GET /queue/{number} 200
+          Local FastAPI request handling 200
+          Local job 2 CROSS_THREAD""",
+    ),
+    Case(
+        "sw8 with a line break in its trace id",
+        "/plain",
+        """
+        Entry HTTP GET /plain 200
+          Local FastAPI request handling 200""",
+        headers={"sw8": _sw8("a\r\nSet-Cookie: stolen=1")},
+    ),
+    Case(
+        "sw8 with a very long trace id",
+        "/plain",
+        """
+        Entry HTTP GET /plain 200
+          Local FastAPI request handling 200""",
+        headers={"sw8": _sw8("a" * 900)},
+    ),
     # The caller's own segment is not in this OAP: what there is hangs below it all the same.
     Case(
         "caller's trace",
@@ -450,3 +585,26 @@ def test_a_failure_is_explained_on_its_span(run: Run, oap: OapServer, case: str,
     (log,) = next(span for span in spans if span.name == name).logs
     assert (log["event"], f"{log['error.kind']}: {log['message']}") == ("error", error)
     assert "cases_app.py" in log["stack"]
+
+
+def test_a_call_in_process_leaves_the_callers_trace_as_it_was(run: Run, oap: OapServer) -> None:
+    answer = run.answers["call in process"]
+    trace_id = answer.headers["X-Trace-Id"]
+    assert answer.json() == {"before": trace_id, "after": trace_id}
+    handling = [span for span in oap.client.trace(trace_id) if span.name == "FastAPI request handling"]
+    assert sorted(span.tags.get("after", "") for span in handling) == ["", "the call"]
+
+
+def test_values_that_protobuf_refuses_are_replaced(run: Run, oap: OapServer) -> None:
+    spans = oap.client.trace(run.answers["values that protobuf refuses"].headers["X-Trace-Id"])
+    (task,) = (span for span in spans if span.name == "odd_values")
+    assert {key: task.tags[key] for key in ("file", "zero")} == {"file": r"r\udce9sum\udce9", "zero": r"a\x00b"}
+
+
+@pytest.mark.parametrize("case", ["sw8 with a line break in its trace id", "sw8 with a very long trace id"])
+def test_no_stranger_names_the_trace(run: Run, case: str) -> None:
+    answer = run.answers[case]
+    assert answer.status_code == 200
+    assert "Set-Cookie" not in answer.headers
+    assert len(answer.headers["X-Trace-Id"]) == 32
+    assert "stolen" not in run.server.log

@@ -8,8 +8,8 @@ import pytest
 from skywalking import config
 from skywalking.agent import agent
 from skywalking_background import _agent, _faults
-from skywalking_background._internals import set_open_spans, use_context_class
-from skywalking_background._segments import Context
+from skywalking_background._internals import use_context_class
+from skywalking_background._segments import Context, forget_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +34,6 @@ def segments(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     monkeypatch.setattr(_agent, "start", lambda: None)
     monkeypatch.setattr(_agent, "tracing", lambda: True)
     use_context_class(Context)
-    set_open_spans([])
+    forget_all()
     yield finished
-    set_open_spans([])
+    forget_all()

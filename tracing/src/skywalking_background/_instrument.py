@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 
 from skywalking_background import _agent
 from skywalking_background._internals import config
-from skywalking_background._names import MOUNTS, note_routes, route_path
+from skywalking_background._names import MOUNTS, OUTER_MOUNTS, note_routes, route_path
 from skywalking_background._requests import Request, Socket
 from skywalking_background._tasks import trace_background_tasks
 
@@ -105,7 +105,7 @@ class Middleware:
             return call(app, scope, receive, _flush_before_exit(send))
         if kind not in _KINDS or MOUNTS in scope:  # an outer app has traced this request already
             return call(app, scope, receive, send)
-        scope[MOUNTS] = ""
+        scope[MOUNTS] = scope.pop(OUTER_MOUNTS, "")
         return _KINDS[kind](self, scope, receive, send).run(call, app)
 
     def ignores(self, method: str, scope: Scope) -> bool:

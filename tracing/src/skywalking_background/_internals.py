@@ -7,7 +7,11 @@ newer agent that changed one is told apart by one sentence instead of by wrong t
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
+import pkgutil
+from importlib import metadata
+from types import CodeType
 from typing import TYPE_CHECKING, Any, Final
 
 from skywalking import Component, Kind, Layer, Log, LogItem, config, plugins, sampling
@@ -140,3 +144,112 @@ def use_ids(new_id: Callable[[], str]) -> None:
         self.value = raw_id or new_id()
 
     ID.__init__ = make
+
+
+_TRACE: Final = "skywalking.trace."
+_RELIED_ON: Final[tuple[tuple[str, str, str], ...]] = (
+    # what, with which parameters first, and what its code must use for ours to be asked
+    (_TRACE + "context:__spans.get", "", ""),
+    (_TRACE + "context:_spans_set", "", ""),
+    (_TRACE + "context:_spans", "", "__spans"),
+    (_TRACE + "context:get_context", "", "_spans context sampling_service SpanContext NoopContext"),
+    ("skywalking.sampling:sampling_service", "", ""),
+    ("skywalking.trace:ID.__init__", "self raw_id", "value"),
+    ("skywalking.trace:ID.__str__", "self", "value"),
+    (__name__ + ":SpanContext.peek", "raise_if_none", "_spans"),
+    (__name__ + ":SpanContext.ignore_check", "op carrier", "RE_IGNORE_PATH is_segment_queue_full"),
+    (__name__ + ":SpanContext.new_span", "self parent SpanType", ""),
+    (__name__ + ":SpanContext.new_local_span", "self op", "ignore_check peek new_span"),
+    (__name__ + ":SpanContext.new_entry_span", "self op carrier inherit", "ignore_check peek new_span extract"),
+    (__name__ + ":SpanContext.new_exit_span", "self op peer component inherit", "ignore_check peek new_span"),
+    (__name__ + ":SpanContext.start", "self span", ""),
+    (__name__ + ":SpanContext.stop", "self span", ""),
+    (__name__ + ":SpanContext.active_span", "", ""),
+    (__name__ + ":SpanContext.capture", "self", "_spans segment segment_id related_traces active_span _correlation"),
+    (__name__ + ":SpanContext.continued", "self snapshot", "active_span refs segment relate _correlation"),
+    (__name__ + ":SpanContext.get_correlation", "self key", "_correlation"),
+    (
+        _TRACE + "span:Span.__init__",
+        "self context sid pid op peer kind component layer",
+        "_depth tags logs refs inherit",
+    ),
+    (_TRACE + "span:Span.depth", "", ""),
+    (_TRACE + "span:Span.start", "self", "_depth start_time context start"),
+    (_TRACE + "span:Span.stop", "self", "_depth context stop"),
+    (_TRACE + "span:Span.tag", "self tag", "overridable tags key"),
+    (_TRACE + "span:Span.iter_tags", "self", "tags"),
+    (_TRACE + "span:Span.extract", "self carrier", "context segment relate _correlation refs"),
+    (_TRACE + "span:EntrySpan.start", "self", "_max_depth _depth"),
+    (_TRACE + "span:ExitSpan.inject", "self", "context segment related_traces segment_id sid _correlation"),
+    (_TRACE + "segment:SegmentRef.__init__", "self carrier ref_type", "trace_id segment_id span_id service_instance"),
+    (_TRACE + "tags:Tag.__init__", "self val", "val"),
+    (_TRACE + "tags:Tag.overridable", "", ""),
+    ("skywalking:Log.__init__", "self timestamp items", "timestamp items"),
+    ("skywalking.log.sw_logging:TextLog", "text", ""),
+    ("skywalking.log.sw_logging:KeyStringValuePair", "key value", ""),
+    (
+        "skywalking.log.sw_logging:install",
+        "",
+        "handle TextLog KeyStringValuePair get_context active_span primary_endpoint get_name archive_log",
+    ),
+    ("skywalking.agent:agent.start", "", ""),
+    ("skywalking.agent:agent.start_prefork_master", "", ""),
+    ("skywalking.agent:agent.started_pid", "", ""),
+    ("skywalking.agent:agent.archive_segment", "", ""),
+    ("skywalking.agent:agent.archive_log", "", ""),
+    ("skywalking.agent:agent.is_segment_queue_full", "", ""),
+    ("skywalking.agent:agent._SkyWalkingAgent__fini", "", ""),
+    ("skywalking.config:RE_IGNORE_PATH", "", ""),
+    ("skywalking.config:ignore_http_method_check", "method", ""),
+    ("skywalking.config:agent_name", "", ""),
+    ("skywalking.config:agent_instance_name", "", ""),
+    ("skywalking.config:agent_protocol", "", ""),
+    ("skywalking.config:agent_collector_backend_services", "", ""),
+    ("skywalking.config:agent_disable_plugins", "", ""),
+    ("skywalking.config:agent_cause_exception_depth", "", ""),
+    ("skywalking.config:agent_trace_reporter_max_buffer_size", "", ""),
+    ("skywalking.config:agent_log_reporter_max_buffer_size", "", ""),
+)
+"""What of the agent's own this library calls, replaces, or expects to be called by.
+
+Only modules that are imported anyway: importing `skywalking.sampling.sampling_service` hides the agent's own variable.
+"""
+
+
+def check() -> None:
+    """Compare the installed agent with the one that this library was written for.
+
+    Raises:
+        RuntimeError: it has changed; one sentence says where.
+    """
+    for path, parameters, uses in _RELIED_ON:
+        if (change := _change(path, parameters.split(), set(uses.split()))) is not None:
+            version = metadata.version("apache-skywalking")
+            message = (
+                f"skywalking-background works with apache-skywalking 1.3, and {version} is installed, "
+                f"where {path.rpartition(':')[2]} {change}"
+            )
+            raise RuntimeError(message)
+
+
+def _change(path: str, parameters: list[str], uses: set[str]) -> str | None:
+    try:
+        found = pkgutil.resolve_name(path)
+    except (ImportError, AttributeError):
+        return "is missing"
+    if parameters and not inspect.isclass(found):
+        has = list(inspect.signature(found).parameters)
+        if has[: len(parameters)] != parameters:
+            return f"takes ({', '.join(has)}) instead of ({', '.join(parameters)})"
+    code = getattr(inspect.unwrap(found), "__code__", None) if uses else None
+    missing = uses - _names_in(code) if code is not None else uses
+    return f"does not use {', '.join(sorted(missing))} any more" if missing else None
+
+
+def _names_in(code: CodeType) -> set[str]:
+    """Return the names that a function's code uses, and those of the functions in it."""
+    names = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            names |= _names_in(constant)
+    return names

@@ -104,7 +104,7 @@ class Part(LightSpan, Span):  # type: ignore[misc]  # the agent has no types
 
     def __init__(self, span: Span, name: str, now: int) -> None:
         self.sid, self.pid, self.component = span.sid, span.pid, span.component
-        self.op = name if span.sid else f"{name} (part)"
+        self.op = f"{name} (part)"
         self.start_time, self.end_time = span.start_time, now
         self.refs = list(span.refs)
 

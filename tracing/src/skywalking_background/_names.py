@@ -21,6 +21,9 @@ MOUNTS: Final = "skywalking_background.mounts"
 """In a traced request's scope: the templates of the mounts that it went through. One key, as a scope's dictionary
 stays for as long as the request's tasks run, and more of them double its memory."""
 
+OUTER_MOUNTS: Final = "skywalking_background.outer_mounts"
+"""Those of an app around, which is not traced itself."""
+
 _ROUTE: Final = "skywalking_background.route"
 
 
@@ -45,7 +48,8 @@ def _noting(handle: Callable[..., Any], note: Callable[[Any, Scope], None]) -> C
 
 
 def _note_mount(mount: Mount, scope: Scope) -> None:
-    scope[MOUNTS] = scope.get(MOUNTS, "") + (_included_path(mount, scope) or mount.path)
+    key = MOUNTS if MOUNTS in scope else OUTER_MOUNTS
+    scope[key] = scope.get(key, "") + (_included_path(mount, scope) or mount.path)
 
 
 def _note_route(route: Route | WebSocketRoute, scope: Scope) -> None:

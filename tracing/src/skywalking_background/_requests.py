@@ -136,7 +136,8 @@ class Request:
         try:
             await call(app, self.scope, self, self.send)
         except BaseException as error:
-            late = self.finished and id(error) != self.error_id
+            # Behind a client that has left no request follows on the connection: its errors are the server's to tell.
+            late = self.finished and not self.left and id(error) != self.error_id
             self.close(error)
             self.end(error)
             contained = self.contains and Behavior.contain_late_errors and isinstance(error, Exception)

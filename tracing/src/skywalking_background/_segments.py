@@ -23,6 +23,7 @@ from skywalking_background._internals import (
     Span,
     SpanContext,
     agent,
+    clean,
     config,
     open_spans,
     set_open_spans,
@@ -98,8 +99,8 @@ class Context(SpanContext):  # type: ignore[misc]  # the agent has no types
     # What the agent asks its `PrimaryEndpoint` for.
 
     def get_name(self) -> str:
-        """Name the endpoint of the segment's log lines."""
-        return self.endpoint
+        """Name the endpoint of the segment's log lines, as protobuf takes it."""
+        return clean(self.endpoint)
 
     def set_primary_endpoint(self, span: Span) -> None:
         """Stay with the first endpoint."""
@@ -141,6 +142,7 @@ class Context(SpanContext):  # type: ignore[misc]  # the agent has no types
             self._start(span)
         except Exception:  # noqa: BLE001  # a plugin's span, within a call of the user's
             note("starting a span")
+            span.context = NoopContext()  # its end is not counted either
 
     def _start(self, span: Span) -> None:
         with _lock:
@@ -269,9 +271,13 @@ def send_what_waits(now: float | None = None) -> None:
     due = (time.monotonic() if now is None else now) - SEGMENT_SECONDS
     for context in list(_waiting.values()):
         finished = None
-        with _lock:
-            if context.since and context.since <= due:
-                finished = context._cut()  # noqa: SLF001
+        try:
+            with _lock:
+                if context.since and context.since <= due:
+                    finished = context._cut()  # noqa: SLF001
+        except Exception:  # noqa: BLE001  # the reporter goes on, with the others
+            note("cutting a segment")
+            _waiting.pop(id(context), None)
         if finished is not None:
             _archive(finished)
 

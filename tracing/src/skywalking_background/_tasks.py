@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -15,7 +16,9 @@ from skywalking_background._spans import enter, keep, leave
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_RUNNING: Final = "_skywalking_background_running"
+_running: Final[ContextVar[int]] = ContextVar("running", default=0)
+"""The `id` of the task of a subclass that runs in this context: it may call the `__call__` of its base."""
+
 _traced: Final[set[type[BackgroundTask]]] = set()
 """The classes that have our `__call__`: each once, whatever other libraries wrap around it."""
 
@@ -82,12 +85,13 @@ def _trace_class(kind: type[BackgroundTask]) -> None:
     @functools.wraps(untraced)
     async def traced(task: BackgroundTask) -> Any:  # noqa: ANN401  # a subclass may return something
         # In no request of ours; or within this very task, where a subclass calls its base.
-        if not open_spans() or getattr(task, _RUNNING, False):
+        around = _running.get()
+        if not open_spans() or around == id(task):
             return await untraced(task)
         outer = keep()
         span = enter(_task_name(task))
         if type(task) is not BackgroundTask:
-            setattr(task, _RUNNING, True)
+            _running.set(id(task))
         try:
             result = await untraced(task)
         except BaseException as error:
@@ -98,7 +102,7 @@ def _trace_class(kind: type[BackgroundTask]) -> None:
             return result
         finally:
             if type(task) is not BackgroundTask:
-                setattr(task, _RUNNING, False)
+                _running.set(around)
 
     kind.__call__ = traced  # type: ignore[assignment, method-assign]
 

@@ -1,0 +1,191 @@
+"""The seam: all that touches the agent's private parts stands in one module, which notices when they change."""
+
+from __future__ import annotations
+
+import ast
+import pkgutil
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import skywalking_background
+from skywalking import sampling
+from skywalking.trace import context as agents
+from skywalking.trace.context import get_context
+from skywalking.trace.span import EntrySpan, ExitSpan, NoopSpan, Span
+from skywalking_background import _internals
+from skywalking_background._internals import check, clean, inherited_spans, open_spans, sampled, set_open_spans
+from skywalking_background._segments import Context
+
+RELIED_ON = {path: (parameters.split(), uses.split()) for path, parameters, uses in _internals._RELIED_ON}
+FUNCTIONS = [path for path, (parameters, uses) in RELIED_ON.items() if parameters or uses]
+USING = [path for path, (_, uses) in RELIED_ON.items() if uses]
+
+
+def holders(path: str) -> list[Any]:
+    """Return the objects that have the last name of a path: an instance, its class, or a base of it."""
+    module, _, inside = path.partition(":")
+    above, _, name = inside.rpartition(".")
+    owner = pkgutil.resolve_name(f"{module}:{above}" if above else module)
+    classes = owner.__mro__ if isinstance(owner, type) else (owner, *type(owner).__mro__)
+    return [one for one in classes if name in getattr(one, "__dict__", {})]
+
+
+def sentence(path: str) -> str:
+    version = metadata.version("apache-skywalking")
+    name = path.rpartition(":")[2]
+    return f"skywalking-background works with apache-skywalking 1.3, and {version} is installed, where {name} "
+
+
+def said() -> str:
+    with pytest.raises(RuntimeError) as raised:
+        check()
+    return str(raised.value)
+
+
+def test_the_agent_that_is_installed_is_the_one_that_is_known() -> None:
+    before = sampling.sampling_service
+    check()
+    assert sampling.sampling_service is before  # looking must not change anything
+
+
+@pytest.mark.usefixtures("segments")
+def test_it_still_is_when_the_library_has_taken_its_places() -> None:
+    assert agents.SpanContext is Context
+    check()
+
+
+@pytest.mark.parametrize("path", RELIED_ON)
+def test_one_sentence_says_what_is_missing(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    *_, name = path.replace(":", ".").split(".")
+    if path.endswith("__spans.get"):
+        monkeypatch.delattr(agents, "__spans")  # what the interpreter has made can't be taken apart
+    else:
+        monkeypatch.delattr(holders(path)[0], name)
+    if name in {"__init__", "__str__", "start", "inject"}:  # a base has one too, but not that one
+        assert said().startswith(sentence(path))
+    else:
+        assert said() == sentence(path) + "is missing"
+
+
+@pytest.mark.parametrize("path", [path for path in FUNCTIONS if RELIED_ON[path][0]])
+def test_one_sentence_says_which_parameters_have_changed(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def changed(other: object, another: object = None) -> None: ...
+
+    *_, name = path.replace(":", ".").split(".")
+    monkeypatch.setattr(holders(path)[0], name, staticmethod(changed))
+    wanted = ", ".join(RELIED_ON[path][0])
+    assert said() == sentence(path) + f"takes (other, another) instead of ({wanted})"
+
+
+@pytest.mark.parametrize("path", USING)
+def test_one_sentence_says_what_is_no_longer_used(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    parameters, uses = RELIED_ON[path]
+    names: dict[str, Any] = {}
+    exec(f"def idle({', '.join(parameters)}): ...", names)
+    *_, name = path.replace(":", ".").split(".")
+    monkeypatch.setattr(holders(path)[0], name, staticmethod(names["idle"]))
+    assert said() == sentence(path) + f"does not use {', '.join(sorted(uses))} any more"
+
+
+def test_a_name_that_is_used_in_a_function_within_is_used() -> None:
+    def outer() -> Any:
+        def inner() -> Any:
+            return metadata.version
+
+        return inner
+
+    assert {"metadata", "version"} <= _internals._names_in(outer.__code__)
+
+
+# What the names mean.
+
+
+def test_the_agents_functions_put_their_spans_where_ours_are(segments: list[Any]) -> None:
+    set_open_spans([])
+    with get_context().new_local_span("one") as span:
+        assert open_spans() == [span]
+        assert inherited_spans() is open_spans()
+    assert open_spans() == []
+    assert isinstance(span.context, Context)
+
+
+def test_asking_for_what_is_inherited_makes_nothing() -> None:
+    import contextvars
+
+    empty = contextvars.Context()
+    assert empty.run(inherited_spans) is None
+    assert list(empty) == []
+
+
+@pytest.mark.parametrize(("makes", "kind"), [
+    (lambda context: context.new_local_span("x"), Span),
+    (lambda context: context.new_entry_span("x"), EntrySpan),
+    (lambda context: context.new_exit_span("x", "peer:80"), ExitSpan),
+])  # fmt: skip
+def test_plugins_get_spans_of_the_agents_own_classes(segments: list[Any], makes: Any, kind: type) -> None:
+    span = makes(get_context())
+    assert type(span) is kind
+    assert not isinstance(span, NoopSpan)
+
+
+@pytest.mark.parametrize(("service", "takes"), [
+    (None, True), (True, True), (False, False),
+])  # fmt: skip
+def test_the_agents_sampler_is_asked(monkeypatch: pytest.MonkeyPatch, service: Any, takes: bool) -> None:
+    sampler = None if service is None else SimpleNamespace(try_sampling=lambda: service)
+    monkeypatch.setattr(sampling, "sampling_service", sampler)
+    assert sampled() is takes
+
+
+@pytest.mark.parametrize(("text", "cleaned"), [
+    ("plain \u00e9", "plain \u00e9"), ("\udcff", r"\udcff"), ("a\0b", r"a\x00b"), ("", ""),
+])  # fmt: skip
+def test_text_is_cleaned_of_what_protobuf_refuses(text: str, cleaned: str) -> None:
+    assert clean(text) == cleaned
+
+
+# Who may import the agent.
+
+SEAM = "_internals.py"
+LIFE = {
+    "_agent.py",
+    "_fork.py",
+    "_reporter.py",
+    "_network.py",
+    "_protocol.py",
+    "_protocols.py",
+    "_doctor.py",
+    "__main__.py",
+}
+"""The agent's start and its protocol's messages: not what its spans are made of."""
+
+MODULES = sorted(Path(skywalking_background.__file__).parent.rglob("*.py"))
+
+
+def imports(source: str) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+    return {name for name in found if name == "skywalking" or name.startswith("skywalking.")}
+
+
+def test_the_scan_sees_every_form_of_import() -> None:
+    assert imports("import skywalking") == {"skywalking"}
+    assert imports("def f():\n    import skywalking.agent as a") == {"skywalking.agent"}
+    assert imports("if TYPE_CHECKING:\n    from skywalking.trace import ID") == {"skywalking.trace"}
+    assert imports("import skywalking_background\nfrom skywalking_background import x\nfrom . import y") == set()
+
+
+@pytest.mark.parametrize("module", [one for one in MODULES if one.name != SEAM], ids=lambda one: one.name)
+def test_no_other_module_knows_the_agents_insides(module: Path) -> None:
+    found = imports(module.read_text())
+    if module.name in LIFE:
+        assert not any(name.startswith("skywalking.trace") for name in found)
+    else:
+        assert found == set()
