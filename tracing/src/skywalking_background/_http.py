@@ -1,0 +1,130 @@
+"""Delivery over OAP's HTTP port, in JSON: for whoever can't get gRPC through. It costs several times as much CPU."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from typing import Any, Final
+
+from google.protobuf import json_format
+from skywalking import config
+from skywalking.protocol.language_agent.Tracing_pb2 import SegmentCollection
+from skywalking.protocol.logging.Logging_pb2 import LogData
+
+from skywalking_background._failures import RefusedError, TimedOutError, UnreachableError, UnwelcomeError
+from skywalking_background._network import Address, connect, find_proxy, parse_addresses
+
+CALL_TIMEOUT: Final = 10.0
+"""Seconds that OAP may take for one call."""
+_NO_OAP: Final = "SW_AGENT_PROTOCOL=http wants OAP's HTTP port, by default 12800"
+_TRY_LATER: Final = {429, 502, 503, 504}  # what gateways answer when there is nobody behind them
+_UNWELCOME: Final = {401, 403, 404, 405, 407}
+_DONE: Final = range(200, 300)
+
+
+class _Connection(http.client.HTTPConnection):
+    """A connection that is made as all of ours are."""
+
+    def __init__(self, address: Address) -> None:
+        super().__init__(address.host, address.port)
+        self._address = address
+
+    def connect(self) -> None:
+        tls = bool(config.agent_force_tls)
+        # A proxy passes requests on; only what is encrypted needs a tunnel.
+        self.sock = connect(
+            [self._address], proxies=_proxies(), tunnel=tls, tls=tls, deadline=time.monotonic() + CALL_TIMEOUT
+        )
+
+
+def _proxies() -> tuple[str, ...]:
+    return ("https", "https_proxy", "all") if config.agent_force_tls else ("http", "http_proxy", "all")
+
+
+class HttpTransport:
+    """Segments, logs and heartbeats over HTTP."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._connection: _Connection | None = None
+
+    def send_segments(self, batch: list[bytes]) -> None:
+        """Send collections of segments as one list."""
+        segments = SegmentCollection.FromString(b"".join(batch)).segments
+        self.post("/v3/segments", [json_format.MessageToDict(segment) for segment in segments])
+
+    def send_logs(self, batch: list[bytes]) -> None:
+        """Send log lines as one list."""
+        self.post("/v3/logs", [json_format.MessageToDict(LogData.FromString(log)) for log in batch])
+
+    def close(self) -> None:
+        """Close the connection; the next batch makes a new one."""
+        connection, self._connection = self._connection, None
+        if connection is not None and connection.sock is not None:
+            connection.sock.close()
+
+    def post(self, path: str, content: Any) -> None:  # noqa: ANN401  # whatever JSON can say
+        """Send JSON to OAP and wait until it has taken it.
+
+        Raises:
+            DeliveryError: it has not.
+        """
+        body = json.dumps(content).encode()
+        fresh = self._connection is None
+        try:
+            self._post(path, body)
+        except UnreachableError:
+            if fresh:
+                raise
+            self._post(path, body)  # the other side had closed what was idle
+
+    def _post(self, path: str, body: bytes) -> None:
+        try:
+            addresses = parse_addresses(self._address)
+        except ValueError as error:
+            raise UnwelcomeError(str(error)) from error
+        if self._connection is None:
+            self._connection = _Connection(addresses[0])
+        connection = self._connection
+        headers = {"Content-Type": "application/json"}
+        if config.agent_authentication:
+            headers["authentication"] = config.agent_authentication
+        target = path
+        if not config.agent_force_tls and find_proxy(addresses[0], _proxies()):
+            target = f"http://{addresses[0]}{path}"
+        try:
+            if connection.sock is None:
+                connection.connect()
+            connection.sock.settimeout(CALL_TIMEOUT)
+            connection.request("POST", target, body, headers)
+            response = connection.getresponse()
+            text = response.read(10_000).decode("utf-8", "replace")
+        except UnreachableError:
+            self.close()
+            raise
+        except TimeoutError:
+            self.close()
+            raise TimedOutError(f"no answer within {CALL_TIMEOUT:.0f} s") from None
+        except http.client.RemoteDisconnected as error:
+            self.close()
+            raise UnreachableError("the connection was lost") from error
+        except http.client.HTTPException as error:
+            self.close()
+            raise UnwelcomeError(f"what listens there does not speak HTTP: {_NO_OAP}") from error
+        except OSError as error:
+            self.close()
+            raise UnreachableError(f"the connection was lost, {error}") from error
+        if response.will_close:
+            self.close()
+        self._judge(response.status, text)
+
+    def _judge(self, status: int, text: str) -> None:
+        if status in _DONE:
+            return
+        cause = f"HTTP status {status}: {' '.join(text.split())[:200]}"
+        if status in _TRY_LATER:
+            raise UnreachableError(cause)
+        if status in _UNWELCOME:
+            raise UnwelcomeError(f"{cause} ({_NO_OAP})")
+        raise RefusedError(cause)
