@@ -25,6 +25,12 @@ import grpc
 from skywalking import config, meter, profile, sampling
 from skywalking.agent import agent
 from skywalking.meter.meter_service import MeterService
+
+# All here and none in a thread: a process that is forked while a thread imports a module has half of it for good.
+from skywalking.meter.pvm.cpu_usage import CPUUsageDataSource
+from skywalking.meter.pvm.gc_data import GCDataSource
+from skywalking.meter.pvm.mem_usage import MEMUsageDataSource
+from skywalking.meter.pvm.thread_data import ThreadDataSource
 from starlette.middleware.exceptions import ExceptionMiddleware
 
 from skywalking_background._failures import DeliveryError
@@ -143,12 +149,6 @@ def begin_threads() -> None:
 
 
 def _register_runtime_meters() -> None:
-    # As the agent does it: they want its meter service.
-    from skywalking.meter.pvm.cpu_usage import CPUUsageDataSource  # noqa: PLC0415
-    from skywalking.meter.pvm.gc_data import GCDataSource  # noqa: PLC0415
-    from skywalking.meter.pvm.mem_usage import MEMUsageDataSource  # noqa: PLC0415
-    from skywalking.meter.pvm.thread_data import ThreadDataSource  # noqa: PLC0415
-
     for source in (MEMUsageDataSource, CPUUsageDataSource, GCDataSource, ThreadDataSource):
         source().register()
 

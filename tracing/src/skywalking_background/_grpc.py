@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from skywalking import config
+from skywalking.protocol.management.Management_pb2 import InstancePingPkg
 
 from skywalking_background._failures import UnwelcomeError
 from skywalking_background._http2 import Http2Connection, StaleConnectionError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 CALL_TIMEOUT: Final = 10.0
 """Seconds that OAP may take for one call."""
 _PROXIES: Final = ("grpc_proxy", "https_proxy", "http_proxy")  # those that gRPC looks at, in its order
+_KEEP_ALIVE: Final = "/skywalking.v3.ManagementService/keepAlive"
 _COLLECT: Final = "/skywalking.v3.TraceSegmentReportService/collectInSync"
 _COLLECT_LOGS: Final = "/skywalking.v3.LogReportService/collect"
 
@@ -122,6 +124,11 @@ class GrpcTransport:
 
     def __init__(self, address: str) -> None:
         self._channel = Channel(address)
+
+    def introduce(self) -> None:
+        """Send a first heartbeat."""
+        ping = InstancePingPkg(service=config.agent_name, serviceInstance=config.agent_instance_name)
+        self._channel.call(_KEEP_ALIVE, [frame(ping.SerializeToString())])
 
     def send_segments(self, batch: list[bytes]) -> None:
         """Send collections of segments as one: put one after the other they are a larger collection."""

@@ -49,6 +49,13 @@ class HttpTransport:
         self._address = address
         self._connection: _Connection | None = None
 
+    def introduce(self) -> None:
+        """Send a first heartbeat."""
+        self.post(
+            "/v3/management/keepAlive",
+            {"service": config.agent_name, "serviceInstance": config.agent_instance_name},
+        )
+
     def send_segments(self, batch: list[bytes]) -> None:
         """Send collections of segments as one list."""
         segments = SegmentCollection.FromString(b"".join(batch)).segments

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from typing import Any, Final
 
 from skywalking import config
 from skywalking.protocol.language_agent.Tracing_pb2 import SegmentCollection
+from skywalking.protocol.management.Management_pb2 import InstancePingPkg
 from skywalking.protocol.logging.Logging_pb2 import LogData
 
 from skywalking_background._failures import RefusedError, TimedOutError, UnreachableError
@@ -24,6 +26,9 @@ def require_kafka() -> None:
     if importlib.util.find_spec("kafka") is None:
         message = "SW_AGENT_PROTOCOL=kafka needs the package kafka-python: pip install kafka-python"
         raise RuntimeError(message)
+    # Now: a process that is forked while a thread imports a module has half of that module for good.
+    importlib.import_module("kafka.errors")
+    importlib.import_module("skywalking.agent.protocol.kafka")
 
 
 class KafkaTransport:
@@ -31,6 +36,11 @@ class KafkaTransport:
 
     def __init__(self) -> None:
         self._producer: Any = None
+
+    def introduce(self) -> None:
+        """Send a first heartbeat."""
+        ping = InstancePingPkg(service=config.agent_name, serviceInstance=config.agent_instance_name)
+        self._send(config.kafka_topic_management, [(config.agent_instance_name, ping.SerializeToString())])
 
     def send_segments(self, batch: list[bytes]) -> None:
         """Send each segment as a message of its own, which is how OAP wants them."""
@@ -49,7 +59,7 @@ class KafkaTransport:
         self._producer = None
 
     def _send(self, topic: str, messages: list[tuple[str, bytes]]) -> None:
-        # Imported here: the agent reads all of its settings as it loads the module.
+        # Packages that only this one needs; `require_kafka` has loaded them.
         from kafka import KafkaProducer, errors  # noqa: PLC0415
         from skywalking.client.kafka import kafka_configs  # noqa: PLC0415
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401  # a thread would import it with the first name: see `_bootstrap` about forks
 import ipaddress
 import os
 import pkgutil

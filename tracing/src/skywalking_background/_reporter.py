@@ -17,7 +17,7 @@ from skywalking import config
 from skywalking.protocol.language_agent.Tracing_pb2 import SegmentCollection
 from skywalking.protocol.logging.Logging_pb2 import LogData
 
-from skywalking_background._failures import RefusedError, TimedOutError, UnreachableError, UnwelcomeError
+from skywalking_background._failures import DeliveryError, RefusedError, TimedOutError, UnreachableError, UnwelcomeError
 from skywalking_background._grpc import GrpcTransport
 from skywalking_background._lane import Counts, Lane
 
@@ -41,6 +41,9 @@ _KINDS: Final = {"Entry": 0, "Exit": 1, "Local": 2}
 
 class Transport(Protocol):
     """A way to OAP. Each `send` raises a `DeliveryError` when OAP has not acknowledged the batch."""
+
+    def introduce(self) -> None:
+        """Tell OAP of this instance: of segments without an entry span it learns no service."""
 
     def send_segments(self, batch: list[bytes]) -> None:
         """Send collections of segments."""
@@ -108,6 +111,7 @@ class Reporter:
         self._aside_tried = 0.0  # as of `time.monotonic()`
         self._troubles: dict[str, float] = {}  # what was said, and when it began
         self._gave_up = False
+        self._introduced = False
 
     # What the request's path does.
 
@@ -241,8 +245,8 @@ class Reporter:
                 self._aside_tried = now
                 for lane in self.lanes:
                     lane.retry()
-            error = None
-            for lane in self.lanes:
+            error = self._introduce()
+            for lane in self.lanes if error is None else ():
                 try:
                     while lane.step():
                         self._succeeded(lane)
@@ -258,6 +262,19 @@ class Reporter:
                     self._failed_round = number
                 self._changed.notify_all()
             return error
+
+    def _introduce(self) -> Exception | None:
+        """Have this process appear in SkyWalking, even if it ends before the agent's first heartbeat."""
+        if not self._introduced:
+            try:
+                self.transport.introduce()
+            except UnreachableError as error:
+                self._failed(self.segments, error)
+                return error
+            except DeliveryError:
+                pass  # the agent's heartbeat tries it again and again
+            self._introduced = True
+        return None
 
     def _failed(self, lane: Lane, error: Exception) -> None:
         if not isinstance(error, UnreachableError):
