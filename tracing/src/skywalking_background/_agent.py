@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import threading
+from typing import Final
 
 # The first of ours that needs the agent's protocol: it says what to do when that is missing.
 from skywalking_background import _bootstrap  # isort: skip
@@ -22,7 +23,7 @@ from skywalking_background._spans import enter_root
 
 logger = logging.getLogger("skywalking_background")
 
-_SECONDS_AT_SIGTERM = 1.0
+_SECONDS_OF_A_CHILD: Final = 1.0
 """How long the end of a child may wait for OAP."""
 
 _lock = threading.Lock()
@@ -51,9 +52,7 @@ def start() -> None:
 def _use_reporter(*, reached: bool) -> None:
     """The seam: all that the agent and its plugins finish passes here."""
     global _reporter  # noqa: PLW0603  # as the agent itself: one per process
-    _reporter = Reporter(
-        _transport(), on_begin=_on_begin, on_first_round=_begin_threads, reached=reached
-    )
+    _reporter = Reporter(_transport(), on_begin=_on_begin, on_first_round=_begin_threads, reached=reached)
     agent.archive_segment = _reporter.segments.put
     # Else the agent leaves spans out uncounted while the queue is full; our queue counts what it refuses.
     agent.is_segment_queue_full = lambda: False
@@ -107,7 +106,7 @@ def _begin_anew() -> None:
 
 def _flush_child() -> None:
     if _reporter is not None:
-        _reporter.flush(_SECONDS_AT_SIGTERM, _SECONDS_AT_SIGTERM)
+        _reporter.flush_at_exit(_SECONDS_OF_A_CHILD, _SECONDS_OF_A_CHILD)
 
 
 def _flush_at_exit() -> None:

@@ -82,7 +82,9 @@ def _check_settings() -> None:
         message = f"SW_AGENT_PROTOCOL={config.agent_protocol!r} is none of grpc, http and kafka"
         raise RuntimeError(message)
     if config.agent_asyncio_enhancement:
-        message = "SW_AGENT_ASYNCIO_ENHANCEMENT=true is not supported: it reports from an event loop of its own. Unset it"
+        message = (
+            "SW_AGENT_ASYNCIO_ENHANCEMENT=true is not supported: it reports from an event loop of its own. Unset it"
+        )
         raise RuntimeError(message)
     if config.agent_protocol == "kafka":
         require_kafka()

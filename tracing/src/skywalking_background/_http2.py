@@ -72,7 +72,9 @@ _RESETS: Final = {
     h2.errors.ErrorCodes.ENHANCE_YOUR_CALM: "RESOURCE_EXHAUSTED",
     h2.errors.ErrorCodes.INADEQUATE_SECURITY: "PERMISSION_DENIED",
 }
-_NO_GRPC: Final = "what listens there does not speak gRPC: SW_AGENT_PROTOCOL=grpc wants OAP's gRPC port, by default 11800"
+_NO_GRPC: Final = (
+    "what listens there does not speak gRPC: SW_AGENT_PROTOCOL=grpc wants OAP's gRPC port, by default 11800"
+)
 
 
 class StaleConnectionError(UnreachableError):

@@ -45,9 +45,7 @@ class KafkaTransport:
     def send_segments(self, batch: list[bytes]) -> None:
         """Send each segment as a message of its own, which is how OAP wants them."""
         segments = SegmentCollection.FromString(b"".join(batch)).segments
-        self._send(
-            config.kafka_topic_segment, [(one.traceSegmentId, one.SerializeToString()) for one in segments]
-        )
+        self._send(config.kafka_topic_segment, [(one.traceSegmentId, one.SerializeToString()) for one in segments])
 
     def send_logs(self, batch: list[bytes]) -> None:
         """Send each log line as a message of its own."""

@@ -117,15 +117,15 @@ class Lane:
                 self.broken += 1
                 first = self.broken == 1
             if first:
-                logger.exception("one of the %s can't be encoded and is dropped; others like it are only counted", self.name)
+                logger.exception(
+                    "one of the %s can't be encoded and is dropped; others like it are only counted", self.name
+                )
 
     @property
     def counts(self) -> Counts:
         """What became of all items so far."""
         with self._lock:
-            return Counts(
-                self.sent, len(self._queue) + self._taken, self.refused + self.broken + self.rejected
-            )
+            return Counts(self.sent, len(self._queue) + self._taken, self.refused + self.broken + self.rejected)
 
     @property
     def settled(self) -> int:
@@ -216,7 +216,9 @@ class Lane:
             name = self.describe(batch.items[0])
         except Exception:  # noqa: BLE001  # it may be what can't be read
             name = "unreadable"
-        logger.warning("OAP takes one of the %s never and it is dropped (%s): %s, %d bytes", self.name, error, name, batch.size)
+        cause = f"{error}, too large" if batch.size > BATCH_BYTES else str(error)
+        text = "OAP will never take one of the %s, it is dropped (%s): %s, %d bytes"
+        logger.warning(text, self.name, cause, name, batch.size)
 
     def _forget(self, batch: _Batch) -> None:
         with self._lock:

@@ -103,6 +103,7 @@ class Reporter:
         self._changed = threading.Condition(threading.RLock())
         self._delivering = threading.RLock()
         self._thread: threading.Thread | None = None
+        self._speaking = threading.local()
         self._begun = False
         self._try_again = 0.0  # as of `time.monotonic()`
         self._wanted = False  # somebody waits for a delivery
@@ -110,7 +111,7 @@ class Reporter:
         self._failed_round = self._idle_round = -1  # the last one that failed, that had nothing left to try
         self._aside_tried = 0.0  # as of `time.monotonic()`
         self._troubles: dict[str, float] = {}  # what was said, and when it began
-        self._gave_up = False
+        self._gave_up_with: dict[str, Counts] | None = None  # the last flush, and it was said
         self._introduced = False
 
     # What the request's path does.
@@ -141,7 +142,7 @@ class Reporter:
 
     def put_log(self, log: LogData) -> None:
         """Queue a log line, unless it is about the delivery itself: one that OAP refuses would beget the next."""
-        if threading.current_thread() is not self._thread:
+        if not getattr(self._speaking, "now", False) and threading.current_thread() is not self._thread:
             self.logs.put(log)
 
     # What everybody may ask.
@@ -160,19 +161,17 @@ class Reporter:
             return True
         began = time.monotonic()
         done = self._wait(goals, timeout, first_contact) if self._runs() else self._deliver_here(goals, timeout)
-        self._gave_up = not done
+        self._gave_up_with = None if done else self.counts()
         if not done:
-            logger.warning(
-                "OAP at %s took nothing for %.1f s: %s", self.address, time.monotonic() - began, self._describe()
-            )
+            self._say("OAP at %s took nothing for %.1f s: %s", self.address, time.monotonic() - began, self._describe())
         return done
 
-    def flush_at_exit(self) -> None:
+    def flush_at_exit(self, timeout: float = 5.0, first_contact: float = 2.0) -> None:
         """Deliver what is queued as the process ends; an OAP that took nothing a moment ago is not waited for again."""
-        if self._gave_up:
+        if self._gave_up_with is None:
+            self.flush(timeout, first_contact)
+        elif self._gave_up_with != self.counts():
             self.flush(0.0, 0.0)
-        else:
-            self.flush(first_contact=2.0)
 
     def _runs(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
@@ -227,7 +226,9 @@ class Reporter:
                 error = self._round()
             except Exception:
                 # Whatever it is, the thread goes on, and so does the delivery.
-                self._complain("reporter", "the delivery to OAP at %s failed, and is tried again", self.address, exc_info=True)
+                self._complain(
+                    "reporter", "the delivery to OAP at %s failed, and is tried again", self.address, exc_info=True
+                )
                 error = RuntimeError()
             wait = INTERVAL if error is None else min(RETRY_MAX, max(1.0, wait * 2))
             if first:
@@ -246,15 +247,21 @@ class Reporter:
                 for lane in self.lanes:
                     lane.retry()
             error = self._introduce()
-            for lane in self.lanes if error is None else ():
-                try:
-                    while lane.step():
-                        self._succeeded(lane)
-                except Exception as failure:  # noqa: BLE001  # said, and tried again
-                    error = failure
-                    self._failed(lane, failure)
-                    if isinstance(failure, UnreachableError):
-                        break
+            lanes = [] if error else list(self.lanes)
+            while lanes:
+                for lane in list(lanes):  # a batch of each in turn
+                    try:
+                        more = lane.step()
+                        if more:
+                            self._succeeded(lane)
+                    except Exception as failure:  # noqa: BLE001  # said, and tried again
+                        error, more = failure, False
+                        self._failed(lane, failure)
+                        if isinstance(failure, UnreachableError):
+                            lanes.clear()
+                            break
+                    if not more:
+                        lanes.remove(lane)
             with self._changed:
                 if error is None:
                     self._idle_round = number
@@ -277,8 +284,7 @@ class Reporter:
         return None
 
     def _failed(self, lane: Lane, error: Exception) -> None:
-        if not isinstance(error, UnreachableError):
-            self.reached = self.reached or isinstance(error, (RefusedError, TimedOutError, UnwelcomeError))
+        self.reached = self.reached or isinstance(error, RefusedError)
         if isinstance(error, UnreachableError):
             text = f"OAP at %s is not reachable (%s): up to {self.segments.limit} segments are kept until it is back"
             self._complain("OAP", text, self.address, error)
@@ -299,19 +305,27 @@ class Reporter:
         """Say what is wrong, once: until it is right again."""
         if about not in self._troubles:
             self._troubles[about] = time.monotonic()
+            self._say(text, *arguments, exc_info=exc_info)
+
+    def _say(self, text: str, *arguments: object, exc_info: Any = None) -> None:  # noqa: ANN401
+        """Log a line that is not delivered itself."""
+        self._speaking.now = True
+        try:
             logger.warning(text, *arguments, exc_info=exc_info)
+        finally:
+            self._speaking.now = False
 
     def _succeeded(self, lane: Lane) -> None:
         with self._changed:
             self.reached = True
-            self._gave_up = False
+            self._gave_up_with = None
             self._changed.notify_all()
         if not self._troubles:
             return
         for about in ("OAP", lane.name, "reporter", "thread"):
             if (since := self._troubles.pop(about, None)) is not None:
                 seconds = time.monotonic() - since
-                logger.warning("OAP at %s is back after %.0f s: %s", self.address, seconds, self._describe())
+                self._say("OAP at %s is back after %.0f s: %s", self.address, seconds, self._describe())
 
     def _describe(self) -> str:
         return "; ".join(
