@@ -38,7 +38,7 @@ class Channel:
         self._lock = threading.RLock()
         self._connection: Http2Connection | None = None
 
-    def call(self, path: str, messages: Iterable[bytes], timeout: float = CALL_TIMEOUT) -> bytes:
+    def call(self, path: str, messages: Iterable[bytes], timeout: float | None = None) -> bytes:
         """Send messages that have their prefixes already; return the answer.
 
         Raises:
@@ -47,7 +47,7 @@ class Channel:
         metadata = [("authentication", config.agent_authentication)] if config.agent_authentication else []
         with self._lock:
             messages = list(messages)
-            deadline = time.monotonic() + timeout
+            deadline = time.monotonic() + (CALL_TIMEOUT if timeout is None else timeout)
             while True:
                 connection, fresh = self._connect(deadline)
                 try:
@@ -86,7 +86,7 @@ class Channel:
         response_deserializer: Callable[[bytes], Any],
         **_options: object,
     ) -> Callable[..., Any]:
-        def call(request: Any, timeout: float = CALL_TIMEOUT) -> Any:  # noqa: ANN401  # as in any stub
+        def call(request: Any, timeout: float | None = None) -> Any:  # noqa: ANN401  # as in any stub
             return response_deserializer(self.call(path, [frame(request_serializer(request))], timeout))
 
         return call
@@ -98,7 +98,7 @@ class Channel:
         response_deserializer: Callable[[bytes], Any],
         **_options: object,
     ) -> Callable[..., Any]:
-        def call(requests: Iterable[Any], timeout: float = CALL_TIMEOUT) -> Any:  # noqa: ANN401  # as in any stub
+        def call(requests: Iterable[Any], timeout: float | None = None) -> Any:  # noqa: ANN401  # as in any stub
             # All of them first: the agent waits for the next one for up to a second, with the call open.
             messages = [frame(request_serializer(request)) for request in requests]
             return response_deserializer(self.call(path, messages, timeout))

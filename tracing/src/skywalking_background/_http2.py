@@ -131,7 +131,8 @@ class Http2Connection:
         self._calls = 0
         self._answer = _Answer()
         self._stream = 0
-        self._going = False
+        self._going = False  # the other side is about to close the connection
+        self._heard = self._understood = False  # anything at all; HTTP/2
         self.usable = True
 
     def close(self) -> None:
@@ -162,13 +163,13 @@ class Http2Connection:
         except TimeoutError:
             self.usable = False
             raise TimedOutError(f"no answer within {timeout:.0f} s") from None
-        except OSError as error:
+        except (OSError, h2.exceptions.ProtocolError) as error:
             self.usable = False
+            if self._heard and not self._understood:
+                raise UnwelcomeError(_NO_GRPC) from error
+            # h2 takes no more frames once the other side has said goodbye, with a call under way or not.
             kind = UnreachableError if first else StaleConnectionError
             raise kind(f"the connection was lost, {error}") from error
-        except h2.exceptions.ProtocolError as error:
-            self.usable = False
-            raise (UnwelcomeError(_NO_GRPC) if first else UnreachableError(f"broken HTTP/2, {error}")) from error
         except DeliveryError:
             self.usable = False
             raise
@@ -222,7 +223,9 @@ class Http2Connection:
         if not data:
             message = "closed by the other side"
             raise ConnectionError(message)
+        self._heard = True
         for event in self._h2.receive_data(data):
+            self._understood = True
             self._take(event)
         self._write(deadline)  # acknowledgements
 

@@ -85,52 +85,74 @@ class Lane:
         self.rejected = 0  # OAP will never take it
         self.refused = 0  # did not fit into the queue
         self.broken = 0  # could not be encoded
-        self._begun = False
+        self._unready = True  # not begun, or full
         # Reentrant, as a signal's handler may put something while its thread is in here.
         self._lock = threading.RLock()
         self._queue: deque[bytes] = deque()
-        self._bytes = 0  # of all that waits
-        self._taken = 0  # items in the two below: only the delivering thread touches these
+        self._bytes_in = 0
+        # The rest only the delivering thread touches.
+        self._bytes_out = 0
+        self._taken = 0  # items of the following two
         self._batches: deque[_Batch] = deque()
         self._aside: deque[_Batch] = deque()  # failed alone, and may not again
         self._refusals = 0  # in a row
 
     def put(self, item: Any) -> None:  # noqa: ANN401  # a Segment or a LogData
         """Queue what is finished; never raises, for the request has no part in it."""
+        if self._unready and not self._make_ready():
+            return
         try:
-            if len(self._queue) + self._taken >= self.limit:
-                with self._lock:
-                    self.refused += 1
-                return
             encoded = self.encode(item)
-            size = len(encoded)
-            with self._lock:
-                if self._bytes + size > QUEUE_BYTES:
-                    self.refused += 1
-                    return
-                self._queue.append(encoded)
-                self._bytes += size
-            if not self._begun:
-                self._begun = self.begin()
         except Exception:
-            with self._lock:
-                self.broken += 1
-                first = self.broken == 1
-            if first:
-                logger.exception(
-                    "one of the %s can't be encoded and is dropped; others like it are only counted", self.name
-                )
+            self._break()
+            return
+        # No lock, which would double what this costs: appending is atomic. So is adding up, as long as there is a
+        # global interpreter lock; without one the sum may be off by a few items until the queue is empty again.
+        self._queue.append(encoded)
+        self._bytes_in += len(encoded)
+        if len(self._queue) + self._taken >= self.limit or self._bytes_in - self._bytes_out >= QUEUE_BYTES:
+            self._unready = True
+
+    def _make_ready(self) -> bool:
+        """Do what is rarely to be done before something is queued; `False` when it must not be."""
+        try:
+            begun = self.begin()
+        except Exception:
+            begun = False
+            logger.exception("the delivery of %s can't begin yet", self.name)
+        with self._lock:
+            full = len(self._queue) + self._taken >= self.limit or self._bytes_in - self._bytes_out >= QUEUE_BYTES
+            self._unready = full or not begun
+            if full:
+                self.refused += 1
+        return not full
+
+    def _break(self) -> None:
+        with self._lock:
+            self.broken += 1
+            first = self.broken == 1
+        if first:
+            text = "one of the %s can't be encoded and is dropped; others like it are only counted"
+            logger.exception(text, self.name)
 
     @property
     def counts(self) -> Counts:
         """What became of all items so far."""
-        with self._lock:
-            return Counts(self.sent, len(self._queue) + self._taken, self.refused + self.broken + self.rejected)
+        return Counts(self.sent, len(self._queue) + self._taken, self.refused + self.broken + self.rejected)
 
     @property
     def settled(self) -> int:
         """How many have left the queue, for OAP or for good."""
         return self.sent + self.rejected
+
+    def has_settled(self, goal: int) -> bool:
+        """Say whether so many have left, or nothing is left to leave."""
+        return self.settled >= goal or not (self._queue or self._taken)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether something is set aside."""
+        return bool(self._aside)
 
     def step(self) -> bool:
         """Deliver the oldest batch; `False` when there is none that can be delivered now.
@@ -167,13 +189,12 @@ class Lane:
             return self._batches.popleft()
         items: list[bytes] = []
         size = 0
-        with self._lock:
-            while self._queue and len(items) < BATCH_ITEMS:
-                size += len(self._queue[0])
-                if items and size > BATCH_BYTES:
-                    break
-                items.append(self._queue.popleft())
-            self._taken += len(items)
+        while self._queue and len(items) < BATCH_ITEMS:
+            size += len(self._queue[0])
+            if items and size > BATCH_BYTES:
+                break
+            self._taken += 1
+            items.append(self._queue.popleft())
         if items:
             return _Batch(items)
         for _ in range(len(self._aside)):
@@ -221,6 +242,7 @@ class Lane:
         logger.warning(text, self.name, cause, name, batch.size)
 
     def _forget(self, batch: _Batch) -> None:
-        with self._lock:
-            self._taken -= len(batch.items)
-            self._bytes -= batch.size
+        self._taken -= len(batch.items)
+        self._bytes_out += batch.size
+        if not (self._taken or self._queue):
+            self._bytes_out = self._bytes_in

@@ -157,7 +157,7 @@ class Reporter:
         An OAP that this process has never reached gets one try, and `first_contact` seconds for it.
         """
         goals = [(lane, lane.settled + lane.counts.queued) for lane in self.lanes]
-        if all(lane.settled >= goal for lane, goal in goals):
+        if all(lane.has_settled(goal) for lane, goal in goals):
             return True
         began = time.monotonic()
         done = self._wait(goals, timeout, first_contact) if self._runs() else self._deliver_here(goals, timeout)
@@ -182,13 +182,15 @@ class Reporter:
             first = self._started
             since, before = time.monotonic(), self._settled()
             self._want()
-            while not all(lane.settled >= goal for lane, goal in goals):
+            while not all(lane.has_settled(goal) for lane, goal in goals):
                 now = time.monotonic()
                 if (settled := self._settled()) != before:
                     since, before = now, settled
                 patience = timeout if self.reached else min(timeout, first_contact)
                 tried = self._failed_round > first and not self.reached
-                if tried or self._idle_round > first or now >= since + patience:
+                if self._idle_round > first:
+                    return not any(lane.stuck for lane, _ in goals)  # what came later is not waited for
+                if tried or now >= since + patience:
                     return False
                 self._changed.wait(min(RETRY_FLUSHING, since + patience - now))
                 if time.monotonic() >= now + RETRY_FLUSHING:
@@ -200,7 +202,7 @@ class Reporter:
         deadline = time.monotonic() + timeout
         while True:
             failed = self._round() is not None
-            if all(lane.settled >= goal for lane, goal in goals):
+            if all(lane.has_settled(goal) for lane, goal in goals):
                 return True
             if not (failed and self.reached) or time.monotonic() >= deadline:
                 return False
