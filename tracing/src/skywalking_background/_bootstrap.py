@@ -1,4 +1,4 @@
-"""The one module that takes the SkyWalking agent apart: its start in two steps, as a process may still be forked between.
+"""The one module that takes the SkyWalking agent apart: it starts in two steps, between which a process may be forked.
 
 First the plugins, in the process that loads the app. Then, in each process that has something to report, the threads:
 those for segments and logs are not needed, as ours is (see `_reporter`), and the others get our way to OAP.
@@ -126,7 +126,7 @@ def _take_over() -> None:
 def begin_threads() -> None:
     """Start the agent's threads for heartbeat, meters and profiles in this process."""
     if _is_running():
-        if not isinstance(_get("protocol"), tuple(_PROTOCOLS.values())):
+        if not isinstance(_get("protocol"), (OverGrpc, OverHttp, OverKafka)):
             _take_over()  # started since, by `sw-python` in a worker of gunicorn
         return
     agent.started_pid = os.getpid()
@@ -157,7 +157,8 @@ def _register_runtime_meters() -> None:
 
 def forget_parent() -> None:
     """In a forked process: an instance of its own, whose threads begin with its first segment."""
-    if isinstance(protocol := _get("protocol"), tuple(_PROTOCOLS.values())):
+    protocol = _get("protocol")
+    if isinstance(protocol, (OverGrpc, OverHttp, OverKafka)):
         protocol.close()
     _set("reporting", False)
     agent.started_pid = os.getpid()

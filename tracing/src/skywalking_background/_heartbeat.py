@@ -1,4 +1,4 @@
-"""What the agent's own threads (heartbeat, meters, profiles) talk to OAP through: never gRPC's library, see `_http2`."""
+"""How the agent's own threads (heartbeat, meters, profiles) talk to OAP: never through gRPC's library, see `_http2`."""
 
 from __future__ import annotations
 

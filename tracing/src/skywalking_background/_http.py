@@ -20,6 +20,7 @@ CALL_TIMEOUT: Final = 10.0
 _NO_OAP: Final = "SW_AGENT_PROTOCOL=http wants OAP's HTTP port, by default 12800"
 _TRY_LATER: Final = {429, 502, 503, 504}  # what gateways answer when there is nobody behind them
 _UNWELCOME: Final = {401, 403, 404, 405, 407}
+_TEXT_MAX: Final = 10_000  # bytes of an answer
 _DONE: Final = range(200, 300)
 
 
@@ -88,43 +89,40 @@ class HttpTransport:
 
     def _post(self, path: str, body: bytes) -> None:
         try:
-            addresses = parse_addresses(self._address)
-        except ValueError as error:
-            raise UnwelcomeError(str(error)) from error
-        if self._connection is None:
-            self._connection = _Connection(addresses[0])
-        connection = self._connection
-        headers = {"Content-Type": "application/json"}
-        if config.agent_authentication:
-            headers["authentication"] = config.agent_authentication
-        target = path
-        if not config.agent_force_tls and find_proxy(addresses[0], _proxies()):
-            target = f"http://{addresses[0]}{path}"
-        try:
-            if connection.sock is None:
-                connection.connect()
-            connection.sock.settimeout(CALL_TIMEOUT)
-            connection.request("POST", target, body, headers)
-            response = connection.getresponse()
-            text = response.read(10_000).decode("utf-8", "replace")
+            status, text = self._exchange(path, body)
         except UnreachableError:
             self.close()
             raise
         except TimeoutError:
             self.close()
             raise TimedOutError(f"no answer within {CALL_TIMEOUT:.0f} s") from None
-        except http.client.RemoteDisconnected as error:
+        except (http.client.RemoteDisconnected, OSError) as error:
             self.close()
-            raise UnreachableError("the connection was lost") from error
+            raise UnreachableError(f"the connection was lost, {error}") from error
         except http.client.HTTPException as error:
             self.close()
             raise UnwelcomeError(f"what listens there does not speak HTTP: {_NO_OAP}") from error
-        except OSError as error:
+        self._judge(status, text)
+
+    def _exchange(self, path: str, body: bytes) -> tuple[int, str]:
+        try:
+            address = parse_addresses(self._address)[0]
+        except ValueError as error:
+            raise UnwelcomeError(str(error)) from error
+        connection = self._connection = self._connection or _Connection(address)
+        headers = {"Content-Type": "application/json"}
+        if config.agent_authentication:
+            headers["authentication"] = config.agent_authentication
+        through_proxy = not config.agent_force_tls and find_proxy(address, _proxies())
+        if connection.sock is None:
+            connection.connect()
+        connection.sock.settimeout(CALL_TIMEOUT)
+        connection.request("POST", f"http://{address}{path}" if through_proxy else path, body, headers)
+        response = connection.getresponse()
+        text = response.read(_TEXT_MAX).decode("utf-8", "replace")
+        if response.will_close or not response.isclosed():
             self.close()
-            raise UnreachableError(f"the connection was lost, {error}") from error
-        if response.will_close:
-            self.close()
-        self._judge(response.status, text)
+        return response.status, text
 
     def _judge(self, status: int, text: str) -> None:
         if status in _DONE:

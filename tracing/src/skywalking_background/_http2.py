@@ -1,4 +1,4 @@
-"""Calls over one HTTP/2 connection, as gRPC makes them, from whichever thread calls: no threads, nothing that a fork breaks.
+"""Calls over one HTTP/2 connection, as gRPC makes them, in whichever thread calls: nothing that a fork could break.
 
 Why not gRPC's own library: its core does not survive a fork. Measured with grpcio 1.85, a parent whose thread makes
 calls while its main thread forks children that make their own channel (20 to 150 forks):

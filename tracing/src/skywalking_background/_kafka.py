@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from skywalking import config
 from skywalking.protocol.language_agent.Tracing_pb2 import SegmentCollection
-from skywalking.protocol.management.Management_pb2 import InstancePingPkg
 from skywalking.protocol.logging.Logging_pb2 import LogData
+from skywalking.protocol.management.Management_pb2 import InstancePingPkg
 
 from skywalking_background._failures import RefusedError, TimedOutError, UnreachableError
 

@@ -66,7 +66,7 @@ class Lane:
         begin: called by each `put` until it returns `True`: starts what calls `step`.
     """
 
-    def __init__(  # noqa: PLR0913  # what differs between segments and logs
+    def __init__(  # noqa: PLR0913, PLR0917  # what differs between segments and logs
         self,
         name: str,
         limit: int,
@@ -104,7 +104,12 @@ class Lane:
         try:
             encoded = self.encode(item)
         except Exception:
-            self._break()
+            with self._lock:
+                self.broken += 1
+                first = self.broken == 1
+            if first:
+                text = "one of the %s can't be encoded and is dropped; others like it are only counted"
+                logger.exception(text, self.name)
             return
         # No lock, which would double what this costs: appending is atomic. So is adding up, as long as there is a
         # global interpreter lock; without one the sum may be off by a few items until the queue is empty again.
@@ -126,14 +131,6 @@ class Lane:
             if full:
                 self.refused += 1
         return not full
-
-    def _break(self) -> None:
-        with self._lock:
-            self.broken += 1
-            first = self.broken == 1
-        if first:
-            text = "one of the %s can't be encoded and is dropped; others like it are only counted"
-            logger.exception(text, self.name)
 
     @property
     def counts(self) -> Counts:

@@ -91,7 +91,7 @@ def _matches(address: Address, entry: str) -> bool:
     entry = entry.lower().removesuffix(f":{address.port}").removeprefix("*.").strip("[]").lstrip(".")
     if not entry:
         return False
-    if entry == "*" or host == entry or host.endswith(f".{entry}"):
+    if entry in {"*", host} or host.endswith(f".{entry}"):
         return True
     try:
         return ipaddress.ip_address(host) in ipaddress.ip_network(entry, strict=False)

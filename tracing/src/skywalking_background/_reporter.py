@@ -226,8 +226,7 @@ class Reporter:
                 self._wanted = False
             try:
                 error = self._round()
-            except Exception:
-                # Whatever it is, the thread goes on, and so does the delivery.
+            except Exception:  # noqa: BLE001  # whatever it is, the thread goes on, and so does the delivery
                 self._complain(
                     "reporter", "the delivery to OAP at %s failed, and is tried again", self.address, exc_info=True
                 )
@@ -274,15 +273,18 @@ class Reporter:
 
     def _introduce(self) -> Exception | None:
         """Have this process appear in SkyWalking, even if it ends before the agent's first heartbeat."""
-        if not self._introduced:
-            try:
-                self.transport.introduce()
-            except UnreachableError as error:
-                self._failed(self.segments, error)
-                return error
-            except DeliveryError:
-                pass  # the agent's heartbeat tries it again and again
-            self._introduced = True
+        if self._introduced:
+            return None
+        try:
+            self.transport.introduce()
+        except UnreachableError as error:
+            self._failed(self.segments, error)
+            return error
+        except DeliveryError:
+            pass  # the agent's heartbeat tries it again and again
+        else:
+            self.reached = True
+        self._introduced = True
         return None
 
     def _failed(self, lane: Lane, error: Exception) -> None:
