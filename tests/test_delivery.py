@@ -151,6 +151,7 @@ def test_a_message_above_the_limit_of_oap_is_dropped_and_named_and_holds_up_noth
         ids = []
         for n in range(40):
             if n in {0, 20}:  # as no encoder of ours makes it any more
+                sw.flush(30)  # both together are more than the queue holds
                 huge = SegmentCollection()
                 one = huge.segments.add(traceId="huge", traceSegmentId=f"huge-{n}", service="huge")
                 one.spans.add(operationName="upload", spanType=2).tags.add(key="body", value="x" * 55_000_000)
@@ -199,9 +200,9 @@ def test_without_oap_an_app_starts_and_stops_at_once(case: str) -> None:
         done = run(program, address, name(case))
         after = time.monotonic()
     *seconds, ended = (float(line) for line in done.stdout.split())
-    assert max(seconds[1:]) < 0.3
+    assert max(seconds) < 0.3
     assert after - ended < 0.6  # the rest of the process's end
-    assert "segments: 0 sent, 8 kept, 0 dropped" in done.stderr.splitlines()[-1]
+    assert "segments: 0 sent, 12 kept, 0 dropped" in done.stderr.splitlines()[-1]
 
 
 @pytest.fixture
