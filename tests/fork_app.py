@@ -95,26 +95,40 @@ elif HOW == "pool":
 
     main()
 
-elif HOW == "plain":  # a bare fork: the child says when it is through
+elif HOW == "plain":  # one child; the parent has reported before
 
-    def bare() -> None:
+    def child(end: str) -> None:
+        done = [piece(n) for n in range(10)]
+        sys.stdout.write(json.dumps(done) + "\n")
+        sys.stdout.flush()
+        if end == "flush":
+            sw.flush()
+            os._exit(0)
+        if end == "terminate":
+            signal.pause()  # until SIGTERM
+
+    def bare(end: str) -> int:
+        if pid := os.fork():
+            time.sleep(0.1)
+            if end == "terminate":
+                os.kill(pid, signal.SIGTERM)
+            return os.waitpid(pid, 0)[1]
+        child(end)
+        sys.exit(0)
+
+    def plain(end: str) -> None:
         sw.start()
         with sw.background_span("before"):
             pass
         sw.flush()
-        child = os.fork()
-        if not child:
-            print(json.dumps([piece(n) for n in range(10)]), flush=True)
-            if sys.argv[1] == "exit":
-                sys.exit(0)
-            if sys.argv[1] == "flush":
-                sw.flush()
-                os._exit(0)
-            signal.pause()  # until SIGTERM
-        if sys.argv[1] == "terminate":
-            time.sleep(0.05)
-            os.kill(child, signal.SIGTERM)
-        _, status = os.waitpid(child, 0)
+        status: int | None = 0
+        if end == "process":
+            process = multiprocessing.get_context("fork").Process(target=child, args=(end,))
+            process.start()
+            process.join()
+            status = process.exitcode
+        else:
+            status = bare(end)
         print(json.dumps(status), flush=True)
 
-    bare()
+    plain(sys.argv[1])

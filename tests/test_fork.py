@@ -169,8 +169,8 @@ def test_a_pool_forked_by_a_process_that_reports(oap: OapServer, tmp_path: Path)
     assert not re.search("Traceback|Error", run.stderr)
 
 
-@pytest.mark.parametrize("end", ["exit", "flush", "terminate"])
-def test_a_bare_fork_delivers_at_its_end(oap: OapServer, end: str) -> None:
+@pytest.mark.parametrize("end", ["exit", "flush", "terminate", "process"])
+def test_a_child_delivers_at_its_end(oap: OapServer, end: str) -> None:
     began, service = datetime.now(UTC), name(end)
     command = [sys.executable, "-m", "fork_app", end]
     run = subprocess.run(command, env=environment(service, oap, "plain"), capture_output=True, text=True, check=True)
@@ -179,3 +179,58 @@ def test_a_bare_fork_delivers_at_its_end(oap: OapServer, end: str) -> None:
     found = arrived(oap, service, began, 11)
     assert {row["traceIds"][0] for row in found} > {trace_id for trace_id, _ in done}
     assert len(found) == 11
+
+
+def test_forks_in_the_midst_of_everything(oap: OapServer) -> None:
+    """Whatever the parent's threads do while it forks, each child reports, and so does the parent."""
+    service, began = name("midst"), datetime.now(UTC)
+    program = """if True:
+        import json, os, threading, time
+        import skywalking_background as sw
+        sw.start()
+        def work():
+            while not stop:
+                with sw.background_span("parent"): pass
+                time.sleep(0.002)
+        stop = False
+        thread = threading.Thread(target=work); thread.start()
+        failed = 0
+        for n in range(50):
+            time.sleep(0.01)
+            pid = os.fork()
+            if not pid:
+                for _ in range(4):
+                    with sw.background_span("child"): pass
+                os._exit(0 if sw.flush() else 1)
+            failed += os.waitpid(pid, 0)[1] != 0
+        stop = True
+        thread.join()
+        assert sw.flush()
+        print(json.dumps([failed, *sw.counts()["segments"]]))
+    """
+    command = [sys.executable, "-c", program]
+    run = subprocess.run(command, env=environment(service, oap, ""), capture_output=True, text=True, check=True)
+    failed, sent, queued, dropped = json.loads(run.stdout)
+    assert (failed, queued, dropped) == (0, 0, 0)
+    found = arrived(oap, service, began, sent + 200)
+    names = [row["endpointNames"] for row in found]
+    assert (names.count(["parent"]), names.count(["child"])) == (sent, 200)
+    assert not run.stderr
+
+
+def test_subprocesses_are_left_alone(oap: OapServer) -> None:
+    program = """if True:
+        import json, os, signal, subprocess, sys
+        import skywalking_background as sw
+        sw.start()
+        with sw.background_span("before"): pass
+        sw.flush()
+        ask = "import signal; print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)"
+        for more in ({}, {"preexec_fn": lambda: None}, {"close_fds": False}):
+            print(subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, **more).stdout.strip())
+        with sw.background_span("after"): pass
+        print(sw.flush(), sw._agent.config.agent_instance_name)
+    """
+    variables = environment(name("sub"), oap, "")
+    run = subprocess.run([sys.executable, "-c", program], env=variables, capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["True"] * 3 + ["True", "main"]

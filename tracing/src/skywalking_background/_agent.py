@@ -98,10 +98,11 @@ def _begin_anew() -> None:
     if _reporter is None:
         return
     parent = _reporter
-    parent.transport.close()
-    _bootstrap.forget_parent()
+    # Whatever else goes wrong: nothing that the parent has queued is sent by its child.
     _use_reporter(reached=parent.reached)
     enter_root()
+    parent.transport.close()
+    _bootstrap.forget_parent()
 
 
 def _flush_child() -> None:

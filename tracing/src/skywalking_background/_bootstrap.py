@@ -160,9 +160,12 @@ def forget_parent() -> None:
     protocol = _get("protocol")
     if isinstance(protocol, (OverGrpc, OverHttp, OverKafka)):
         protocol.close()
+    config.agent_instance_name = child_name(config.agent_instance_name)
+    if _is_running():  # somebody else started the agent, with its own support for forks
+        _take_over()
+        return
     _set("reporting", False)
     agent.started_pid = os.getpid()
-    config.agent_instance_name = child_name(config.agent_instance_name)
     _make_services()
 
 

@@ -37,7 +37,7 @@ def in_each_child(begin_anew: Callable[[], None]) -> None:
         try:
             begin_anew()
         except Exception:
-            logger.exception("process %d, forked from %d, reports nothing to OAP", os.getpid(), os.getppid())
+            logger.exception("process %d, forked from %d, may not report to OAP", os.getpid(), os.getppid())
 
     os.register_at_fork(after_in_child=begin)
 
