@@ -254,6 +254,8 @@ def test_what_is_too_large_is_dropped_at_once(port: int, segments: list[Any], ca
     reporter = Reporter()
     with listening(collector, port):
         reporter.segments.put(make_segment(segments, "huge", "x" * 20_000_000))
+        assert reporter.flush(10)
+        assert reporter.counts()["segments"] == Counts(0, 0, 1)
         for _ in range(5):
             reporter.segments.put(make_segment(segments))
         assert reporter.flush(10)
