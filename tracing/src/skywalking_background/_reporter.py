@@ -249,12 +249,14 @@ class Reporter:
                     lane.retry()
             error = self._introduce()
             lanes = [] if error else list(self.lanes)
+            taking: set[str] = set()
             while lanes:
                 for lane in list(lanes):  # a batch of each in turn
                     try:
                         more = lane.step()
                         if more:
-                            self._succeeded(lane)
+                            taking.add(lane.name)
+                            self._succeeded()
                     except Exception as failure:  # noqa: BLE001  # said, and tried again
                         error, more = failure, False
                         self._failed(lane, failure)
@@ -269,6 +271,8 @@ class Reporter:
                 else:
                     self._failed_round = number
                 self._changed.notify_all()
+            if error is None:
+                self._recovered(taking)
             return error
 
     def _introduce(self) -> Exception | None:
@@ -319,14 +323,15 @@ class Reporter:
         finally:
             self._speaking.now = False
 
-    def _succeeded(self, lane: Lane) -> None:
+    def _succeeded(self) -> None:
         with self._changed:
             self.reached = True
             self._gave_up_with = None
             self._changed.notify_all()
-        if not self._troubles:
-            return
-        for about in ("OAP", lane.name, "reporter", "thread"):
+
+    def _recovered(self, lanes: set[str]) -> None:
+        """Say that it is right again, once everything that had to wait was delivered."""
+        for about in ("OAP", *lanes, "reporter", "thread") if lanes else ():
             if (since := self._troubles.pop(about, None)) is not None:
                 seconds = time.monotonic() - since
                 self._say("OAP at %s is back after %.0f s: %s", self.address, seconds, self._describe())
