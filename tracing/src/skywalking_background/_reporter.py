@@ -35,6 +35,7 @@ logger = logging.getLogger("skywalking_background")
 INTERVAL: Final = 0.25  # seconds between two batches: how late a finished span may leave
 RETRY_MAX: Final = 5.0  # seconds: the longest wait before OAP is tried again
 RETRY_FLUSHING: Final = 0.25  # seconds: the wait while somebody waits for the delivery
+RETRY_ASIDE_FLUSHING: Final = 1.0  # seconds: likewise, for what was refused
 FIRST_CONTACT: Final = 0.2  # seconds that a flush gives an OAP that this process has never reached
 _KINDS: Final = {"Entry": 0, "Exit": 1, "Local": 2}
 
@@ -201,7 +202,7 @@ class Reporter:
         """Deliver in this thread: the other one could not start, or has died."""
         deadline = time.monotonic() + timeout
         while True:
-            failed = self._round() is not None
+            failed = self._round(wanted=True) is not None
             if all(lane.has_settled(goal) for lane, goal in goals):
                 return True
             if not (failed and self.reached) or time.monotonic() >= deadline:
@@ -222,10 +223,10 @@ class Reporter:
         first = True
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._wanted, wait)
+                wanted = self._changed.wait_for(lambda: self._wanted, wait)
                 self._wanted = False
             try:
-                error = self._round()
+                error = self._round(wanted=wanted)
             except Exception:  # noqa: BLE001  # whatever it is, the thread goes on, and so does the delivery
                 self._complain(
                     "reporter", "the delivery to OAP at %s failed, and is tried again", self.address, exc_info=True
@@ -236,44 +237,47 @@ class Reporter:
                 first = False
                 self._on_first_round()
 
-    def _round(self) -> Exception | None:
+    def _round(self, *, wanted: bool) -> Exception | None:
         """Deliver until nothing is left or something fails, and return what failed."""
         with self._delivering:
             with self._changed:
                 self._started += 1
                 number = self._started
             now = time.monotonic()
-            if now >= self._aside_tried + RETRY_MAX or self._wanted:
+            if now >= self._aside_tried + (RETRY_ASIDE_FLUSHING if wanted else RETRY_MAX):
                 self._aside_tried = now
                 for lane in self.lanes:
                     lane.retry()
-            error = self._introduce()
-            lanes = [] if error else list(self.lanes)
-            taking: set[str] = set()
-            while lanes:
-                for lane in list(lanes):  # a batch of each in turn
-                    try:
-                        more = lane.step()
-                        if more:
-                            taking.add(lane.name)
-                            self._succeeded()
-                    except Exception as failure:  # noqa: BLE001  # said, and tried again
-                        error, more = failure, False
-                        self._failed(lane, failure)
-                        if isinstance(failure, UnreachableError):
-                            lanes.clear()
-                            break
-                    if not more:
-                        lanes.remove(lane)
+            error = self._introduce() or self._drain()
             with self._changed:
                 if error is None:
                     self._idle_round = number
                 else:
                     self._failed_round = number
                 self._changed.notify_all()
-            if error is None:
-                self._recovered(taking)
             return error
+
+    def _drain(self) -> Exception | None:
+        """Deliver a batch of each lane in turn until none has one, or OAP is not there."""
+        error: Exception | None = None
+        lanes, taking = list(self.lanes), set()
+        while lanes:
+            for lane in list(lanes):
+                try:
+                    more = lane.step()
+                except Exception as failure:  # noqa: BLE001  # said, and tried again
+                    error, more = failure, False
+                    taking.discard(lane.name)
+                    self._failed(lane, failure)
+                if more:
+                    taking.add(lane.name)
+                    self._succeeded()
+                else:
+                    lanes.remove(lane)
+                if isinstance(error, UnreachableError):
+                    return error
+        self._recovered(taking)
+        return error
 
     def _introduce(self) -> Exception | None:
         """Have this process appear in SkyWalking, even if it ends before the agent's first heartbeat."""
