@@ -9,18 +9,22 @@ is `number << 3 | type`, with type 0 for whole numbers and 2 for what begins wit
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from skywalking_background._faults import safe_text
-from skywalking_background._internals import config
-from skywalking_background._light_spans import CommonTag, LightSpan
+from skywalking_background._internals import Kind, config
+from skywalking_background._light_spans import TASK_ADDRESS, CommonTag, LightSpan
 from skywalking_background._limits import STACK_CHARS, TAG_VALUE_CHARS, cut, cut_middle
 
 if TYPE_CHECKING:
+    from skywalking.protocol.logging.Logging_pb2 import LogData
+
     from skywalking_background._internals import Segment, Span
 
 _KINDS: Final = {"Entry": 0, "Exit": 1, "Local": 2}
+ENDPOINT_AS_TAG: Final = os.environ.get("SKYWALKING_BACKGROUND_LOG_ENDPOINT", "").strip().lower() == "tag"
 _COMMON_CHARS: Final = 200  # of what is kept for the next time
 _HEADS: Final = 2_000  # how many are kept
 _SMALL: Final = [bytes((number,)) for number in range(128)]
@@ -132,9 +136,9 @@ def _add_span(segment: list[bytes], span: Span) -> None:  # noqa: C901  # in one
     ]
     if "refs" in fields:
         if span.refs:
-            parts += [_sized(b"\x2a", _reference(one)) for one in span.refs if one.trace_id]
+            parts += [_sized(b"\x2a", _reference(one, span.kind)) for one in span.refs if one.trace_id]
     elif not number and span.context.parent is not None:  # a light span: it has no list of its own
-        parts.append(_sized(b"\x2a", _reference(span.context.parent)))
+        parts.append(_sized(b"\x2a", _reference(span.context.parent, span.kind)))
     parts.append(_heads.get((span.op, span.__class__, span.error_occurred), b"") if "kind" not in fields else b"")
     if not parts[-1]:
         parts[-1] = _head(span, fields)
@@ -194,8 +198,23 @@ def _log(log: Any) -> bytes:  # noqa: ANN401
     return written
 
 
-def _reference(reference: Any) -> bytes:  # noqa: ANN401
+def encode_log(log: LogData) -> bytes:
+    """Write a copied log line; where OAP is set up for it, with its endpoint in a tag.
+
+    OAP from 10.2 on takes the endpoint of the field off the list of a service's endpoints (docs/upstream-last-ping.md).
+    """
+    if ENDPOINT_AS_TAG and log.endpoint:
+        log.tags.data.add(key="endpoint", value=log.endpoint)
+        log.ClearField("endpoint")
+    written: bytes = log.SerializeToString()
+    return written
+
+
+def _reference(reference: Any, kind: Kind) -> bytes:  # noqa: ANN401
     parent = int(reference.span_id)
+    address = reference.client_address
+    if address == TASK_ADDRESS and kind is Kind.Entry:
+        address = ""  # OAP would draw a call from there
     return b"".join(
         (
             b"" if reference.ref_type == "CrossProcess" else b"\x08\x01",
@@ -204,6 +223,6 @@ def _reference(reference: Any) -> bytes:  # noqa: ANN401
             b"\x20" + _varint(parent) if parent else b"",
             _parent_process(reference.service, reference.service_instance),
             _name(b"\x3a", reference.endpoint),
-            _text(b"\x42", reference.client_address) if reference.client_address else b"",
+            _text(b"\x42", address) if address else b"",
         )
     )

@@ -102,7 +102,7 @@ class Middleware:
         """Trace the call of an app, if it is a request that nobody traces yet."""
         kind = scope["type"]
         if kind == "lifespan":
-            return call(app, scope, receive, _flush_before_exit(send))
+            return call(app, scope, receive, _reporting(send))
         if kind not in _KINDS or MOUNTS in scope:  # an outer app has traced this request already
             return call(app, scope, receive, send)
         scope[MOUNTS] = scope.pop(OUTER_MOUNTS, "")
@@ -119,12 +119,17 @@ class Middleware:
         )
 
 
-def _flush_before_exit(send: Send) -> Send:
-    """Deliver what is queued before the server ends the process: it may do so without running `atexit`."""
+def _reporting(send: Send) -> Send:
+    """Report from the app's start, and deliver what is queued before the server ends the process.
 
-    async def flushing(message: Message) -> None:
-        if message["type"].startswith("lifespan.shutdown."):
+    It may do so without running `atexit`, and it has forked its workers by the start.
+    """
+
+    async def reporting(message: Message) -> None:
+        if message["type"] == "lifespan.startup.complete":
+            _agent.begin_reporting()
+        elif message["type"].startswith("lifespan.shutdown."):
             await anyio.to_thread.run_sync(_agent.flush)
         await send(message)
 
-    return flushing
+    return reporting

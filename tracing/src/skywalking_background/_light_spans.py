@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 
     from skywalking_background._internals import SegmentRef, SpanContext
 
+TASK_ADDRESS: Final = "background-task:1"
+"""What a reference to this process's own request gives as the address that was called.
+
+OAP from 10.2 on takes what is called without an address off its list of endpoints. `oap/config/gateways.yml` tells it
+that nobody stands there (docs/upstream-last-ping.md).
+"""
+
 
 class LightSpan:
     """Makes a span out of few objects: what most spans of its kind never have is shared, or made on demand."""
