@@ -94,7 +94,8 @@ class Middleware:
 
     def __init__(self, operation: str, ignore: Iterable[str], error_status: int, header: str | None) -> None:
         self.operation = operation
-        self.ignore = re.compile("|".join(f"(?:{pattern})" for pattern in ignore) or r"(?!)")
+        patterns = "|".join(f"(?:{pattern})" for pattern in ignore)
+        self.ignore = re.compile(patterns) if patterns else None
         self.error_status = error_status
         self.header = header.encode("latin-1") if header else None
 
@@ -110,13 +111,12 @@ class Middleware:
 
     def ignores(self, method: str, scope: Scope) -> bool:
         """Say whether a request is never traced, by its path or its method."""
-        path, below = scope["path"], route_path(scope)
-        return bool(
-            self.ignore.fullmatch(below)
-            or config.RE_IGNORE_PATH.match(below)
-            or (path is not below and (self.ignore.fullmatch(path) or config.RE_IGNORE_PATH.match(path)))
-            or config.ignore_http_method_check(method)
-        )
+        path = scope["path"]
+        below = route_path(scope) if scope.get("root_path") else path
+        ignored = config.RE_IGNORE_PATH.match(below) or config.RE_HTTP_IGNORE_METHOD.match(method)
+        if self.ignore is not None:
+            ignored = ignored or self.ignore.fullmatch(below) or self.ignore.fullmatch(path)
+        return bool(ignored or (path is not below and config.RE_IGNORE_PATH.match(path)))
 
 
 def _reporting(send: Send) -> Send:

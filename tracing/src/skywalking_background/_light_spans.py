@@ -132,9 +132,6 @@ class OwnTag(Tag):  # type: ignore[misc]  # the agent has no types
 class CommonTag(OwnTag):
     """A tag with one of a few values: all spans share it, of which each would keep one in memory."""
 
-    encoded = b""
-    """Its bytes, once they were needed."""
-
 
 def set_tag(span: Span, key: str, value: object) -> None:
     """Tag an agent span without a class for every key."""
