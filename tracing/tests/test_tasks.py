@@ -267,25 +267,30 @@ async def test_a_subclass_that_was_there_before(
 
 
 async def test_a_subclass_that_comes_later(segments: Segments) -> None:
-    instrument(FastAPI())
+    app = instrument(FastAPI())
     asked: list[str] = []
 
-    class Later(BackgroundTask):
-        def __init_subclass__(cls, marker: str = "", **kwargs: Any) -> None:
-            super().__init_subclass__(**kwargs)
-            asked.append(marker)
+    @app.get("/{name}")
+    async def root(name: str) -> Any:
+        class Later(BackgroundTask):
+            def __init_subclass__(cls, marker: str = "", **kwargs: Any) -> None:
+                super().__init_subclass__(**kwargs)
+                asked.append(marker)
 
-        async def __call__(self) -> None:
-            await self.func()
+            async def __call__(self) -> None:
+                await self.func()
 
-    class Below(Later, marker="y"):
-        async def __call__(self) -> None:
-            await super().__call__()
+        class Below(Later, marker="y"):
+            async def __call__(self) -> None:
+                await super().__call__()
 
-    await run(lambda: Later(work))
-    await run(lambda: Below(work))
-    assert names(segments).count("work") == 2
-    assert asked == ["y"]  # as Python calls it: for subclasses only
+        return PlainTextResponse("", background={"later": Later, "below": Below}[name](work))
+
+    for name in ("later", "below"):
+        segments.clear()
+        await get(app, f"/{name}")
+        assert outline(segments) == whole("work").replace("GET /", "GET /{name}")
+    assert asked == ["y", "y"]  # as Python calls it: for subclasses only
 
 
 async def test_what_a_subclass_returns_is_passed_on(segments: Segments) -> None:
