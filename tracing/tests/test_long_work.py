@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import sys
 import threading
 import time
 from collections import Counter
@@ -302,6 +303,16 @@ def test_what_began_before_a_cut_ends_after_it(segments: Segments) -> None:
     assert (counted["across"], counted["made"], counted["task"]) == (1, 1, 1)
 
 
+@pytest.fixture
+def eager_threads() -> Iterator[None]:
+    """Let threads take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("eager_threads")
 def test_threads_share_a_context_while_what_waits_is_sent(segments: Segments) -> None:
     threads, each = 8, 400
     stop = threading.Event()

@@ -1,19 +1,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import gc
+import pickle
 import threading
 import time
 import weakref
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from skywalking import config, sampling
 from skywalking.trace.context import NoopContext, get_context
 from skywalking_background import background_span, carry, current_trace_id, tag, untraced
 from skywalking_background._internals import set_open_spans
 from skywalking_background._light_spans import noop_span
 from skywalking_background._names import span_name
+from skywalking_background._segments import Context, Origin
+from skywalking_background._spans import keep
+from trees import find, names, outline, tree
 
 Segments = list[Any]
 
@@ -164,6 +172,155 @@ def test_an_error_is_recorded_and_goes_on(segments: Segments, error: BaseExcepti
     assert log["message"] == str(error)
     assert "raise error" in log["stack"]
     assert span.logs[0].timestamp * 1000 >= span.start_time
+
+
+def test_an_errors_stack_has_its_last_frames(segments: Segments, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "agent_cause_exception_depth", 3)
+
+    def deeper(number: int) -> None:
+        if not number:
+            raise ValueError("deep down")
+        deeper(number - 1)
+
+    with pytest.raises(ValueError, match="deep"), background_span("task"):
+        deeper(20)
+    stack = segments[0].spans[0].logs[0].items[3].val
+    assert stack.startswith("Traceback (most recent call last):\n  File")
+    assert stack.count("\n  File") == 3
+    assert stack.endswith("ValueError: deep down\n")
+    assert 'raise ValueError("deep down")' in stack
+
+
+def test_in_another_thread_it_has_a_segment_of_its_own(segments: Segments) -> None:
+    def child() -> None:
+        with background_span("child"):
+            pass
+
+    with background_span("task"):
+        thread = threading.Thread(target=contextvars.copy_context().run, args=(child,))
+        thread.start()
+        thread.join()
+    assert outline(segments) == tree("""
+        Local task
+          Local child CROSS_THREAD""")
+
+
+def test_spans_of_both_kinds_say_that_they_are_of_this_framework(segments: Segments) -> None:
+    with background_span("task"), background_span("attempt"):
+        pass
+    assert {span.component.name for span in segments[0].spans} == {"FastAPI"}
+    assert {span.layer.name for span in segments[0].spans} == {"Unknown"}
+
+
+def test_the_sampler_is_asked_where_a_trace_begins(segments: Segments, monkeypatch: pytest.MonkeyPatch) -> None:
+    sampler = SimpleNamespace(takes=True)
+    sampler.try_sampling = lambda: sampler.takes
+    monkeypatch.setattr(sampling, "sampling_service", sampler)
+    outside = carry(current_trace_id, name="outside")
+    with background_span("task"):
+        inside = carry(current_trace_id, name="inside")
+    sampler.takes = False
+    assert outside() is None
+    assert inside() is not None
+    with background_span("alone"):
+        assert current_trace_id() is None
+    assert names(segments) == ["task", "inside"]
+    sampler.takes = True
+    assert outside() is not None
+    assert names(segments) == ["task", "inside", "outside"]
+
+
+def test_what_was_taken_along_out_of_no_trace_begins_one_wherever_it_runs(segments: Segments) -> None:
+    outside = carry(current_trace_id, name="outside")
+    with background_span("task"):
+        assert outside() != current_trace_id()
+    assert outline(segments) == "Local outside\nLocal task"
+
+
+def test_what_was_taken_along_out_of_untraced_work_stays_so(segments: Segments) -> None:
+    with untraced():
+        func = carry(current_trace_id)
+    assert func() is None
+    assert segments == []
+
+
+async def test_a_coroutine_functions_span_is_open_until_it_ends(segments: Segments) -> None:
+    async def work(number: int, *, key: str) -> Any:
+        await asyncio.sleep(0)
+        with get_context().new_local_span("below"):
+            return number, key, current_trace_id()
+
+    with background_span("task"):
+        expected = current_trace_id()
+        carried = carry(work)
+    assert carried.__name__ == "work"
+    assert await carried(1, key="k") == (1, "k", expected)
+    assert outline(segments) == tree("""
+        Local task
+          Local work CROSS_THREAD
+            Local below""")
+
+
+def double(number: int, *, times: int = 1) -> tuple[int, str | None]:
+    """Stand for what runs in another process."""
+    return 2 * number * times, current_trace_id()
+
+
+def test_a_plain_function_keeps_its_name_arguments_and_result(segments: Segments) -> None:
+    carried = carry(double)
+    assert (carried.__name__, carried.__doc__) == ("double", double.__doc__)
+    assert carried(1, times=3)[0] == 6
+    assert names(segments) == ["double"]
+    assert carry(double, name="other")(1)[0] == 2
+    assert names(segments) == ["double", "other"]
+
+
+def test_a_place_can_be_pickled(segments: Segments) -> None:
+    with background_span("task"):
+        expected = current_trace_id()
+        written = pickle.dumps(carry(double, name="there"))
+    assert pickle.loads(written)(2, times=2) == (8, expected)
+    (ref,) = find(segments, "there").refs
+    assert (ref.ref_type, ref.trace_id, ref.span_id, ref.endpoint) == ("CrossProcess", expected, 0, "task")
+    assert ref.segment_id == str(segments[0].segment_id)
+    assert (ref.service, ref.service_instance) == (config.agent_name, config.agent_instance_name)
+    again = pickle.loads(pickle.dumps(pickle.loads(written)))
+    assert again(2) == (4, expected)
+
+
+def test_a_caller_that_is_pickled_takes_its_correlation_along(segments: Segments) -> None:
+    with background_span("task"):
+        get_context().put_correlation("user", "ann")
+        written = pickle.dumps(carry(correlated))
+    assert pickle.loads(written)() == "ann"
+
+
+def correlated() -> str | None:
+    """Ask for what the caller sent along."""
+    found: str | None = get_context().get_correlation("user")
+    return found
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_no_place_can_be_pickled_too(segments: Segments, inside: bool) -> None:
+    with untraced() if inside else nullcontext():
+        written = pickle.dumps(carry(double))
+    number, trace_id = pickle.loads(written)(2)
+    assert (number, trace_id is None) == (4, inside)
+    assert len(segments) == (0 if inside else 1)
+
+
+def test_a_running_task_keeps_the_place_of_its_request_and_not_a_list() -> None:
+    place = Origin(Context("/"), 0, "/")
+    set_open_spans([place])
+    assert keep() is place
+    span = noop_span()
+    set_open_spans([span])
+    assert keep() == [span]
+    set_open_spans([place, span])
+    assert keep() == [place, span]
+    set_open_spans([])
+    assert keep() is None
 
 
 class Mailer:

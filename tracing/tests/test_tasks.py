@@ -15,6 +15,7 @@ from skywalking.trace.context import get_context
 from skywalking_background import ParallelTasks, _tasks, background_span, current_trace_id, instrument
 from skywalking_background._internals import open_spans
 from starlette.background import BackgroundTask, BackgroundTasks
+from starlette.concurrency import run_in_threadpool
 from trees import find, get, names, outline, tree
 
 if TYPE_CHECKING:
@@ -267,25 +268,30 @@ async def test_a_subclass_that_was_there_before(
 
 
 async def test_a_subclass_that_comes_later(segments: Segments) -> None:
-    instrument(FastAPI())
+    app = instrument(FastAPI())
     asked: list[str] = []
 
-    class Later(BackgroundTask):
-        def __init_subclass__(cls, marker: str = "", **kwargs: Any) -> None:
-            super().__init_subclass__(**kwargs)
-            asked.append(marker)
+    @app.get("/{name}")
+    async def root(name: str) -> Any:
+        class Later(BackgroundTask):
+            def __init_subclass__(cls, marker: str = "", **kwargs: Any) -> None:
+                super().__init_subclass__(**kwargs)
+                asked.append(marker)
 
-        async def __call__(self) -> None:
-            await self.func()
+            async def __call__(self) -> None:
+                await self.func()
 
-    class Below(Later, marker="y"):
-        async def __call__(self) -> None:
-            await super().__call__()
+        class Below(Later, marker="y"):
+            async def __call__(self) -> None:
+                await super().__call__()
 
-    await run(lambda: Later(work))
-    await run(lambda: Below(work))
-    assert names(segments).count("work") == 2
-    assert asked == ["y"]  # as Python calls it: for subclasses only
+        return PlainTextResponse("", background={"later": Later, "below": Below}[name](work))
+
+    for name in ("later", "below"):
+        segments.clear()
+        await get(app, f"/{name}")
+        assert outline(segments) == whole("work").replace("GET /", "GET /{name}")
+    assert asked == ["y", "y"]  # as Python calls it: for subclasses only
 
 
 async def test_what_a_subclass_returns_is_passed_on(segments: Segments) -> None:
@@ -347,6 +353,60 @@ async def test_attempts_within_a_task_lie_below_it(segments: Segments) -> None:
           Local work CROSS_THREAD
             Local attempt
               Exit /x""")
+
+
+def cpu(*_: Any) -> None: ...
+
+
+async def name_of(task: BackgroundTask, segments: Segments) -> Any:
+    segments.clear()
+    with background_span("around"):
+        await task()
+    return names(segments)[0]
+
+
+async def test_a_task_is_named_after_what_it_runs(segments: Segments) -> None:
+    class Silent(BackgroundTask):
+        """Has neither function nor arguments."""
+
+        def __init__(self) -> None: ...
+
+        async def __call__(self) -> None: ...
+
+    class Half(Silent):
+        """Has a function only."""
+
+        func = functools.partial(cpu, 1)
+
+        async def __call__(self) -> None: ...
+
+    instrument(FastAPI())
+    assert await name_of(BackgroundTask(run_in_threadpool, cpu, 1), segments) == "cpu"
+    assert await name_of(Silent(), segments) == "Silent"
+    assert await name_of(Half(), segments) == "cpu"
+    assert await name_of(Own(lambda: asyncio.sleep(0)), segments) == "Own"
+
+    class Local(BackgroundTask):
+        async def __call__(self) -> None: ...
+
+    assert await name_of(Local(lambda: None), segments) == "Local"
+
+
+async def test_a_subclass_may_have_other_bases(segments: Segments) -> None:
+    asked: list[Any] = []
+
+    class Marked:
+        def __init_subclass__(cls, marker: str = "", **kwargs: Any) -> None:
+            super().__init_subclass__(**kwargs)
+            asked.append((cls.__name__, marker))
+
+    instrument(FastAPI())
+
+    class Both(BackgroundTask, Marked, marker="x"):
+        async def __call__(self) -> None: ...
+
+    assert asked == [("Both", "x")]
+    assert await name_of(Both(work), segments) == "work"
 
 
 # Collections.
