@@ -10,6 +10,7 @@ import atexit
 import logging
 import os
 import threading
+import time
 from typing import Any, Final
 
 import grpc
@@ -35,6 +36,7 @@ from skywalking_background._kafka import require_kafka
 # Wraps the same requests as we do, and keeps their span open until the background tasks end.
 _OWN_PLUGIN: Final = "sw_fastapi"
 _PROTOCOLS: Final = {"grpc": OverGrpc, "http": OverHttp, "kafka": OverKafka}
+_WATCH_SECONDS: Final = 0.3
 _PRIVATE: Final = "_SkyWalkingAgent__"
 
 
@@ -113,6 +115,10 @@ def _take_over() -> None:
     before = _get("protocol")
     _set("protocol", _PROTOCOLS[config.agent_protocol]())
     if isinstance(getattr(before, "channel", None), grpc.Channel):
+        # gRPC's thread that watches the connection for the agent looks up every 0.2 s whether anybody still wants it;
+        # on a closed channel it would end with a stack trace.
+        before.channel.unsubscribe(before._cb)  # noqa: SLF001
+        time.sleep(_WATCH_SECONDS)
         before.channel.close()
     agent._finished = _Patience()  # noqa: SLF001  # see there
     # At the process's end it would start threads, which Python 3.12 refuses then; its queues are empty anyway.
