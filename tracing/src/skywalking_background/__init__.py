@@ -5,6 +5,7 @@
 
 from skywalking_background import _protocol  # noqa: F401  # first: all others import what it provides
 from skywalking_background._agent import counts, flush, start
+from skywalking_background._faults import faults
 from skywalking_background._instrument import instrument
 from skywalking_background._reporter import Counts
 from skywalking_background._spans import background_span, carry, current_trace_id, tag, untraced
@@ -17,6 +18,7 @@ __all__ = [
     "carry",
     "counts",
     "current_trace_id",
+    "faults",
     "flush",
     "instrument",
     "start",
