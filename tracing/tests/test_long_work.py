@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import sys
 import threading
 import time
+import weakref
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -372,3 +374,21 @@ async def test_requests_that_end_while_they_are_cut_are_there_once(segments: Seg
     counted = Counter(names(segments))
     assert counted["HTTP GET /{number}"] == 200
     assert all(counted[f"call {number}"] == 3 for number in range(200))
+
+
+def test_work_that_was_cut_is_freed_without_the_garbage_collector(segments: Segments) -> None:
+    def work() -> list[weakref.ref[Any]]:
+        with background_span("long"), get_context().new_local_span("step"):
+            for _ in calls(SEGMENT_SPANS + 5):
+                pass
+            seen = [weakref.ref(get_context())]
+            send_what_waits(float("inf"))
+            return [*seen, weakref.ref(get_context())]
+
+    gc.disable()
+    try:
+        contexts = work()
+        segments.clear()
+        assert [context() for context in contexts] == [None, None]
+    finally:
+        gc.enable()

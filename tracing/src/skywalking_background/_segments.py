@@ -125,6 +125,8 @@ class Context(SpanContext):  # type: ignore[misc]  # the agent has no types
             context = spans[0].context
             if context._nspans == len(spans) and not context.spans:  # noqa: SLF001  # nearly all
                 context.ended = True
+                if context.opened is not None:
+                    context.opened = None  # no circle: they know their context
                 finished: Segment | None = _Segment(context, spans)
             else:
                 finished = context._finish(spans)  # noqa: SLF001
@@ -204,8 +206,8 @@ class Context(SpanContext):  # type: ignore[misc]  # the agent has no types
 
     def _end(self) -> Segment | None:
         self.ended = True
+        self.opened = None  # no circle: they know their context
         if self.since:
-            self.opened = None
             _waiting.pop(id(self), None)
         finished = _Segment(self, self.spans)
         self.spans = ()
