@@ -378,8 +378,8 @@ async def test_requests_that_end_while_they_are_cut_are_there_once(segments: Seg
 
 def test_work_that_was_cut_is_freed_without_the_garbage_collector(segments: Segments) -> None:
     def work() -> list[weakref.ref[Any]]:
-        with background_span("long"), get_context().new_local_span("step"):
-            for _ in calls(SEGMENT_SPANS + 5):
+        with background_span("long"):
+            for _ in calls(5):
                 pass
             seen = [weakref.ref(get_context())]
             send_what_waits(float("inf"))
