@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from uuid import uuid4
 import httpx
 import pytest
 from harness import EmbeddedOap, OapServer, Server, eventually, make_python, serve
+from oap_query import instances
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,6 +113,96 @@ def test_a_process_without_an_app_delivers_what_it_has_when_it_ends(
     done = subprocess.run([python, "-c", program], env=environment, check=True, capture_output=True, text=True)
     assert complete(oap, [done.stdout.strip()], spans=1) == 1
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_a_dead_proxy_in_the_environment_is_not_asked_for_an_oap_on_this_machine(
+    oap: OapServer, tmp_path: Path, protocol: str
+) -> None:
+    proxies = dict.fromkeys(("http_proxy", "https_proxy", "grpc_proxy", "HTTP_PROXY"), "http://127.0.0.1:9")
+    address = oap.grpc if protocol == "grpc" else oap.url.removeprefix("http://")
+    service = serve(tmp_path, name(protocol), address, SW_AGENT_PROTOCOL=protocol, **proxies)
+    with service as server:
+        began = datetime.now(UTC)
+        ids = ask(server, "/task", 20)
+        assert complete(oap, ids) == 20
+        # Also the agent's heartbeat.
+        assert eventually(lambda: len(instances(oap.client, server.name, began)) == 1)
+        spans = [span for trace_id in ids for span in oap.client.trace(trace_id)]
+        assert {kind for span in spans for _, _, kind in span.refs} == {"CROSS_THREAD"}
+        server.stop()
+        assert "OAP" not in server.log
+
+
+def run(program: str, oap: str, service: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {"SW_AGENT_NAME": service, "SW_AGENT_COLLECTOR_BACKEND_SERVICES": oap, **variables}
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+
+
+def test_a_message_above_the_limit_of_oap_is_dropped_and_named_and_holds_up_nothing(oap: OapServer) -> None:
+    program = """if True:
+        import skywalking_background as sw
+        from skywalking.protocol.language_agent.Tracing_pb2 import SegmentCollection
+        from skywalking_background import _agent
+        sw.start()
+        lane = _agent._reporter.segments
+        encode = lane.encode
+        ids = []
+        for n in range(40):
+            if n in {0, 20}:  # as no encoder of ours makes it any more
+                sw.flush(30)  # both together are more than the queue holds
+                huge = SegmentCollection()
+                one = huge.segments.add(traceId="huge", traceSegmentId=f"huge-{n}", service="huge")
+                one.spans.add(operationName="upload", spanType=2).tags.add(key="body", value="x" * 55_000_000)
+                lane.encode = lambda _item: huge.SerializeToString()
+                lane.put(None)
+                lane.encode = encode
+            with sw.background_span("job"):
+                ids.append(sw.current_trace_id())
+        print(sw.flush(30), sw.counts()["segments"]); print(*ids)
+    """
+    done = run(program, oap.grpc, name("huge"))
+    first, ids = done.stdout.splitlines()
+    assert first == "True Counts(sent=40, queued=0, dropped=2)"
+    assert complete(oap, ids.split(), spans=1) == 40
+    assert done.stderr.count("will never take one of the segments, it is dropped (CANCELLED, too large)") == 2
+    assert "'upload' of trace huge, segment huge-20, 55000" in done.stderr
+    assert "not reachable" not in done.stderr
+
+
+@pytest.mark.parametrize("case", ["refused", "unresolvable", "swallowed"])
+def test_without_oap_an_app_starts_and_stops_at_once(case: str) -> None:
+    program = """if True:
+        import atexit, time
+        atexit.register(lambda: print(time.monotonic()))  # the last of all
+        from fastapi import BackgroundTasks, FastAPI
+        from fastapi.testclient import TestClient
+        from skywalking_background import _agent, instrument
+        app = instrument(FastAPI())
+        @app.get("/")
+        def answer(tasks: BackgroundTasks):
+            tasks.add_task(print)
+        for _ in range(4):
+            began = time.monotonic()
+            with TestClient(app) as client:
+                _agent.begin_reporting()
+                client.get("/")
+            print(time.monotonic() - began)
+        print(time.monotonic())
+    """
+    with socket.create_server(("127.0.0.1", 0), backlog=1) as server:
+        port = server.getsockname()[1]
+        address = {"refused": "127.0.0.1:9", "unresolvable": "nowhere.invalid:11800"}.get(case, f"127.0.0.1:{port}")
+        fill = [socket.socket() for _ in range(4)]  # then the rest of it gets no answer at all
+        for one in fill:
+            one.setblocking(False)
+            one.connect_ex(("127.0.0.1", port))
+        done = run(program, address, name(case))
+    *seconds, left, ended = (float(line) for line in done.stdout.split())
+    assert max(seconds) < 0.3
+    assert ended - left < 0.3  # and the process's end as well
+    assert "segments: 0 sent, 12 kept, 0 dropped" in done.stderr.splitlines()[-1]
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ from demo_service._jobs import Retry
 from skywalking import config
 from skywalking.agent import agent
 from skywalking_background import _agent
+from skywalking_background._internals import use_context_class
+from skywalking_background._segments import Context
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -66,6 +68,8 @@ async def new_service(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, segments: list[Segment]
 ) -> AsyncIterator[NewService]:
     monkeypatch.setattr(_agent, "start", lambda: None)
+    monkeypatch.setattr(_agent, "tracing", lambda: True)
+    use_context_class(Context)
     monkeypatch.setattr(config, "agent_profile_active", False)
     monkeypatch.setattr(agent, "is_segment_queue_full", lambda: False)
     monkeypatch.setattr(agent, "archive_segment", segments.append)

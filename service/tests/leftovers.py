@@ -22,6 +22,8 @@ from demo_service import app as app_module
 from skywalking import config
 from skywalking.agent import agent
 from skywalking_background import _agent
+from skywalking_background._internals import use_context_class
+from skywalking_background._segments import Context
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -164,6 +166,8 @@ async def main() -> None:
 
 if __name__ == "__main__":
     _agent.start = lambda: None
+    _agent.tracing = lambda: True
+    use_context_class(Context)
     config.agent_profile_active = False
     agent.is_segment_queue_full = lambda: False
     agent.archive_segment = lambda _segment: None

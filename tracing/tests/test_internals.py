@@ -149,18 +149,9 @@ def test_text_is_cleaned_of_what_protobuf_refuses(text: str, cleaned: str) -> No
 
 # Who may import the agent.
 
-SEAM = "_internals.py"
-LIFE = {
-    "_agent.py",
-    "_fork.py",
-    "_reporter.py",
-    "_network.py",
-    "_protocol.py",
-    "_protocols.py",
-    "_doctor.py",
-    "__main__.py",
-}
-"""The agent's start and its protocol's messages: not what its spans are made of."""
+SEAM = "_internals"
+OWN_WAY = {"_doctor.py", "_protocol.py", "__main__.py"}
+"""They look at an agent that may be missing or broken."""
 
 MODULES = sorted(Path(skywalking_background.__file__).parent.rglob("*.py"))
 
@@ -182,10 +173,10 @@ def test_the_scan_sees_every_form_of_import() -> None:
     assert imports("import skywalking_background\nfrom skywalking_background import x\nfrom . import y") == set()
 
 
-@pytest.mark.parametrize("module", [one for one in MODULES if one.name != SEAM], ids=lambda one: one.name)
+OTHERS = [one for one in MODULES if SEAM not in one.parts and one.name not in OWN_WAY]
+
+
+@pytest.mark.parametrize("module", OTHERS, ids=lambda one: one.name)
 def test_no_other_module_knows_the_agents_insides(module: Path) -> None:
-    found = imports(module.read_text())
-    if module.name in LIFE:
-        assert not any(name.startswith("skywalking.trace") for name in found)
-    else:
-        assert found == set()
+    # The messages of its protocol are public, and those of OAP.
+    assert {name for name in imports(module.read_text()) if not name.startswith("skywalking.protocol")} == set()

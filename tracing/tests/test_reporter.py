@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import socket
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,32 +17,52 @@ from skywalking.protocol.common.Command_pb2 import Commands
 from skywalking.protocol.language_agent import Tracing_pb2_grpc as tracing
 from skywalking.protocol.logging import Logging_pb2_grpc as logging_grpc
 from skywalking.protocol.logging.Logging_pb2 import LogData
-from skywalking_background import _reporter, background_span
+from skywalking.protocol.management import Management_pb2_grpc as management
+from skywalking_background import _grpc, _lane, _reporter, background_span
 from skywalking_background._reporter import Counts, Reporter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
-class Collector(tracing.TraceSegmentReportServiceServicer, logging_grpc.LogReportServiceServicer):
-    def __init__(self) -> None:
+class Collector(
+    tracing.TraceSegmentReportServiceServicer,
+    logging_grpc.LogReportServiceServicer,
+    management.ManagementServiceServicer,
+):
+    """An OAP; `judge` may refuse what it gets, by way of the call's context, or take its time."""
+
+    def __init__(self, judge: Callable[[Any, Any], object] = lambda _segments, _context: None) -> None:
         self.segments: list[Any] = []
         self.logs: list[Any] = []
+        self.instances: list[str] = []
+        self.sizes: list[tuple[int, int]] = []  # of each call: items and bytes
+        self.judge = judge
 
-    def collectInSync(self, request: Any, _context: Any) -> Commands:  # noqa: N802
-        self.segments.extend(request.segments)
+    def collectInSync(self, request: Any, context: Any) -> Commands:  # noqa: N802
+        self.sizes.append((len(request.segments), request.ByteSize()))
+        self.judge(request.segments, context)
+        if context.is_active():
+            self.segments.extend(request.segments)
         return Commands()
 
-    def collect(self, request: Any, _context: Any) -> Commands:
-        self.logs.extend(request)
+    def collect(self, request: Any, context: Any) -> Commands:
+        found = list(request)
+        self.judge(found, context)
+        self.logs.extend(found)
+        return Commands()
+
+    def keepAlive(self, request: Any, _context: Any) -> Commands:  # noqa: N802
+        self.instances.append(request.serviceInstance)
         return Commands()
 
 
 @contextmanager
 def listening(collector: Collector, port: int) -> Iterator[None]:
-    server = grpc.server(ThreadPoolExecutor(2))
+    server = grpc.server(ThreadPoolExecutor(2), options=[("grpc.max_receive_message_length", 10_000_000)])
     tracing.add_TraceSegmentReportServiceServicer_to_server(collector, server)
     logging_grpc.add_LogReportServiceServicer_to_server(collector, server)
+    management.add_ManagementServiceServicer_to_server(collector, server)
     server.add_insecure_port(f"127.0.0.1:{port}")
     server.start()
     try:
@@ -60,10 +82,21 @@ def port(monkeypatch: pytest.MonkeyPatch) -> int:
     return number
 
 
-def make_segment(segments: list[Any]) -> Any:
-    with background_span("task", tags={"key": "value"}):
+def make_segment(segments: list[Any], name: str = "task", value: str = "value") -> Any:
+    # As many tags as it takes: each is cut at 4,000 characters.
+    parts = [value[at : at + 4_000] for at in range(0, len(value), 4_000)]
+    with background_span(name, tags={f"key{number or ''}": part for number, part in enumerate(parts)}):
         pass
     return segments.pop()
+
+
+def patiently(reporter: Reporter, ready: Callable[[], bool], seconds: float = 8) -> bool:
+    """Flush until something is so."""
+    deadline = time.monotonic() + seconds
+    while not (found := ready()) and time.monotonic() < deadline:
+        reporter.flush(0.5)
+        time.sleep(0.05)
+    return found
 
 
 def test_everything_arrives_in_full(port: int, segments: list[Any]) -> None:
@@ -98,12 +131,12 @@ def test_nothing_is_lost_while_oap_is_away(port: int, segments: list[Any], caplo
     with listening(collector, port):
         assert reporter.flush(10)
         deadline = time.monotonic() + 5
-        while caplog.text.count("is back after") < 2 and time.monotonic() < deadline:
+        while caplog.text.count(f"{port} is back after") < 2 and time.monotonic() < deadline:
             time.sleep(0.02)
     assert len({message.traceSegmentId for message in collector.segments}) == 11
     # Once for each time it was away, however often it was tried.
-    assert caplog.text.count("is not reachable") == 2
-    assert caplog.text.count("is back after") == 2
+    assert caplog.text.count(f"{port} is not reachable") == 2
+    assert caplog.text.count(f"{port} is back after") == 2
 
 
 def test_what_does_not_fit_is_counted(port: int, segments: list[Any]) -> None:
@@ -131,3 +164,303 @@ def test_one_bad_value_does_not_hold_up_the_rest(
     assert len(collector.segments) == 1
     assert reporter.counts()["segments"] == Counts(1, 0, 1)
     assert "can't be encoded" in caplog.text
+
+
+def test_nothing_runs_before_the_first_segment(port: int, segments: list[Any]) -> None:
+    before = set(threading.enumerate())
+    begun: list[str] = []
+    reporter = Reporter(on_begin=lambda: begun.append(threading.current_thread().name))
+    assert reporter.flush(5)
+    assert set(threading.enumerate()) == before
+    assert not begun
+    reporter.segments.put(make_segment(segments))
+    reporter.segments.put(make_segment(segments))
+    (thread,) = set(threading.enumerate()) - before
+    assert thread.name == "skywalking-background-reporter"
+    assert begun == ["MainThread"]
+
+
+def test_the_process_introduces_itself_first(port: int, segments: list[Any]) -> None:
+    collector = Collector()
+    reporter = Reporter()
+    with listening(collector, port):
+        reporter.segments.put(make_segment(segments))
+        assert reporter.flush()
+    assert collector.instances == [config.agent_instance_name]
+
+
+def test_a_batch_has_bounded_bytes(port: int, segments: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_lane, "BATCH_BYTES", 10_000)
+    monkeypatch.setattr(config, "agent_trace_reporter_max_buffer_size", 1000)
+    collector = Collector()
+    reporter = Reporter()
+    for _ in range(600):
+        reporter.segments.put(make_segment(segments))
+    for _ in range(20):
+        reporter.segments.put(make_segment(segments, value="x" * 3_000))
+    reporter.segments.put(make_segment(segments, value="x" * 30_000))
+    with listening(collector, port):
+        assert reporter.flush(10)
+    assert len(collector.segments) == 621
+    assert sorted(size > 10_000 for _, size in collector.sizes)[-2:] == [False, True]  # the last, alone
+    assert len(collector.sizes) < 40
+
+
+def test_what_waits_has_bounded_bytes(port: int, segments: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_lane, "QUEUE_BYTES", 10_000)
+    collector = Collector()
+    reporter = Reporter()
+    for _ in range(10):
+        reporter.segments.put(make_segment(segments, value="x" * 3_000))
+    assert reporter.counts()["segments"] == Counts(0, 4, 6)
+    with listening(collector, port):
+        assert reporter.flush(10)
+        for _ in range(3):  # there is room again
+            reporter.segments.put(make_segment(segments, value="x" * 3_000))
+        assert reporter.flush(10)
+    assert reporter.counts()["segments"] == Counts(7, 0, 6)
+
+
+@pytest.mark.parametrize(
+    "status", ["INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "CANCELLED", "INTERNAL", "UNKNOWN", "OUT_OF_RANGE"]
+)
+def test_what_oap_will_never_take_is_found_dropped_and_named(
+    port: int, segments: list[Any], caplog: pytest.LogCaptureFixture, status: str
+) -> None:
+    def judge(found: list[Any], context: Any) -> None:
+        if any(span.operationName == "poison" for segment in found for span in segment.spans):
+            context.abort(grpc.StatusCode[status], "no")
+
+    collector = Collector(judge)
+    reporter = Reporter()
+    bad = [make_segment(segments, "poison") for _ in range(2)]
+    for number in range(17):
+        reporter.segments.put(make_segment(segments))
+        if number in {3, 11}:
+            reporter.segments.put(bad.pop())
+    with listening(collector, port):
+        patiently(reporter, lambda: len(collector.segments) == 17)
+        for _ in range(2):  # OAP takes others: it is these two that it does not take
+            reporter.segments.put(make_segment(segments))
+            reporter.flush()
+        assert patiently(reporter, lambda: reporter.counts()["segments"] == Counts(19, 0, 2))
+    assert len({segment.traceSegmentId for segment in collector.segments}) == len(collector.segments) == 19
+    lines = [line for line in caplog.messages if "will never take" in line]
+    assert len(lines) == 2
+    assert all(f"({status}: no)" in line and "'poison' of trace" in line and " bytes" in line for line in lines)
+    assert f"{port} is not reachable" not in caplog.text
+
+
+def test_what_is_too_large_is_dropped_at_once(port: int, segments: list[Any], caplog: pytest.LogCaptureFixture) -> None:
+    collector = Collector()
+    reporter = Reporter()
+    with listening(collector, port):
+        reporter.segments.put(make_segment(segments, "huge", "x" * 20_000_000))
+        assert reporter.flush(10)
+        assert reporter.counts()["segments"] == Counts(0, 0, 1)
+        for _ in range(5):
+            reporter.segments.put(make_segment(segments))
+        assert reporter.flush(10)
+    assert reporter.counts()["segments"] == Counts(5, 0, 1)
+    assert "too large" in caplog.text
+    assert "'huge' of trace" in caplog.text
+    assert f"{port} is not reachable" not in caplog.text
+
+
+def test_an_oap_that_refuses_everything_gets_everything_later(
+    port: int, segments: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    ill = True
+
+    def judge(_found: list[Any], context: Any) -> None:
+        if ill:
+            context.abort(grpc.StatusCode.INTERNAL, "disk full")
+
+    collector = Collector(judge)
+    reporter = Reporter()
+    with listening(collector, port):
+        for _ in range(20):
+            reporter.segments.put(make_segment(segments))
+        for _ in range(4):
+            assert not reporter.flush(1)
+        assert reporter.counts()["segments"] == Counts(0, 20, 0)
+        assert len(collector.sizes) < 200  # it is not stormed
+        ill = False
+        assert patiently(reporter, lambda: reporter.counts()["segments"] == Counts(20, 0, 0))
+    assert len({segment.traceSegmentId for segment in collector.segments}) == 20
+    assert "refuses all segments (INTERNAL: disk full)" in caplog.text
+    assert f"{port} is not reachable" not in caplog.text
+
+
+def test_a_batch_that_takes_too_long_is_sent_in_halves(
+    port: int, segments: list[Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_grpc, "CALL_TIMEOUT", 0.3)
+    collector = Collector(lambda found, _context: time.sleep(1 if len(found) > 5 else 0))
+    reporter = Reporter()
+    with listening(collector, port):
+        for _ in range(20):
+            reporter.segments.put(make_segment(segments))
+        assert patiently(reporter, lambda: reporter.counts()["segments"] == Counts(20, 0, 0), 20)
+    assert "is connected but slow" in caplog.text
+    assert f"{port} is not reachable" not in caplog.text
+
+
+@pytest.mark.parametrize("status", ["UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMPLEMENTED"])
+def test_a_wrong_setting_is_named_and_the_other_lane_goes_on(
+    port: int, segments: list[Any], caplog: pytest.LogCaptureFixture, status: str
+) -> None:
+    def judge(found: list[Any], context: Any) -> None:
+        if not isinstance(found, list):
+            context.abort(grpc.StatusCode[status], "who are you")
+
+    collector = Collector(judge)
+    reporter = Reporter()
+    with listening(collector, port):
+        reporter.segments.put(make_segment(segments))
+        reporter.put_log(LogData(service="shop"))
+        assert not reporter.flush(0.5)
+        assert reporter.counts() == {"segments": Counts(0, 1, 0), "logs": Counts(1, 0, 0)}
+    assert f"does not accept the segments of this process ({status}: who are you)" in caplog.text
+
+
+def test_what_is_no_oap_is_named(port: int, segments: list[Any], caplog: pytest.LogCaptureFixture) -> None:
+    def answer() -> None:
+        for _ in range(2):
+            connection, _ = server.accept()
+            connection.recv(1000)
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+            connection.close()
+
+    with socket.create_server(("127.0.0.1", port)) as server:
+        threading.Thread(target=answer).start()
+        reporter = Reporter()
+        reporter.segments.put(make_segment(segments))
+        assert not reporter.flush(1)
+    assert "does not speak gRPC" in caplog.text
+    assert reporter.counts()["segments"] == Counts(0, 1, 0)
+
+
+@pytest.mark.parametrize("case", ["refused", "unresolvable", "swallowed", "no address"])
+def test_without_oap_a_flush_is_short(
+    port: int, segments: list[Any], monkeypatch: pytest.MonkeyPatch, case: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    address = {"unresolvable": "nowhere.invalid:11800", "no address": "oap_host:oap_port"}.get(case)
+    if address:
+        monkeypatch.setattr(config, "agent_collector_backend_services", address)
+    with socket.create_server(("127.0.0.1", port)) if case == "swallowed" else socket.socket():  # nobody accepts
+        reporter = Reporter()
+        for _ in range(3):  # as many contexts of a TestClient
+            reporter.begin()
+            reporter.segments.put(make_segment(segments))
+            began = time.monotonic()
+            assert not reporter.flush()
+            assert time.monotonic() - began < 0.3
+        began = time.monotonic()
+        reporter.flush_at_exit()
+        assert time.monotonic() - began < 0.1
+    assert "3 kept" in caplog.text
+
+
+def test_an_oap_that_was_there_is_waited_for(port: int, segments: list[Any]) -> None:
+    collector = Collector()
+    reporter = Reporter()
+    reporter.segments.put(make_segment(segments))
+    with listening(collector, port):
+        assert reporter.flush()
+    reporter.segments.put(make_segment(segments))
+
+    def restart() -> None:
+        time.sleep(1.5)
+        with listening(collector, port):
+            ended.wait(10)
+
+    ended = threading.Event()
+    thread = threading.Thread(target=restart)
+    thread.start()
+    assert reporter.flush()
+    ended.set()
+    thread.join()
+    assert len(collector.segments) == 2
+
+
+def test_without_a_thread_the_flush_delivers(
+    port: int, segments: list[Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(_self: threading.Thread) -> None:
+        message = "can't start new thread"
+        raise RuntimeError(message)
+
+    collector = Collector()
+    reporter = Reporter()
+    with listening(collector, port):
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            for _ in range(3):
+                reporter.segments.put(make_segment(segments))
+        reporter.put_log(LogData(service="shop"))
+        assert reporter.flush()
+    assert reporter.counts() == {"segments": Counts(3, 0, 0), "logs": Counts(1, 0, 0)}
+    assert caplog.text.count("thread can't start") == 1
+
+
+def test_the_thread_starts_later_when_it_can_not_at_first(
+    port: int, segments: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_reporter, "RETRY_MAX", 0.0)
+    collector = Collector()
+    reporter = Reporter()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", lambda _self: (_ for _ in ()).throw(RuntimeError("no")))
+        reporter.segments.put(make_segment(segments))
+    with listening(collector, port):
+        reporter.segments.put(make_segment(segments))
+        deadline = time.monotonic() + 5
+        while len(collector.segments) < 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
+    assert len(collector.segments) == 2
+
+
+def test_many_threads_lose_and_double_nothing(port: int, segments: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "agent_trace_reporter_max_buffer_size", 100_000)
+    collector = Collector()
+    reporter = Reporter()
+    made = [[make_segment(segments) for _ in range(300)] for _ in range(8)]
+    with listening(collector, port):
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda mine: [reporter.segments.put(segment) for segment in mine], made))
+        assert reporter.flush()
+    assert reporter.counts()["segments"] == Counts(2400, 0, 0)
+    assert len({segment.traceSegmentId for segment in collector.segments}) == len(collector.segments) == 2400
+    assert reporter.segments._bytes_in == reporter.segments._bytes_out
+
+
+def test_lines_about_the_delivery_are_not_delivered(port: int) -> None:
+    reporter = Reporter()
+
+    class Delivered(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            reporter.put_log(LogData(service=record.getMessage()))
+
+    handler = Delivered()
+    logging.getLogger("skywalking_background").addHandler(handler)
+    try:
+        reporter.put_log(LogData(service="shop"))
+        for _ in range(3):
+            assert not reporter.flush(0.3)
+        assert reporter.counts()["logs"] == Counts(0, 1, 0)
+    finally:
+        logging.getLogger("skywalking_background").removeHandler(handler)
+
+
+def test_a_connection_that_was_closed_while_idle_costs_nothing(
+    port: int, segments: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    collector = Collector()
+    reporter = Reporter()
+    for _ in range(3):
+        with listening(collector, port):
+            reporter.segments.put(make_segment(segments))
+            assert reporter.flush()
+    assert len(collector.segments) == 3
+    assert not [line for line in caplog.messages if str(port) in line]

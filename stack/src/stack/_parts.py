@@ -74,6 +74,7 @@ def parts(settings: Settings) -> list[Part]:
                 "SW_AGENT_NAME": settings.service_name,
                 "SW_AGENT_COLLECTOR_BACKEND_SERVICES": f"{HOST}:{settings.oap_grpc_port}",
                 "SW_AGENT_LOG_REPORTER_LEVEL": "INFO",
+                "SKYWALKING_BACKGROUND_LOG_ENDPOINT": "tag",  # as oap/config/lal/default.yaml reads it
                 "SW_AGENT_LOG_REPORTER_LAYOUT": "%(message)s task_id=%(task_id)s",
             },
             memory=250,

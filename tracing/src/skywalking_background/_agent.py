@@ -1,83 +1,32 @@
-"""The one place that touches the SkyWalking agent's life: its start, its plugins and its reporter."""
+"""The life of tracing in a process: its start, the processes forked from it, its end."""
 
 from __future__ import annotations
 
 import atexit
 import logging
 import os
+import sys
 import threading
 from typing import Final
 
-try:
-    import skywalking.protocol.language_agent.Tracing_pb2  # noqa: F401
-except ImportError as error:  # pragma: no cover  # depends on how the agent was installed
-    _MESSAGE = (
-        "this apache-skywalking has no `skywalking.protocol`: the wheel of 1.3.0 was published without it. "
-        "Install it from source: pip install --no-binary apache-skywalking 'apache-skywalking>=1.3'"
-    )
-    raise ImportError(_MESSAGE) from error
-
-import grpc
-from skywalking import config
-from skywalking.agent import agent
-from starlette.middleware.exceptions import ExceptionMiddleware
-
-from skywalking_background import _plugins, _segments
+from skywalking_background import _segments
 from skywalking_background._faults import note
-from skywalking_background._ids import new_id
-from skywalking_background._internals import plugins, use_context_class, use_ids, use_safe_values
-from skywalking_background._reporter import Counts, Reporter
+from skywalking_background._fork import deliver_at_the_end, in_each_child
+from skywalking_background._grpc import GrpcTransport
+from skywalking_background._http import HttpTransport
+from skywalking_background._internals import agent, bootstrap, check, config
+from skywalking_background._kafka import KafkaTransport
+from skywalking_background._reporter import Counts, Reporter, Transport
 
-# Wraps the same requests as we do, and keeps their span open until the background tasks end.
-_OWN_PLUGIN: Final = "sw_fastapi"
+logger = logging.getLogger("skywalking_background")
+
+_SECONDS_OF_A_CHILD: Final = 1.0
+"""How long the end of a child may wait for OAP."""
 
 _lock = threading.Lock()
 _reporter: Reporter | None = None
 _off = False
-logger = logging.getLogger("skywalking_background")
-
-
-def start() -> None:
-    """Start the agent once per process, without its FastAPI plugin and with our reporter.
-
-    `instrument` does it; a worker process without an app calls it by itself, before it imports or registers its tasks.
-
-    Raises:
-        RuntimeError: somebody started the agent before, with its FastAPI plugin on.
-    """
-    global _reporter  # noqa: PLW0603  # as the agent itself: one per process
-    with _lock:
-        if _reporter is not None:
-            return
-        if agent.started_pid != os.getpid():
-            config.agent_disable_plugins = [*config.agent_disable_plugins, _OWN_PLUGIN]
-            if "SW_AGENT_LOGGING_LEVEL" not in os.environ:
-                # It warns of each of some thirty packages that it could trace and that are not installed.
-                config.agent_logging_level = "ERROR"
-            if "SW_AGENT_PROFILE_ACTIVE" not in os.environ:
-                # It samples the one thread that an endpoint runs on: of an event loop that says nothing.
-                config.agent_profile_active = False
-            # Its heartbeat and the like report an absent OAP at every try, with a stack trace: ours says it once.
-            logging.getLogger("skywalking").addFilter(_is_no_absent_oap)
-            plugins.install = _plugins.install
-            agent.start()
-        elif ExceptionMiddleware.__call__.__name__ == "_sw_fast_api":
-            message = f"the agent runs with its FastAPI plugin: start it with SW_AGENT_DISABLE_PLUGINS={_OWN_PLUGIN}"
-            raise RuntimeError(message)
-        use_ids(new_id)
-        use_context_class(_segments.Context)
-        use_safe_values()
-        if config.agent_protocol != "grpc":
-            return  # the agent's own reporters for HTTP and Kafka stay
-        _reporter = Reporter()
-        # At the process's end it would start threads, which Python 3.12 refuses then; its queues are empty anyway.
-        atexit.unregister(agent._SkyWalkingAgent__fini)  # noqa: SLF001
-        agent._finished = _Patience()  # noqa: SLF001  # see there
-        # The seam: all that the agent and its plugins finish passes here.
-        agent.archive_segment = _reporter.segments.put
-        # Else the agent leaves spans out uncounted while the queue is full; our queue counts what it refuses.
-        agent.is_segment_queue_full = lambda: False
-        agent.archive_log = _reporter.logs.put
+"""Whether nothing is to be traced, or was said not to be."""
 
 
 def switch(*, on: bool | None) -> bool:
@@ -87,6 +36,41 @@ def switch(*, on: bool | None) -> bool:
         on = os.environ.get("SKYWALKING_BACKGROUND_ENABLED", "").strip().lower() not in {"false", "0", "no", "off"}
     _off = _off or not on
     return on
+
+
+def start() -> None:
+    """Instrument this process once, without the agent's FastAPI plugin and with our reporter.
+
+    `instrument` does it; a worker process without an app calls it by itself, before it imports or registers its tasks.
+    There is no connection and no thread until the process has a first segment or log line, or its app starts: it may be
+    forked before, and after that as well. With `SKYWALKING_BACKGROUND_ENABLED=false` nothing happens.
+
+    Raises:
+        RuntimeError: a setting that can't be served, or somebody started the agent before, with its FastAPI plugin on.
+    """
+    global _off  # noqa: PLW0603
+    with _lock:
+        if _reporter is not None or not switch(on=None):
+            return
+        try:
+            check()
+        except RuntimeError as change:
+            _off = True
+            logger.error("nothing is traced: %s", change)  # noqa: TRY400  # one sentence says it all
+            return
+        bootstrap.install(_segments.Context)
+        _use_reporter(reached=False)
+        _segments.when_something_waits(begin_reporting)
+        in_each_child(_begin_anew)
+        atexit.register(_flush_at_exit)
+
+
+def start_in_child() -> None:
+    """Start in a process of a pool, whose parent traces; never raises."""
+    try:
+        start()
+    except Exception:  # noqa: BLE001  # the pool's work goes on
+        note("starting in a process of a pool")
 
 
 def tracing() -> bool:
@@ -100,34 +84,86 @@ def tracing() -> bool:
     return False
 
 
-def start_in_child() -> None:
-    """Start in a process of a pool, whose parent traces; never raises."""
-    try:
-        start()
-    except Exception:  # noqa: BLE001  # the pool's work goes on
-        note("starting in a process of a pool")
+def _use_reporter(*, reached: bool) -> None:
+    """The seam: all that the agent and its plugins finish passes here."""
+    global _reporter  # noqa: PLW0603  # as the agent itself: one per process
+    _reporter = Reporter(
+        _transport(),
+        on_begin=_on_begin,
+        on_first_round=_begin_threads,
+        on_round=_segments.send_what_waits,
+        reached=reached,
+    )
+    agent.archive_segment = _reporter.segments.put
+    # Else the agent leaves spans out uncounted while the queue is full; our queue counts what it refuses.
+    agent.is_segment_queue_full = lambda: False
+    agent.archive_log = _reporter.put_log
 
 
-class _Patience(threading.Event):
-    """What the agent's threads wait on between two looks at their queues.
+def _transport() -> Transport:
+    if config.agent_protocol == "kafka":
+        return KafkaTransport()
+    if config.agent_protocol == "http":
+        return HttpTransport(config.agent_collector_backend_services)
+    return GrpcTransport(config.agent_collector_backend_services)
 
-    They look 50 times a second, which costs an idle process 2 % of a core, and the queues of segments and logs stay
-    empty for good. The others (heartbeat, meters, profiles) wait for a second or longer anyway.
+
+def begin_reporting() -> None:
+    """Let an idle process appear in SkyWalking: begin now what else begins with its first segment.
+
+    For the start of an app's lifespan, which runs after a server has forked its workers. Never raises.
     """
+    try:
+        if _reporter is not None:
+            _reporter.begin()
+    except Exception:
+        logger.exception("process %d can't begin to report yet", os.getpid())
 
-    def wait(self, timeout: float | None = None) -> bool:
-        return super().wait(None if timeout is None else max(timeout, 1.0))
+
+def _on_begin() -> None:
+    deliver_at_the_end(_flush_child)
 
 
-def _is_no_absent_oap(record: logging.LogRecord) -> bool:
-    return record.exc_info is None or not isinstance(record.exc_info[1], grpc.RpcError)
+def _begin_threads() -> None:
+    try:
+        bootstrap.begin_threads()
+    except Exception:
+        if not sys.is_finalizing():  # when a process ends it starts no threads any more
+            logger.exception("process %d reports its segments, but neither heartbeat nor meters", os.getpid())
+
+
+def _begin_anew() -> None:
+    """In a forked process: empty queues, no locks of the parent's threads, no span of its requests."""
+    global _lock  # noqa: PLW0603  # it may be held by a thread that is not here
+    _lock = threading.Lock()
+    if _reporter is None:
+        return
+    parent = _reporter
+    # Whatever else goes wrong: nothing that the parent has queued is sent by its child.
+    _use_reporter(reached=parent.reached)
+    _segments.forget_all()
+    parent.transport.close()
+    bootstrap.forget_parent()
+
+
+def _flush_child() -> None:
+    if _reporter is not None:
+        _reporter.flush_at_exit(_SECONDS_OF_A_CHILD, _SECONDS_OF_A_CHILD)
+
+
+def _flush_at_exit() -> None:
+    if _reporter is not None:
+        _reporter.flush_at_exit()
 
 
 def flush(timeout: float = 5.0) -> bool:
-    """Wait until all that was finished so far is with OAP; `False` when it took nothing for `timeout` seconds."""
+    """Wait until all that was finished so far is with OAP; `False` when it took nothing for `timeout` seconds.
+
+    An OAP that was never there is not waited for: one try, 0.2 s.
+    """
     return _reporter is None or _reporter.flush(timeout)
 
 
 def counts() -> dict[str, Counts]:
-    """How many segments and logs were sent, are queued and were dropped since the start; empty before it."""
+    """How many segments and logs were sent, are queued and were dropped in this process; empty before `start`."""
     return {} if _reporter is None else _reporter.counts()

@@ -9,25 +9,27 @@ is `number << 3 | type`, with type 0 for whole numbers and 2 for what begins wit
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from skywalking_background._faults import safe_text
-from skywalking_background._internals import config
-from skywalking_background._light_spans import CommonTag, LightSpan
+from skywalking_background._internals import Kind, config
+from skywalking_background._light_spans import TASK_ADDRESS, CommonTag, HandlingSpan, RequestSpan, TaskSpan
 from skywalking_background._limits import STACK_CHARS, TAG_VALUE_CHARS, cut, cut_middle
 
 if TYPE_CHECKING:
+    from skywalking.protocol.logging.Logging_pb2 import LogData
+
     from skywalking_background._internals import Segment, Span
 
 _KINDS: Final = {"Entry": 0, "Exit": 1, "Local": 2}
+ENDPOINT_AS_TAG: Final = os.environ.get("SKYWALKING_BACKGROUND_LOG_ENDPOINT", "").strip().lower() == "tag"
 _COMMON_CHARS: Final = 200  # of what is kept for the next time
-_HEADS: Final = 2_000  # how many are kept
+_SAME: Final = 2_000  # how many are kept
 _SMALL: Final = [bytes((number,)) for number in range(128)]
 _LOW: Final = [bytes((number | 128,)) for number in range(128)]  # seven bits that more follow on
-_SIDS: Final = [b"", *(b"\x08" + number for number in _SMALL[1:])]
-_PIDS: Final = [b"", *(b"\x10" + number for number in _SMALL[1:]), b"\x10" + b"\xff" * 9 + b"\x01"]  # the last: -1
-_NOTHING: Final[dict[str, Any]] = {}
+_NO_PARENT: Final = b"\x10" + b"\xff" * 9 + b"\x01"  # parentSpanId -1
 
 
 def _varint(number: int) -> bytes:
@@ -37,6 +39,13 @@ def _varint(number: int) -> bytes:
         written += _LOW[number & 127]
         number >>= 7
     return written + _SMALL[number]
+
+
+_LENGTHS: Final = [_varint(number) for number in range(2_048)]  # nearly all that occur
+
+
+def _length(size: int) -> bytes:
+    return _LENGTHS[size] if size < len(_LENGTHS) else _varint(size)
 
 
 @lru_cache(maxsize=64)
@@ -61,8 +70,7 @@ def _times(start: int, end: int) -> bytes:
 
 
 def _sized(key: bytes, data: bytes) -> bytes:
-    size = len(data)
-    return key + (_SMALL[size] if size < 128 else _varint(size)) + data  # noqa: PLR2004
+    return key + _length(len(data)) + data
 
 
 def _text(key: bytes, value: Any, limit: int = TAG_VALUE_CHARS) -> bytes:  # noqa: ANN401  # should be text, may be not
@@ -99,11 +107,6 @@ def _process(service: str, instance: str) -> bytes:
     return _text(b"\x22", service) + _text(b"\x2a", instance)
 
 
-@lru_cache(maxsize=8)
-def _parent_process(service: str, instance: str) -> bytes:
-    return _text(b"\x2a", service) + _text(b"\x32", instance)
-
-
 def encode_segment(segment: Segment) -> bytes:
     """Write a finished segment as a `SegmentCollection` of one: put one after the other, such bytes are a larger one.
 
@@ -118,57 +121,79 @@ def encode_segment(segment: Segment) -> bytes:
     if segment.is_size_limited:
         parts.append(b"\x30\x01")
     for span in segment.spans:
-        _add_span(parts, span)
-    return _sized(b"\x0a", b"".join(parts))
+        data = _light_span(span) if span.__class__ in _LIGHT else _span(span)
+        parts += (b"\x1a", _length(len(data)), data)
+    data = b"".join(parts)
+    return b"\x0a" + _length(len(data)) + data
 
 
-def _add_span(segment: list[bytes], span: Span) -> None:  # noqa: C901  # in one piece: each call is paid for by a request
+_LIGHT: Final = frozenset({RequestSpan, HandlingSpan, TaskSpan})
+_same: Final[dict[tuple[object, ...], bytes]] = {}
+"""What spans have in common: of their class, their name, and the tags with one of a few values."""
+
+
+def _light_span(span: Span) -> bytes:
+    """Write a span of few objects: most of it is the same as in the one before."""
     fields = span.__dict__
-    number, parent = span.sid, span.pid
-    parts = [
-        _SIDS[number] if number < len(_SIDS) else b"\x08" + _varint(number),
-        _PIDS[parent] if -1 <= parent < len(_PIDS) - 1 else b"\x10" + _varint(parent),
-        _times(span.start_time, span.end_time),
-    ]
-    if "refs" in fields:
-        if span.refs:
-            parts += [_sized(b"\x2a", _reference(one)) for one in span.refs if one.trace_id]
-    elif not number and span.context.parent is not None:  # a light span: it has no list of its own
-        parts.append(_sized(b"\x2a", _reference(span.context.parent)))
-    parts.append(_heads.get((span.op, span.__class__, span.error_occurred), b"") if "kind" not in fields else b"")
-    if not parts[-1]:
-        parts[-1] = _head(span, fields)
-    if span.peer:
-        parts.append(_text(b"\x3a", span.peer))
+    if "logs" in fields or "kind" in fields or "layer" in fields or "component" in fields or type(span.op) is not str:
+        return _span(span)
+    common: list[object] = [span.op, span.__class__, span.error_occurred]
+    rest = b""
     if "tags" in fields:
         for tag in span.tags.values():
             if tag.__class__ is CommonTag:
-                parts.append(tag.encoded or _common_tag(tag))
-            elif tag.__class__ is list:
-                parts += [_tag(one) for one in tag]
+                common.append(tag)
             else:
-                parts.append(_tag(tag))
-    if "logs" in fields and span.logs:
-        parts += [_sized(b"\x6a", _log(log)) for log in span.logs]
-    data = b"".join(parts)
-    size = len(data)
-    segment += (b"\x1a", _SMALL[size] if size < 128 else _varint(size), data)  # noqa: PLR2004
+                rest += _tags(tag)
+    key = tuple(common)
+    if (same := _same.get(key)) is None:
+        same = _remember(key, span)
+    if "refs" in fields:
+        rest += b"".join([_reference(one, span.kind) for one in span.refs if one.trace_id])
+    elif not span.sid and span.context.parent is not None:
+        rest += _reference(span.context.parent, span.kind)
+    if span.peer:
+        rest += _text(b"\x3a", span.peer)
+    return same + _times(span.start_time, span.end_time) + rest
 
 
-_heads: Final[dict[tuple[str, type, bool], bytes]] = {}
-"""Name, kind, layer and component of the light spans, whose class says all but the name."""
+def _remember(key: tuple[object, ...], span: Span) -> bytes:
+    same = _place(span) + _head(span) + b"".join([_tag(tag) for tag in span.tags.values() if type(tag) is CommonTag])
+    if len(_same) < _SAME and len(span.op) <= _COMMON_CHARS:
+        _same[key] = same
+    return same
 
 
-def _head(span: Span, fields: dict[str, Any]) -> bytes:
-    written = _text(b"\x32", span.op) + _sort(
-        span.kind._name_, span.layer._value_, span.component._value_, bool(span.error_occurred)
-    )
-    same = isinstance(span, LightSpan) and not fields.keys() & {"kind", "layer", "component"}
-    if same and len(span.op) <= _COMMON_CHARS and len(_heads) < _HEADS:
-        _heads[span.op, span.__class__, span.error_occurred] = written
-    return written
+def _span(span: Span) -> bytes:
+    parts = [_place(span), _times(span.start_time, span.end_time), _head(span)]
+    parts += [_reference(one, span.kind) for one in span.refs if one.trace_id]
+    if span.peer:
+        parts.append(_text(b"\x3a", span.peer))
+    parts += [_tags(tag) for tag in span.tags.values()]
+    parts += [_sized(b"\x6a", _log(log)) for log in span.logs]
+    return b"".join(parts)
 
 
+def _place(span: Span) -> bytes:
+    """Write the span's number, and its parent's."""
+    number, parent = span.sid, span.pid
+    written = b"\x08" + _varint(number) if number else b""
+    if parent < 0:
+        return written + _NO_PARENT
+    return written + b"\x10" + _varint(parent) if parent else written
+
+
+def _head(span: Span) -> bytes:
+    """Write the span's name and what sort of span it is."""
+    sort = span.kind._name_, span.layer._value_, span.component._value_, bool(span.error_occurred)
+    return _name(b"\x32", span.op) + _sort(*sort)
+
+
+def _tags(tag: Any) -> bytes:  # noqa: ANN401  # a tag of the agent's, or the list of those under one key
+    return b"".join([_tag(one) for one in tag]) if isinstance(tag, list) else _tag(tag)
+
+
+@lru_cache(maxsize=256)
 def _sort(kind: str, layer: int, component: int, failed: bool) -> bytes:
     written = b""
     for key, number in ((b"\x40", _KINDS[kind]), (b"\x48", layer), (b"\x50", component), (b"\x58", int(failed))):
@@ -180,11 +205,6 @@ def _tag(tag: Any) -> bytes:  # noqa: ANN401  # the agent has no types
     return _sized(b"\x62", _name(b"\x0a", tag.key) + _text(b"\x12", tag.val))
 
 
-def _common_tag(tag: CommonTag) -> bytes:
-    tag.encoded = _tag(tag)
-    return tag.encoded
-
-
 def _log(log: Any) -> bytes:  # noqa: ANN401
     written = _time(b"\x08", int(log.timestamp * 1000))
     for item in log.items:
@@ -194,16 +214,37 @@ def _log(log: Any) -> bytes:  # noqa: ANN401
     return written
 
 
-def _reference(reference: Any) -> bytes:  # noqa: ANN401
-    parent = int(reference.span_id)
-    return b"".join(
-        (
-            b"" if reference.ref_type == "CrossProcess" else b"\x08\x01",
-            _text(b"\x12", reference.trace_id),
-            _text(b"\x1a", reference.segment_id),
-            b"\x20" + _varint(parent) if parent else b"",
-            _parent_process(reference.service, reference.service_instance),
-            _name(b"\x3a", reference.endpoint),
-            _text(b"\x42", reference.client_address) if reference.client_address else b"",
-        )
+def encode_log(log: LogData) -> bytes:
+    """Write a copied log line; where OAP is set up for it, with its endpoint in a tag.
+
+    OAP from 10.2 on takes the endpoint of the field off the list of a service's endpoints (docs/upstream-last-ping.md).
+    """
+    if ENDPOINT_AS_TAG and log.endpoint:
+        log.tags.data.add(key="endpoint", value=log.endpoint)
+        log.ClearField("endpoint")
+    written: bytes = log.SerializeToString()
+    return written
+
+
+def _reference(reference: Any, kind: Kind) -> bytes:  # noqa: ANN401
+    address = reference.client_address
+    if address == TASK_ADDRESS and kind is Kind.Entry:
+        address = ""  # OAP would draw a call from there
+    service, instance, endpoint = reference.service, reference.service_instance, reference.endpoint
+    common = _origin if type(endpoint) is str and len(endpoint) <= _COMMON_CHARS else _origin.__wrapped__
+    data = (
+        _text(b"\x12", reference.trace_id)
+        + _text(b"\x1a", reference.segment_id)
+        + common(reference.ref_type, int(reference.span_id), service, instance, endpoint, address)
     )
+    return b"\x2a" + _length(len(data)) + data
+
+
+@lru_cache(maxsize=1024)
+def _origin(*names: Any) -> bytes:  # noqa: ANN401
+    """Write what references to one endpoint have in common."""
+    kind, span_id, service, instance, endpoint, address = names
+    written = b"" if kind == "CrossProcess" else b"\x08\x01"
+    written += b"\x20" + _varint(span_id) if span_id else b""
+    written += _text(b"\x2a", service) + _text(b"\x32", instance) + _text(b"\x3a", endpoint)
+    return written + _text(b"\x42", address) if address else written

@@ -29,7 +29,7 @@ def _begin() -> None:
 
 def new_id() -> str:
     """Return an id that no other process has, nor this one a second time."""
-    return f"{next(_numbers):0{_HALF}x}{_process}"
+    return f"{next(_numbers):016x}{_process}"
 
 
 _begin()

@@ -94,7 +94,8 @@ class Middleware:
 
     def __init__(self, operation: str, ignore: Iterable[str], error_status: int, header: str | None) -> None:
         self.operation = operation
-        self.ignore = re.compile("|".join(f"(?:{pattern})" for pattern in ignore) or r"(?!)")
+        patterns = "|".join(f"(?:{pattern})" for pattern in ignore)
+        self.ignore = re.compile(patterns) if patterns else None
         self.error_status = error_status
         self.header = header.encode("latin-1") if header else None
 
@@ -102,7 +103,7 @@ class Middleware:
         """Trace the call of an app, if it is a request that nobody traces yet."""
         kind = scope["type"]
         if kind == "lifespan":
-            return call(app, scope, receive, _flush_before_exit(send))
+            return call(app, scope, receive, _reporting(send))
         if kind not in _KINDS or MOUNTS in scope:  # an outer app has traced this request already
             return call(app, scope, receive, send)
         scope[MOUNTS] = scope.pop(OUTER_MOUNTS, "")
@@ -110,21 +111,25 @@ class Middleware:
 
     def ignores(self, method: str, scope: Scope) -> bool:
         """Say whether a request is never traced, by its path or its method."""
-        path, below = scope["path"], route_path(scope)
-        return bool(
-            self.ignore.fullmatch(below)
-            or config.RE_IGNORE_PATH.match(below)
-            or (path is not below and (self.ignore.fullmatch(path) or config.RE_IGNORE_PATH.match(path)))
-            or config.ignore_http_method_check(method)
-        )
+        path = scope["path"]
+        below = route_path(scope) if scope.get("root_path") else path
+        ignored = config.RE_IGNORE_PATH.match(below) or config.RE_HTTP_IGNORE_METHOD.match(method)
+        if self.ignore is not None:
+            ignored = ignored or self.ignore.fullmatch(below) or self.ignore.fullmatch(path)
+        return bool(ignored or (path is not below and config.RE_IGNORE_PATH.match(path)))
 
 
-def _flush_before_exit(send: Send) -> Send:
-    """Deliver what is queued before the server ends the process: it may do so without running `atexit`."""
+def _reporting(send: Send) -> Send:
+    """Report from the app's start, and deliver what is queued before the server ends the process.
 
-    async def flushing(message: Message) -> None:
-        if message["type"].startswith("lifespan.shutdown."):
+    It may do so without running `atexit`, and it has forked its workers by the start.
+    """
+
+    async def reporting(message: Message) -> None:
+        if message["type"] == "lifespan.startup.complete":
+            _agent.begin_reporting()
+        elif message["type"].startswith("lifespan.shutdown."):
             await anyio.to_thread.run_sync(_agent.flush)
         await send(message)
 
-    return flushing
+    return reporting

@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 
     from skywalking_background._internals import SegmentRef, SpanContext
 
+TASK_ADDRESS: Final = "background-task:1"
+"""What a reference to this process's own request gives as the address that was called.
+
+OAP from 10.2 on takes what is called without an address off its list of endpoints. `oap/config/gateways.yml` tells it
+that nobody stands there (docs/upstream-last-ping.md).
+"""
+
 
 class LightSpan:
     """Makes a span out of few objects: what most spans of its kind never have is shared, or made on demand."""
@@ -124,9 +131,6 @@ class OwnTag(Tag):  # type: ignore[misc]  # the agent has no types
 
 class CommonTag(OwnTag):
     """A tag with one of a few values: all spans share it, of which each would keep one in memory."""
-
-    encoded = b""
-    """Its bytes, once they were needed."""
 
 
 def set_tag(span: Span, key: str, value: object) -> None:

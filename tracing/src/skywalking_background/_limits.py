@@ -1,4 +1,7 @@
-"""How large things may become: everything that reaches OAP is bounded here, in one place."""
+"""How large things may become, in one place: what is cut, what travels together, what is kept.
+
+OAP takes messages of up to 50 MB (`SW_CORE_GRPC_MAX_MESSAGE_SIZE`), a proxy in front of it often only 4 MB.
+"""
 
 from __future__ import annotations
 
@@ -45,6 +48,18 @@ HEADER_ID_CHARS: Final = 128
 
 HEADER_TEXT_CHARS: Final = 512
 """Characters of a name in a caller's `sw8` header: OAP's own limits are 50 to 150."""
+
+BATCH_ITEMS: Final = 500
+"""Segments or log lines in one call."""
+BATCH_BYTES: Final = 2_000_000
+"""Bytes in one call: a batch ends before the item that would exceed it. One item that is larger travels alone."""
+
+QUEUE_BYTES: Final = 64_000_000
+"""Bytes of segments, and as many of log lines, that wait for OAP; what exceeds them is dropped and counted.
+
+The number of items is bounded by the agent's own `SW_AGENT_TRACE_REPORTER_MAX_BUFFER_SIZE` and
+`SW_AGENT_LOG_REPORTER_MAX_BUFFER_SIZE` (10 000 each).
+"""
 
 
 def cut(text: str, limit: int) -> str:

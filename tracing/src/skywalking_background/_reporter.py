@@ -7,184 +7,336 @@ and whatever does not fit is counted. One call per batch also costs a fraction o
 
 from __future__ import annotations
 
-import atexit
-import itertools
 import logging
+import sys
 import threading
 import time
-from collections import deque
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-import grpc
-from skywalking import config
-from skywalking.agent.protocol.interceptors import header_adder_interceptor
-from skywalking.protocol.common.Command_pb2 import Commands
+from skywalking.protocol.language_agent.Tracing_pb2 import SegmentCollection
 from skywalking.protocol.logging.Logging_pb2 import LogData
-from skywalking.protocol.logging.Logging_pb2_grpc import LogReportServiceStub
+
+from skywalking_background._encoding import encode_log, encode_segment
+from skywalking_background._failures import DeliveryError, RefusedError, TimedOutError, UnreachableError, UnwelcomeError
+from skywalking_background._grpc import GrpcTransport
+from skywalking_background._internals import config
+from skywalking_background._lane import Counts, Lane
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-
-from skywalking_background._encoding import encode_segment
+__all__ = ["Counts", "Lane", "Reporter", "Transport", "encode_segment"]
 
 logger = logging.getLogger("skywalking_background")
 
 INTERVAL: Final = 0.25  # seconds between two batches: how late a finished span may leave
-BATCH: Final = 500  # segments or logs in one call: about 0.5 MB, far below OAP's limit of 50 MB
-CALL_TIMEOUT: Final = 10.0  # seconds that OAP may take for one batch
 RETRY_MAX: Final = 5.0  # seconds: the longest wait before OAP is tried again
-
-COLLECT: Final = "/skywalking.v3.TraceSegmentReportService/collectInSync"
-COLLECT_LOGS: Final = "/skywalking.v3.LogReportService/collect"
-
-
-class Counts(NamedTuple):
-    """What became of the segments or logs of this process: acknowledged by OAP, waiting, given up."""
-
-    sent: int
-    queued: int
-    dropped: int
+RETRY_FLUSHING: Final = 0.25  # seconds: the wait while somebody waits for the delivery
+RETRY_ASIDE_FLUSHING: Final = 1.0  # seconds: likewise, for what was refused
+FIRST_CONTACT: Final = 0.2  # seconds that a flush gives an OAP that this process has never reached
 
 
-class Lane:
-    """A bounded queue of one kind of thing, and how a batch of it reaches OAP.
+class Transport(Protocol):
+    """A way to OAP. Each `send` raises a `DeliveryError` when OAP has not acknowledged the batch."""
 
-    What is finished is encoded at once. It costs the request what it would cost the reporter's thread, but the hundreds
-    of objects that a trace consists of die young: kept in the queue they would grow old there, and the garbage
-    collector would go through all running tasks the more often.
-    """
+    def introduce(self) -> None:
+        """Tell OAP of this instance: of segments without an entry span it learns no service."""
 
-    def __init__(
-        self, name: str, limit: int, encode: Callable[[Any], Any], deliver: Callable[[list[Any]], object]
-    ) -> None:
-        self.name = name
-        self.limit = limit
-        self.encode = encode
-        self.deliver = deliver
-        self.queue: deque[Any] = deque()  # append and popleft are atomic: no lock on the request's path
-        self.sent = 0
-        self.refused = 0  # did not fit into the queue
-        self.broken = 0  # could not be encoded
+    def send_segments(self, batch: list[bytes]) -> None:
+        """Send collections of segments."""
 
-    def put(self, item: Any) -> None:  # noqa: ANN401  # a Segment or a LogData
-        """Queue what is finished; never raises, for the request has no part in it."""
-        if len(self.queue) >= self.limit:
-            self.refused += 1
-            return
-        try:
-            self.queue.append(self.encode(item))
-        except Exception:
-            self.broken += 1
-            logger.exception("one of the %s can't be encoded and is dropped", self.name)
+    def send_logs(self, batch: list[bytes]) -> None:
+        """Send log lines."""
 
-    def send_batch(self) -> bool:
-        """Deliver the oldest batch; `False` when there is none. It stays queued when that fails.
-
-        Raises:
-            grpc.RpcError: OAP did not acknowledge.
-        """
-        batch = list(itertools.islice(self.queue, BATCH))
-        if not batch:
-            return False
-        self.deliver(batch)
-        for _ in batch:
-            self.queue.popleft()
-        self.sent += len(batch)
-        return True
+    def close(self) -> None:
+        """Let go of the connection."""
 
 
 class Reporter:
-    """A thread that delivers segments and logs to OAP until the process ends."""
+    """A thread that delivers segments and logs to OAP until the process ends; the first of them starts it.
 
-    def __init__(self) -> None:
+    Args:
+        transport: the way to OAP.
+        on_begin: called once, by whoever finishes this process's first segment or log line.
+        on_first_round: called once, in the reporter's thread, when the first delivery was tried.
+        on_round: called in that thread before each delivery.
+        reached: whether OAP is known to be there, by the process that this one was forked from.
+    """
+
+    def __init__(
+        self,
+        transport: Transport | None = None,
+        on_begin: Callable[[], None] = lambda: None,
+        on_first_round: Callable[[], None] = lambda: None,
+        on_round: Callable[[], None] = lambda: None,
+        *,
+        reached: bool = False,
+    ) -> None:
         self.address: str = config.agent_collector_backend_services
-        channel = _channel(self.address)
-        # As the generated stub does it, but for messages that are encoded already.
-        collect: Any = channel.unary_unary(COLLECT, response_deserializer=Commands.FromString)
-        stream_logs = LogReportServiceStub(channel).collect
-        collect_log: Any = channel.unary_unary(
-            COLLECT_LOGS, request_serializer=LogData.SerializeToString, response_deserializer=Commands.FromString
-        )
-
-        def deliver_logs(batch: list[Any]) -> None:
-            try:
-                stream_logs(iter(batch), timeout=CALL_TIMEOUT)
-            except RuntimeError:
-                # A stream needs a thread, and Python 3.12 starts none at the process's end: then a call for each line.
-                for log in batch:
-                    collect_log(log, timeout=CALL_TIMEOUT)
-
+        if config.agent_protocol == "kafka":
+            self.address = f"the other end of Kafka, {config.kafka_bootstrap_servers},"
+        self.reached = reached
+        self.transport = transport or GrpcTransport(self.address)
+        self._on_begin = on_begin
+        self._on_first_round = on_first_round
+        self._on_round = on_round
         self.segments = Lane(
             "segments",
             config.agent_trace_reporter_max_buffer_size,
             encode_segment,
-            lambda batch: collect(b"".join(batch), timeout=CALL_TIMEOUT),
+            self.transport.send_segments,
+            _describe_segment,
+            self.begin,
         )
         self.logs = Lane(
             "logs",
             config.agent_log_reporter_max_buffer_size,
-            lambda log: log,
-            deliver_logs,
+            encode_log,
+            self.transport.send_logs,
+            _describe_log,
+            self.begin,
         )
         self.lanes = (self.segments, self.logs)
-        self._wake = threading.Event()
-        self._progress = threading.Condition()
-        self._away_since: float | None = None
-        threading.Thread(target=self._run, name="skywalking-background-reporter", daemon=True).start()
-        atexit.register(self.flush)
+        # Reentrant, as a signal's handler may want to flush while its thread is in here.
+        self._changed = threading.Condition(threading.RLock())
+        self._delivering = threading.RLock()
+        self._thread: threading.Thread | None = None
+        self._speaking = threading.local()
+        self._begun = False
+        self._try_again = 0.0  # as of `time.monotonic()`
+        self._wanted = False  # somebody waits for a delivery
+        self._started = 0  # rounds
+        self._failed_round = self._idle_round = -1  # the last one that failed, that had nothing left to try
+        self._aside_tried = 0.0  # as of `time.monotonic()`
+        self._troubles: dict[str, float] = {}  # what was said, and when it began
+        self._gave_up_with: dict[str, Counts] | None = None  # the last flush, and it was said
+        self._introduced = False
+
+    # What the request's path does.
+
+    def begin(self) -> bool:
+        """Start the thread, if it isn't yet; `False` when it can't be now."""
+        with self._changed:
+            if self._begun and (self._thread is None or self._thread.is_alive()):
+                return self._thread is not None
+            now = time.monotonic()
+            if now < self._try_again:
+                return False
+            self._try_again = now + RETRY_MAX
+            first, self._begun = not self._begun, True
+            thread = threading.Thread(target=self._run, name="skywalking-background-reporter", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                # Since Python 3.12 none starts when the process ends: then `flush` delivers by itself.
+                self._begun = False
+                if not sys.is_finalizing() and "shutdown" not in str(error):
+                    self._complain("thread", "the reporter's thread can't start (%s): what it would send waits", error)
+                return False
+            self._thread = thread
+        if first:
+            self._on_begin()
+        return True
+
+    def put_log(self, log: LogData) -> None:
+        """Queue a log line, unless it is about the delivery itself: one that OAP refuses would beget the next."""
+        if not getattr(self._speaking, "now", False) and threading.current_thread() is not self._thread:
+            self.logs.put(log)
+
+    # What everybody may ask.
 
     def counts(self) -> dict[str, Counts]:
         """Count each lane's items by what became of them."""
-        return {lane.name: Counts(lane.sent, len(lane.queue), lane.refused + lane.broken) for lane in self.lanes}
+        return {lane.name: lane.counts for lane in self.lanes}
 
-    def flush(self, timeout: float = 5.0) -> bool:
-        """Deliver all that is queued; `False`, and a line in the log, when OAP takes nothing for `timeout` seconds."""
-        goals = [(lane, lane.sent + len(lane.queue)) for lane in self.lanes]
-        self._wake.set()
-        with self._progress:
-            while not (done := all(lane.sent >= goal for lane, goal in goals)):
-                before = [lane.sent for lane in self.lanes]
-                if not self._progress.wait_for(lambda: [lane.sent for lane in self.lanes] != before, timeout):  # noqa: B023
-                    break
+    def flush(self, timeout: float = 5.0, first_contact: float = FIRST_CONTACT) -> bool:
+        """Deliver all that is queued; `False`, and a line in the log, when OAP takes nothing for `timeout` seconds.
+
+        An OAP that this process has never reached gets one try, and `first_contact` seconds for it.
+        """
+        goals = [(lane, lane.settled + lane.counts.queued) for lane in self.lanes]
+        if all(lane.has_settled(goal) for lane, goal in goals):
+            return True
+        began = time.monotonic()
+        done = self._wait(goals, timeout, first_contact) if self._runs() else self._deliver_here(goals, timeout)
+        self._gave_up_with = None if done else self.counts()
         if not done:
-            logger.warning("OAP at %s took nothing for %.0f s: %s", self.address, timeout, self._describe())
+            self._say("OAP at %s took nothing for %.1f s: %s", self.address, time.monotonic() - began, self._describe())
         return done
+
+    def flush_at_exit(self, timeout: float = 5.0, first_contact: float = 2.0) -> None:
+        """Deliver what is queued as the process ends; an OAP that took nothing a moment ago is not waited for again."""
+        if self._gave_up_with is None:
+            self.flush(timeout, first_contact)
+        elif self._gave_up_with != self.counts():
+            self.flush(0.0, 0.0)
+
+    def _runs(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def _wait(self, goals: list[tuple[Lane, int]], timeout: float, first_contact: float) -> bool:
+        """Wait for the thread to deliver."""
+        with self._changed:
+            first = self._started
+            since, before = time.monotonic(), self._settled()
+            self._want()
+            while not all(lane.has_settled(goal) for lane, goal in goals):
+                now = time.monotonic()
+                if (settled := self._settled()) != before:
+                    since, before = now, settled
+                patience = timeout if self.reached else min(timeout, first_contact)
+                tried = self._failed_round > first and not self.reached
+                if self._idle_round > first:
+                    return not any(lane.stuck for lane, _ in goals)  # what came later is not waited for
+                if tried or now >= since + patience:
+                    return False
+                self._changed.wait(min(RETRY_FLUSHING, since + patience - now))
+                if time.monotonic() >= now + RETRY_FLUSHING:
+                    self._want()
+        return True
+
+    def _deliver_here(self, goals: list[tuple[Lane, int]], timeout: float) -> bool:
+        """Deliver in this thread: the other one could not start, or has died."""
+        deadline = time.monotonic() + timeout
+        while True:
+            failed = self._round(wanted=True) is not None
+            if all(lane.has_settled(goal) for lane, goal in goals):
+                return True
+            if not (failed and self.reached) or time.monotonic() >= deadline:
+                return False
+            time.sleep(RETRY_FLUSHING)
+
+    def _want(self) -> None:
+        self._wanted = True
+        self._changed.notify_all()
+
+    def _settled(self) -> list[int]:
+        return [lane.settled for lane in self.lanes]
+
+    # What the thread does.
 
     def _run(self) -> None:
         wait = INTERVAL
+        first = True
         while True:
-            if self._wake.wait(wait):
-                self._wake.clear()
+            with self._changed:
+                wanted = self._changed.wait_for(lambda: self._wanted, wait)
+                self._wanted = False
             try:
-                while sum(lane.send_batch() for lane in self.lanes):
-                    self._succeeded()
-                    with self._progress:
-                        self._progress.notify_all()
-            except Exception as error:  # noqa: BLE001  # whatever it is, the thread goes on, and so does the delivery
-                self._failed(error)
-                wait = min(RETRY_MAX, max(1.0, wait * 2))
-            else:
-                wait = INTERVAL
+                self._on_round()
+                error = self._round(wanted=wanted)
+            except Exception:  # noqa: BLE001  # whatever it is, the thread goes on, and so does the delivery
+                self._complain(
+                    "reporter", "the delivery to OAP at %s failed, and is tried again", self.address, exc_info=True
+                )
+                error = RuntimeError()
+            wait = INTERVAL if error is None else min(RETRY_MAX, max(1.0, wait * 2))
+            if first:
+                first = False
+                self._on_first_round()
 
-    def _failed(self, error: Exception) -> None:
-        if self._away_since is not None:
-            return  # said once is enough, until it is back
-        self._away_since = time.monotonic()
-        code = error.code().name if isinstance(error, grpc.Call) else type(error).__name__
-        logger.warning(
-            "OAP at %s is not reachable (%s): up to %d segments are kept until it is back",
-            self.address,
-            code,
-            self.segments.limit,
-        )
+    def _round(self, *, wanted: bool) -> Exception | None:
+        """Deliver until nothing is left or something fails, and return what failed."""
+        with self._delivering:
+            with self._changed:
+                self._started += 1
+                number = self._started
+            now = time.monotonic()
+            if now >= self._aside_tried + (RETRY_ASIDE_FLUSHING if wanted else RETRY_MAX):
+                self._aside_tried = now
+                for lane in self.lanes:
+                    lane.retry()
+            error = self._introduce() or self._drain()
+            with self._changed:
+                if error is None:
+                    self._idle_round = number
+                else:
+                    self._failed_round = number
+                self._changed.notify_all()
+            return error
+
+    def _drain(self) -> Exception | None:
+        """Deliver a batch of each lane in turn until none has one, or OAP is not there."""
+        error: Exception | None = None
+        lanes, taking = list(self.lanes), set()
+        while lanes:
+            for lane in list(lanes):
+                try:
+                    more = lane.step()
+                except Exception as failure:  # noqa: BLE001  # said, and tried again
+                    error, more = failure, False
+                    taking.discard(lane.name)
+                    self._failed(lane, failure)
+                if more:
+                    taking.add(lane.name)
+                    self._succeeded()
+                else:
+                    lanes.remove(lane)
+                if isinstance(error, UnreachableError):
+                    return error
+        self._recovered(taking)
+        return error
+
+    def _introduce(self) -> Exception | None:
+        """Have this process appear in SkyWalking, even if it ends before the agent's first heartbeat."""
+        if self._introduced:
+            return None
+        try:
+            self.transport.introduce()
+        except UnreachableError as error:
+            self._failed(self.segments, error)
+            return error
+        except DeliveryError:
+            pass  # the agent's heartbeat tries it again and again
+        else:
+            self.reached = True
+        self._introduced = True
+        return None
+
+    def _failed(self, lane: Lane, error: Exception) -> None:
+        self.reached = self.reached or isinstance(error, RefusedError)
+        if isinstance(error, UnreachableError):
+            text = f"OAP at %s is not reachable (%s): up to {self.segments.limit} segments are kept until it is back"
+            self._complain("OAP", text, self.address, error)
+        elif isinstance(error, TimedOutError):
+            text = f"OAP at %s is connected but slow, a batch of {lane.name} got %s: it is kept and sent again"
+            self._complain(lane.name, text, self.address, error)
+        elif isinstance(error, UnwelcomeError):
+            text = f"OAP at %s does not accept the {lane.name} of this process (%s): they are kept, mend the setting"
+            self._complain(lane.name, text, self.address, error)
+        elif isinstance(error, RefusedError):
+            text = f"OAP at %s refuses all {lane.name} (%s): they are kept and sent again"
+            self._complain(lane.name, text, self.address, error)
+        else:
+            text = f"the {lane.name} can't be sent to OAP at %s, they are kept and sent again: %r"
+            self._complain(lane.name, text, self.address, error, exc_info=error)
+
+    def _complain(self, about: str, text: str, *arguments: object, exc_info: Any = None) -> None:  # noqa: ANN401
+        """Say what is wrong, once: until it is right again."""
+        if about not in self._troubles:
+            self._troubles[about] = time.monotonic()
+            self._say(text, *arguments, exc_info=exc_info)
+
+    def _say(self, text: str, *arguments: object, exc_info: Any = None) -> None:  # noqa: ANN401
+        """Log a line that is not delivered itself."""
+        self._speaking.now = True
+        try:
+            logger.warning(text, *arguments, exc_info=exc_info)
+        finally:
+            self._speaking.now = False
 
     def _succeeded(self) -> None:
-        if self._away_since is None:
-            return
-        seconds = time.monotonic() - self._away_since
-        self._away_since = None
-        logger.warning("OAP at %s is back after %.0f s: %s", self.address, seconds, self._describe())
+        with self._changed:
+            self.reached = True
+            self._gave_up_with = None
+            self._changed.notify_all()
+
+    def _recovered(self, lanes: set[str]) -> None:
+        """Say that it is right again, once everything that had to wait was delivered."""
+        for about in ("OAP", *lanes, "reporter", "thread") if lanes else ():
+            if (since := self._troubles.pop(about, None)) is not None:
+                seconds = time.monotonic() - since
+                self._say("OAP at %s is back after %.0f s: %s", self.address, seconds, self._describe())
 
     def _describe(self) -> str:
         return "; ".join(
@@ -193,14 +345,11 @@ class Reporter:
         )
 
 
-def _channel(address: str) -> grpc.Channel:
-    # gRPC's own back-off grows to two minutes; a restarted OAP should see its traces sooner.
-    options = [("grpc.initial_reconnect_backoff_ms", 500), ("grpc.max_reconnect_backoff_ms", int(RETRY_MAX * 1000))]
-    if config.agent_force_tls:
-        channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(), options)
-    else:
-        channel = grpc.insecure_channel(address, options)
-    if config.agent_authentication:
-        interceptor = header_adder_interceptor("authentication", config.agent_authentication)
-        channel = grpc.intercept_channel(channel, interceptor)
-    return channel
+def _describe_segment(encoded: bytes) -> str:
+    segment = SegmentCollection.FromString(encoded).segments[0]
+    return f"{segment.spans[-1].operationName[:200]!r} of trace {segment.traceId}, segment {segment.traceSegmentId}"
+
+
+def _describe_log(encoded: bytes) -> str:
+    log = LogData.FromString(encoded)
+    return f"a line of {log.endpoint[:200]!r} in trace {log.traceContext.traceId or 'none'}"

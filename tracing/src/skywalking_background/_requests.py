@@ -13,6 +13,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from skywalking_background import _sw8
 from skywalking_background._faults import note
+from skywalking_background._ids import new_id
 from skywalking_background._internals import inherited_spans, open_spans, sampled, set_open_spans
 from skywalking_background._light_spans import HandlingSpan, OwnTag, RequestSpan, common_tag, noop_span, set_tag
 from skywalking_background._names import route_template
@@ -105,6 +106,7 @@ class Request:
         if not traced:
             return
         context = Context(path, caller, 2)
+        context.segment_id = new_id()
         context.primary_endpoint = self
         self.origin = Origin(context, 0, path)
         entry = RequestSpan(context, path, int(time.time() * 1000), self.origin)

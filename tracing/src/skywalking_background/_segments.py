@@ -28,17 +28,20 @@ from skywalking_background._internals import (
     open_spans,
     set_open_spans,
 )
-from skywalking_background._light_spans import Part, noop_span
+from skywalking_background._light_spans import TASK_ADDRESS, Part, noop_span
 from skywalking_background._limits import SEGMENT_SECONDS, SEGMENT_SPANS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 _lock = threading.Lock()
 """Guards which spans are open in which context: threads share them, and the reporter's closes what waits too long."""
 
 _waiting: Final[dict[int, Context]] = {}
 """By their `id`, the contexts with a finished span that waits for the end of the work around it."""
+
+_begin: Callable[[], object] = bool
+_begun = False
 
 
 class Context(SpanContext):  # type: ignore[misc]  # the agent has no types
@@ -176,6 +179,8 @@ class Context(SpanContext):  # type: ignore[misc]  # the agent has no types
                     finished = context._cut()  # noqa: SLF001
             if finished is not None:
                 _archive(finished)
+            elif not _begun:
+                _watch()
         except Exception:  # noqa: BLE001  # as above
             note("stopping a span")
             return False
@@ -266,6 +271,12 @@ def _archive(segment: Segment) -> None:
         note("handing over a segment")
 
 
+def _watch() -> None:
+    global _begun  # noqa: PLW0603  # once per process
+    _begun = True
+    _begin()
+
+
 def send_what_waits(now: float | None = None) -> None:
     """Cut the segments in which a finished span waits too long for the work around it; called now and then."""
     due = (time.monotonic() if now is None else now) - SEGMENT_SECONDS
@@ -282,10 +293,17 @@ def send_what_waits(now: float | None = None) -> None:
             _archive(finished)
 
 
+def when_something_waits(begin: Callable[[], object]) -> None:
+    """Have `begin` called before a process's first finished span waits: it makes sure of `send_what_waits`."""
+    global _begin  # noqa: PLW0603  # one reporter per process
+    _begin = begin
+
+
 def forget_all() -> None:
     """Begin anew in a forked process: what was open belongs to its parent."""
-    global _lock  # noqa: PLW0603  # another thread of the parent may have held it
+    global _lock, _begun  # noqa: PLW0603  # another thread of the parent may have held it
     _lock = threading.Lock()
+    _begun = False
     _waiting.clear()
     set_open_spans([])
 
@@ -314,7 +332,7 @@ class Origin(SegmentRef):  # type: ignore[misc]  # the agent has no types
     trace_id: str
     correlation: dict[str, str] | None
     ref_type = "CrossThread"
-    client_address = ""
+    client_address = TASK_ADDRESS
     service = property(lambda _self: config.agent_name)
     service_instance = property(lambda _self: config.agent_instance_name)
 

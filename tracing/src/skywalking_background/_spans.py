@@ -91,10 +91,8 @@ def record_error(span: Span, error: BaseException) -> None:
 
 def _strand() -> object:
     """Identify what runs now: the asyncio task, or the thread where there is none."""
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:
-        task = None
+    loop = asyncio._get_running_loop()  # noqa: SLF001  # documented for event loops: does not raise without one
+    task = None if loop is None else asyncio.current_task(loop)
     return threading.get_ident() if task is None else id(task)
 
 
@@ -147,8 +145,9 @@ class background_span:  # noqa: N801  # reads as a keyword: `with background_spa
             note("recording an error")
 
     def __enter__(self) -> Self:
-        self._outer = keep()
-        self._span = enter(self._name, self._parent)
+        outer = open_spans()
+        self._outer = keep(outer)
+        self._span = enter(self._name, outer, self._parent)
         try:
             for key, value in (self._tags or {}).items():
                 self.tag(key, value)
@@ -170,41 +169,50 @@ Outer = list[Any] | Origin | None
 """The spans around one, kept until it ends: mostly none, or the place that its request has left behind."""
 
 
-def keep() -> Outer:
+def keep(outer: list[Any]) -> Outer:
     """Return the spans that this code is in, as the few objects that a running task should keep."""
-    outer = open_spans()
-    if len(outer) == 1 and isinstance(outer[0], Origin):
+    if len(outer) == 1 and outer[0].__class__ is Origin:
         return outer[0]
     return outer or None
 
 
-def enter(name: str, parent: Origin | None = None) -> Span | None:
-    """Open a background span; `None` if that failed, which the work is not to notice."""
+def enter(name: str, outer: list[Any], parent: Origin | None = None) -> Span | None:
+    """Open a background span; `None` if that failed, which the work is not to notice.
+
+    Args:
+        name: its operation name.
+        outer: the spans that this code is in.
+        parent: where it goes on from, if not from those.
+    """
     try:
-        return _enter(name, parent)
+        return _enter(name, outer, parent)
     except Exception:  # noqa: BLE001
         note("opening a background span")
         return None
 
 
-def _enter(name: str, parent: Origin | None) -> Span:
-    outer, strand = open_spans(), _strand()
+def _enter(name: str, outer: list[Any], parent: Origin | None) -> Span:
+    strand = _strand()
     if parent is None and outer:
         inner = outer[-1]
         if inner.depth and _strand_of(outer) == strand:
-            span = inner.context.new_local_span(name)
-            span.component = Component.FastAPI
-            span.strand = strand
-            span.start()
-            return span
+            return _enter_below(inner, name, strand)
         parent = origin_of(inner)
-    if _untraced(parent):
+    if parent.__class__ is not Origin and _untraced(parent):
         span = noop_span()
     else:
         context = Context(name, None if parent is NEW_TRACE else parent, 1)
         span = TaskSpan(context, name, int(time.time() * 1000))
         span.strand = strand
     set_open_spans([span])
+    return span
+
+
+def _enter_below(outer: Span, name: str, strand: object) -> Span:
+    span = outer.context.new_local_span(name)
+    span.component = Component.FastAPI
+    span.strand = strand
+    span.start()
     return span
 
 

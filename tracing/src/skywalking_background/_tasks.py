@@ -86,10 +86,12 @@ def _trace_class(kind: type[BackgroundTask]) -> None:
     async def traced(task: BackgroundTask) -> Any:  # noqa: ANN401  # a subclass may return something
         # In no request of ours; or within this very task, where a subclass calls its base.
         around = _running.get()
-        if not open_spans() or around == id(task):
+        spans = open_spans()
+        if not spans or around == id(task):
             return await untraced(task)
-        outer = keep()
-        span = enter(_task_name(task))
+        outer = keep(spans)
+        span = enter(_task_name(task), spans)
+        del spans  # what `keep` kept will do
         if type(task) is not BackgroundTask:
             _running.set(id(task))
         try:

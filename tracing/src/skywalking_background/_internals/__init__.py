@@ -83,6 +83,14 @@ def sampled() -> bool:
     return service is None or bool(service.try_sampling())
 
 
+def kafka_settings() -> dict[str, Any]:
+    """Return what `SW_KAFKA_REPORTER_CONFIG_…` says, as the agent reads it."""
+    from skywalking.client.kafka import kafka_configs  # noqa: PLC0415  # there only with its package
+
+    found: dict[str, Any] = kafka_configs
+    return found
+
+
 def use_context_class(made: type[SpanContext]) -> None:
     """Let the agent make contexts of this class for the spans that its plugins open outside of ours."""
     _context.SpanContext = made

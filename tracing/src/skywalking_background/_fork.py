@@ -1,0 +1,74 @@
+"""Processes that others were forked from, and how those end.
+
+`multiprocessing` and Celery's `billiard` end their children by `os._exit`, which runs nothing of `atexit`; a pool's
+`terminate` even by SIGTERM, right after the last result. What is finished should still arrive.
+
+Nothing can be done about a bare `os.fork` that ends in `os._exit`, or SIGKILL: up to a quarter of a second of what was
+finished is lost, unless the child calls `flush` before.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+logger = logging.getLogger("skywalking_background")
+
+_AFTER_ALL_OTHERS: Final = -100  # the priority of what runs last
+_CHILD: Final = re.compile(r"-child\(\d+\)$")
+_forked = False
+
+
+def in_each_child(begin_anew: Callable[[], None]) -> None:
+    """Call this in every process that is forked from this one, before anything else of ours runs there."""
+
+    def begin() -> None:
+        global _forked  # noqa: PLW0603  # it is about the process
+        _forked = True
+        try:
+            begin_anew()
+        except Exception:
+            logger.exception("process %d, forked from %d, may not report to OAP", os.getpid(), os.getppid())
+
+    os.register_at_fork(after_in_child=begin)
+
+
+def child_name(name: str) -> str:
+    """Name the instance of a forked process as the agent does; the child of a child after the first of them."""
+    return f"{_CHILD.sub('', name)}-child({os.getpid()})"
+
+
+def deliver_at_the_end(flush: Callable[[], object]) -> None:
+    """Have `flush` called when this process ends, if it is one that others started and will end."""
+    for module in ("multiprocessing.util", "billiard.util"):
+        if module in sys.modules:
+            sys.modules[module].Finalize(None, flush, exitpriority=_AFTER_ALL_OTHERS)
+    # Only a child that reports: a handler written in Python waits until the code that runs returns to Python.
+    if (
+        _is_child()
+        and threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    ):
+
+        def end(number: int, _frame: FrameType | None) -> None:
+            signal.signal(number, signal.SIG_DFL)
+            try:
+                flush()
+            finally:
+                os.kill(os.getpid(), number)  # and die by it, as before
+
+        signal.signal(signal.SIGTERM, end)
+
+
+def _is_child() -> bool:
+    process = sys.modules.get("multiprocessing.process")
+    return _forked or (process is not None and process.parent_process() is not None)

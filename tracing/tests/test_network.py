@@ -1,0 +1,139 @@
+"""The way to OAP: addresses, proxies, and what a failure is called."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from skywalking_background._failures import UnreachableError
+from skywalking_background._network import Address, Proxy, connect, find_proxy, parse_addresses
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+GRPC = ("grpc_proxy", "https_proxy", "http_proxy")
+DEAD = "http://127.0.0.1:9"
+
+
+@pytest.fixture(autouse=True)
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("grpc_proxy", "https_proxy", "http_proxy", "all_proxy", "no_proxy", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("127.0.0.1:11800", [("127.0.0.1", 11800)]),
+        ("oap:11800", [("oap", 11800)]),
+        ("dns:///oap.example:443", [("oap.example", 443)]),
+        ("http://oap:12800/", [("oap", 12800)]),
+        ("[::1]:11800", [("::1", 11800)]),
+        ("ipv6:[::1]:11800", [("::1", 11800)]),
+        ("one:1, two:2", [("one", 1), ("two", 2)]),
+    ],
+)
+def test_addresses_are_read(text: str, expected: list[tuple[str, int]]) -> None:
+    assert parse_addresses(text) == expected
+
+
+@pytest.mark.parametrize("text", ["oap_host:oap_port", "oap", "", ":11800", "oap:0", "oap:99999", "oap:²"])
+def test_what_is_no_address_is_said(text: str) -> None:
+    with pytest.raises(ValueError, match="names no OAP"):
+        parse_addresses(text)
+
+
+@pytest.mark.parametrize(
+    ("host", "no_proxy", "goes_through_it"),
+    [
+        ("127.0.0.1", "", False),
+        ("127.8.8.8", "", False),
+        ("localhost", "", False),
+        ("LOCALHOST", "", False),
+        ("::1", "", False),
+        ("oap.example", "", True),
+        ("10.1.2.3", "", True),
+        ("oap.example", "oap.example", False),
+        ("oap.example", "oap.example:11800", False),
+        ("oap.example", "other, .example", False),
+        ("oap.example", "*.example", False),
+        ("oap.example", "*", False),
+        ("oap.example", "ample", True),
+        ("oap.example", "other", True),
+        ("10.1.2.3", "10.0.0.0/8", False),
+        ("11.1.2.3", "10.0.0.0/8", True),
+    ],
+)
+def test_when_a_proxy_is_taken(
+    monkeypatch: pytest.MonkeyPatch, host: str, no_proxy: str, goes_through_it: bool
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
+    monkeypatch.setenv("no_proxy", no_proxy)
+    expected = Proxy("http_proxy", Address("proxy.example", 3128)) if goes_through_it else None
+    assert find_proxy(Address(host, 11800), GRPC) == expected
+
+
+def test_grpc_has_variables_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://one:1")
+    monkeypatch.setenv("grpc_proxy", "two:2")
+    monkeypatch.setenv("no_proxy", "oap.example")
+    monkeypatch.setenv("no_grpc_proxy", "other")
+    assert find_proxy(Address("oap.example", 11800), GRPC) == Proxy("grpc_proxy", Address("two", 2))
+
+
+def test_a_dead_proxy_is_named_as_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", DEAD)
+    with pytest.raises(UnreachableError) as caught:
+        connect([Address("oap.example", 11800)], proxies=GRPC, deadline=time.monotonic() + 5)
+    assert "through the proxy 127.0.0.1:9 that http_proxy names" in str(caught.value)
+    assert "add oap.example to no_proxy" in str(caught.value)
+
+
+@contextmanager
+def a_proxy(answer: bytes) -> Iterator[tuple[int, list[bytes]]]:
+    asked: list[bytes] = []
+
+    def serve() -> None:
+        connection, _ = server.accept()
+        with connection:
+            asked.append(connection.recv(1000))
+            connection.sendall(answer)
+            time.sleep(0.1)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield server.getsockname()[1], asked
+        thread.join()
+
+
+def test_a_proxy_is_asked_for_a_tunnel(monkeypatch: pytest.MonkeyPatch) -> None:
+    with a_proxy(b"HTTP/1.1 200 Connection established\r\n\r\nhello") as (port, asked):
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{port}")
+        with connect([Address("oap.example", 11800)], proxies=GRPC, deadline=time.monotonic() + 5) as connection:
+            assert connection.recv(10) == b"hello"
+    assert asked == [b"CONNECT oap.example:11800 HTTP/1.1\r\nHost: oap.example:11800\r\n\r\n"]
+
+
+def test_a_proxy_that_declines_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with a_proxy(b"HTTP/1.1 403 Forbidden\r\n\r\n") as (port, _):
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{port}")
+        with pytest.raises(UnreachableError, match=r"403 Forbidden.* through the proxy .* http_proxy"):
+            connect([Address("oap.example", 11800)], proxies=GRPC, deadline=time.monotonic() + 5)
+
+
+def test_the_second_address_is_tried() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with connect([Address("127.0.0.1", 9), Address("127.0.0.1", port)], deadline=time.monotonic() + 5) as found:
+            assert found.getpeername()[1] == port
+
+
+def test_tls_that_fails_is_said() -> None:
+    with a_proxy(b"no TLS here\r\n") as (port, _), pytest.raises(UnreachableError, match="TLS failed"):
+        connect([Address("127.0.0.1", port)], tls=True, alpn="h2", deadline=time.monotonic() + 5)
