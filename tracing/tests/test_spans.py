@@ -311,16 +311,11 @@ def test_no_place_can_be_pickled_too(segments: Segments, inside: bool) -> None:
 
 
 def test_a_running_task_keeps_the_place_of_its_request_and_not_a_list() -> None:
-    place = Origin(Context("/"), 0, "/")
-    set_open_spans([place])
-    assert keep() is place
-    span = noop_span()
-    set_open_spans([span])
-    assert keep() == [span]
-    set_open_spans([place, span])
-    assert keep() == [place, span]
-    set_open_spans([])
-    assert keep() is None
+    place, span = Origin(Context("/"), 0, "/"), noop_span()
+    assert keep([place]) is place
+    for spans in ([span], [place, span], [span, place]):
+        assert keep(spans) is spans
+    assert keep([]) is None
 
 
 def test_inside_a_span_that_the_agent_made_before_the_library_was_started(segments: Segments) -> None:
