@@ -327,6 +327,8 @@ def test_doctor_says_the_same_without_a_traceback(broken: Path) -> None:
 def test_protocol_package_that_does_not_fit(broken: Path) -> None:
     package = broken / "skywalking" / "protocol" / "language_agent"
     package.mkdir(parents=True)
+    for folder in (package, package.parent):
+        (folder / "__init__.py").touch()  # else a wheel's own, packed, is the one that is imported
     (package / "Tracing_pb2_grpc.py").write_text("raise RuntimeError('too old')")
     last = import_beside(broken, "-c", "import skywalking_background").stderr.splitlines()[-1]
     sentence = "the agent's protocol package does not fit what is installed beside it"

@@ -106,6 +106,8 @@ def test_long_work_makes_segments_of_a_bounded_size(segments: Segments, root: st
     ended = int(time.time() * 1000)
     check(segments)
     assert max(len(segment.spans) for segment in segments) <= SEGMENT_SPANS + PARTS
+    of_calls = [sum(name.startswith("call ") for name in names([segment])) for segment in segments]
+    assert [count for count in of_calls if count] == [SEGMENT_SPANS] * 3 + [CALLS - 3 * SEGMENT_SPANS]
     counted = Counter(names(segments))
     parts = {name for name in counted if name.endswith("(part)")}
     assert {name: counted[name] for name in counted if name not in parts} == {

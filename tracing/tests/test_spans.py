@@ -16,7 +16,7 @@ import pytest
 from skywalking import config, sampling
 from skywalking.trace.context import NoopContext, get_context
 from skywalking_background import background_span, carry, current_trace_id, tag, untraced
-from skywalking_background._internals import open_spans, set_open_spans
+from skywalking_background._internals import SpanContext, set_open_spans
 from skywalking_background._light_spans import noop_span
 from skywalking_background._names import span_name
 from skywalking_background._segments import Context, Origin
@@ -311,16 +311,63 @@ def test_no_place_can_be_pickled_too(segments: Segments, inside: bool) -> None:
 
 
 def test_a_running_task_keeps_the_place_of_its_request_and_not_a_list() -> None:
-    place = Origin(Context("/"), 0, "/")
-    set_open_spans([place])
-    assert keep(open_spans()) is place
-    span = noop_span()
-    set_open_spans([span])
-    assert keep(open_spans()) == [span]
-    set_open_spans([place, span])
-    assert keep(open_spans()) == [place, span]
-    set_open_spans([])
-    assert keep(open_spans()) is None
+    place, span = Origin(Context("/"), 0, "/"), noop_span()
+    assert keep([place]) is place
+    for spans in ([span], [place, span], [span, place]):
+        assert keep(spans) is spans
+    assert keep([]) is None
+
+
+def test_inside_a_span_that_the_agent_made_before_the_library_was_started(segments: Segments) -> None:
+    context = SpanContext()  # the agent's own class
+    context.put_correlation("user", "ann")
+    with context.new_entry_span("celery/resize"):
+        with context.new_local_span("below") as below, background_span("step"):
+            assert current_trace_id() == str(context.segment.related_traces[0])
+            assert get_context().get_correlation("user") == "ann"
+        step = find(segments, "step")
+    (ref,) = step.refs
+    assert (ref.ref_type, ref.span_id, ref.endpoint) == ("CrossThread", below.sid, "below")
+    assert (ref.trace_id, ref.segment_id) == (str(context.segment.related_traces[0]), str(context.segment.segment_id))
+
+
+def test_a_span_says_whether_its_segment_ended_with_it(segments: Segments) -> None:
+    outer = get_context().new_local_span("outer")
+    outer.start()
+    inner = get_context().new_local_span("inner")
+    inner.start()
+    assert inner.stop() is False
+    assert outer.stop() is True
+
+
+@pytest.mark.parametrize("kind", ["entry", "local"])
+def test_log_lines_of_a_plugins_segment_are_filed_under_its_first_span(segments: Segments, kind: str) -> None:
+    context = get_context()
+    with context.new_local_span("first"):
+        assert context.primary_endpoint.get_name() == "first"
+        below = context.new_entry_span("second") if kind == "entry" else context.new_local_span("second")
+        with below:
+            assert below.context.primary_endpoint.get_name() == "first"
+    with get_context().new_entry_span("alone"):
+        assert get_context().primary_endpoint.get_name() == "alone"
+
+
+def test_a_context_that_somebody_kept_leaves_nothing_within_untraced_work(segments: Segments) -> None:
+    with background_span("task"):
+        kept = get_context()
+        with untraced(), kept.new_exit_span("/x", "peer:80") as span, kept.new_local_span("below"):
+            assert not span.inject().is_valid
+    assert names(segments) == ["task"]
+
+
+def test_what_goes_on_from_a_place_names_its_endpoint(segments: Segments) -> None:
+    with background_span("task"):
+        made, kept = get_context().new_exit_span("made", "peer:80"), get_context()
+    with made:
+        assert made.context.primary_endpoint.get_name() == "made"
+    with kept.new_local_span("late") as late:
+        assert late.context.primary_endpoint.get_name() == "late"
+    assert [find(segments, name).refs[0].endpoint for name in ("made", "late")] == ["task", "task"]
 
 
 class Mailer:
