@@ -25,14 +25,12 @@ if HOW == "web":
     from typing import TYPE_CHECKING
 
     from fastapi import BackgroundTasks, FastAPI
-    from skywalking_background import _agent
 
     if TYPE_CHECKING:
         from collections.abc import AsyncIterator
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        _agent.begin_reporting()  # `instrument` will do it
         yield
         sys.stderr.write(f"COUNTS {os.getpid()} {json.dumps(sw.counts()['segments'])}\n")
 
