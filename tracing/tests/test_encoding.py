@@ -212,3 +212,39 @@ def sorted_tags(segment: SegmentObject) -> SegmentObject:
         del span.tags[:]
         span.tags.extend(tags)
     return segment
+
+
+BOUNDS = sorted({0, 1, *(bound + more for bound in (1 << 7, 1 << 14, 1 << 21, 1 << 28) for more in (-2, -1, 0, 1))})
+
+
+@pytest.mark.parametrize("number", BOUNDS)
+def test_numbers_are_right_where_a_byte_is_added(number: int) -> None:
+    span = one_span(sid=number, pid=number, start_time=number, end_time=number + (1 << 14))
+    reference = SimpleNamespace(
+        ref_type="CrossThread", trace_id="t", segment_id="s", span_id=number, service="s", service_instance="i",
+        endpoint="e", client_address="",
+    )  # fmt: skip
+    span.refs.append(reference)
+    read = encoded(span)
+    assert (read.spanId, read.parentSpanId) == (number, number)
+    assert (read.startTime, read.endTime) == (number, number + (1 << 14))
+    assert read.refs[0].parentSpanId == number
+
+
+@pytest.mark.parametrize("size", [126, 127, 128, 129, 199, 200, 201, 16_000])
+@pytest.mark.parametrize("letter", ["x", "\u00e9"])
+def test_texts_are_right_where_a_byte_is_added(size: int, letter: str) -> None:
+    value = letter * min(size, TAG_VALUE_CHARS)
+    span = one_span(op=value, peer=value)
+    set_tag(span, value, value)
+    span.logs.append(Log(0.0, [LogItem(value, letter * size)]))
+    read = encoded(span)
+    assert (read.operationName, read.peer) == (value, value)
+    assert (read.tags[0].key, read.tags[0].value) == (value, value)
+    assert read.logs[0].data[0].key == value
+    assert read.logs[0].data[0].value == letter * size
+
+
+@pytest.mark.parametrize(("size", "more"), [(TAG_VALUE_CHARS, ""), (TAG_VALUE_CHARS + 1, "… (1 characters more)")])
+def test_a_value_is_cut_above_the_limit_only(size: int, more: str) -> None:
+    assert encoded(one_span(op="x" * size)).operationName == "x" * TAG_VALUE_CHARS + more
