@@ -388,3 +388,11 @@ class Mailer:
 )
 def test_a_span_is_named_after_its_function(func: Any, name: str) -> None:
     assert span_name(func) == name
+
+
+def test_a_clock_that_is_put_back_makes_no_span_end_before_it_began(
+    segments: Segments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with background_span("task"), get_context().new_exit_span("call", "peer:80"):
+        monkeypatch.setattr(time, "time", lambda: 1_000.0)
+    assert [span.end_time >= span.start_time > 10**12 for span in segments[0].spans] == [True, True]

@@ -120,7 +120,7 @@ class Context(SpanContext):  # type: ignore[misc]  # the agent has no types
         now = int(time.time() * 1000)
         for span in spans:
             span._depth = 0  # noqa: SLF001  # what the agent's `stop` sets
-            span.end_time = now
+            span.end_time = max(now, span.start_time)  # a clock may be put back
         with _lock:
             context = spans[0].context
             if context._nspans == len(spans) and not context.spans:  # noqa: SLF001  # nearly all
@@ -172,7 +172,7 @@ class Context(SpanContext):  # type: ignore[misc]  # the agent has no types
     def stop(self, span: Span) -> bool:
         """Take note of the span's end; `True` if the segment is finished with it. Called by the span."""
         try:
-            span.end_time = int(time.time() * 1000)
+            span.end_time = max(int(time.time() * 1000), span.start_time)  # a clock may be put back
             set_open_spans([one for one in open_spans() if one is not span])
             with _lock:
                 context = span.context  # cut meanwhile, it is another one
