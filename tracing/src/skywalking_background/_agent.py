@@ -127,8 +127,9 @@ def _on_begin() -> None:
 def _begin_threads() -> None:
     try:
         bootstrap.begin_threads()
-    except Exception:
-        if not sys.is_finalizing():  # when a process ends it starts no threads any more
+    except Exception as error:
+        # When a process ends, Python from 3.12 on starts no threads any more; nobody would miss them either.
+        if not sys.is_finalizing() and "shutdown" not in str(error):
             logger.exception("process %d reports its segments, but neither heartbeat nor meters", os.getpid())
 
 
