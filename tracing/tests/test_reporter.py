@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import resource
 import socket
 import threading
 import time
@@ -464,3 +466,21 @@ def test_a_connection_that_was_closed_while_idle_costs_nothing(
             assert reporter.flush()
     assert len(collector.segments) == 3
     assert not [line for line in caplog.messages if str(port) in line]
+
+
+def test_a_process_with_thousands_of_open_files_reports_too(port: int, segments: list[Any]) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4_096)), hard))
+    files = [os.dup(0) for _ in range(1_100)]
+    try:
+        collector = Collector()
+        reporter = Reporter()
+        with listening(collector, port):
+            for _ in range(2):
+                reporter.segments.put(make_segment(segments))
+                assert reporter.flush(5)
+        assert reporter.counts()["segments"] == Counts(2, 0, 0)
+    finally:
+        for file in files:
+            os.close(file)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

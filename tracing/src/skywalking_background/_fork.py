@@ -1,6 +1,6 @@
 """Processes that others were forked from, and how those end.
 
-`multiprocessing` and Celery's `billiard` end their children by `os._exit`, which runs nothing of `atexit`; a pool's
+`multiprocessing` and Celery's prefork pool end their children by `os._exit`, which runs nothing of `atexit`; a pool's
 `terminate` even by SIGTERM, right after the last result. What is finished should still arrive.
 
 Nothing can be done about a bare `os.fork` that ends in `os._exit`, or SIGKILL: up to a quarter of a second of what was
@@ -49,9 +49,11 @@ def child_name(name: str) -> str:
 
 def deliver_at_the_end(flush: Callable[[], object]) -> None:
     """Have `flush` called when this process ends, if it is one that others started and will end."""
-    for module in ("multiprocessing.util", "billiard.util"):
-        if module in sys.modules:
-            sys.modules[module].Finalize(None, flush, exitpriority=_AFTER_ALL_OTHERS)
+    if "multiprocessing.util" in sys.modules:
+        sys.modules["multiprocessing.util"].Finalize(None, flush, exitpriority=_AFTER_ALL_OTHERS)
+    if "celery.signals" in sys.modules:  # its pool's processes run no finalizers
+        shutdown = sys.modules["celery.signals"].worker_process_shutdown
+        shutdown.connect(lambda **_: flush(), weak=False, dispatch_uid=__name__)
     # Only a child that reports: a handler written in Python waits until the code that runs returns to Python.
     if (
         _is_child()
