@@ -84,7 +84,9 @@ def test_protocol_package_is_in_both_with_its_notice(built: Built) -> None:
 def test_wheel_has_nothing_else(built: Built) -> None:
     wheel, _ = built.names()
     packed = {name for name in wheel if name.startswith("skywalking_background/_packed/")}
-    ours = {path.name for path in (ROOT / "tracing" / "src" / "skywalking_background").glob("[!.]*.*")}
+    source = ROOT / "tracing" / "src" / "skywalking_background"
+    files = (path.relative_to(source) for path in source.rglob("*") if path.is_file())
+    ours = {path.as_posix() for path in files if "__pycache__" not in path.parts}
     inside = {name.partition("/")[2] for name in wheel - packed if name.startswith("skywalking_background/")}
     assert inside == ours
     assert not [name for name in packed if not name.endswith((".py", "NOTICE"))]
