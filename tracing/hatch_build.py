@@ -33,8 +33,12 @@ class ProtocolHook(BuildHookInterface[Any]):
         self.folder = tempfile.TemporaryDirectory()
         packed = Path(self.folder.name)
         with tarfile.open(fetch(packed)) as archive:
-            members = [member for member in archive if member.isfile() and is_wanted(PurePosixPath(member.name))]
-            archive.extractall(packed, members, filter="data")
+            # One by one: Python before 3.11.4 has no `filter` to extract with.
+            for member in archive:
+                if member.isfile() and is_wanted(PurePosixPath(member.name)):
+                    target = packed / member.name
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    target.write_bytes(archive.extractfile(member).read())  # type: ignore[union-attr]  # it is a file
         place = f"src/{PACKED}" if self.target_name == "sdist" else PACKED
         for path in (packed / ROOT).rglob("*"):
             if path.is_file():

@@ -20,7 +20,7 @@ from skywalking_background._reporter import Counts, Reporter, Transport
 
 logger = logging.getLogger("skywalking_background")
 
-_SECONDS_OF_A_CHILD: Final = 3.0
+_SECONDS_OF_A_CHILD: Final = 5.0
 """How long the end of a child may wait for OAP."""
 
 _lock = threading.Lock()
