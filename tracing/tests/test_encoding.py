@@ -13,7 +13,7 @@ from skywalking.protocol.language_agent.Tracing_pb2 import SegmentCollection, Se
 from skywalking.trace.span import EntrySpan, ExitSpan, Span
 from skywalking.trace.tags import Tag
 from skywalking_background._encoding import encode_segment
-from skywalking_background._light_spans import HandlingSpan, RequestSpan, TaskSpan, set_common_tag, set_tag
+from skywalking_background._light_spans import HandlingSpan, RequestSpan, TaskSpan, common_tag, set_tag
 from skywalking_background._limits import STACK_CHARS, TAG_VALUE_CHARS
 
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=300)
@@ -35,7 +35,7 @@ def spans(draw: st.DrawFn) -> Span:
     span.start_time, span.end_time, span.error_occurred = draw(time), draw(time), draw(st.booleans())
     for key, value in draw(st.dictionaries(text, text, max_size=3)).items():
         set_tag(span, key, value)
-    set_common_tag(span, "http.status_code", draw(st.sampled_from([200, 404])))
+    span.tags["http.status_code"] = common_tag("http.status_code", draw(st.sampled_from([200, 404])))
     for value in draw(st.lists(text, max_size=2)):
         span.tag(ListTag(value))
     for items in draw(st.lists(st.dictionaries(text, text, max_size=3), max_size=2)):
@@ -178,7 +178,7 @@ def light_spans(draw: st.DrawFn) -> Span:
     for key, value in draw(st.dictionaries(text, text, max_size=2)).items():
         set_tag(span, key, value)
     for status in draw(st.lists(st.sampled_from([200, 404]), max_size=2)):
-        set_common_tag(span, f"http.status_code.{status}", status)
+        span.tags[f"http.status_code.{status}"] = common_tag(f"http.status_code.{status}", status)
     if draw(st.booleans()):
         span.tag(ListTag(draw(text)))
     if draw(st.booleans()):

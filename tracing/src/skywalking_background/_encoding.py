@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from skywalking_background._faults import safe_text
-from skywalking_background._internals import Kind, config
+from skywalking_background._internals import Kind, config, to_utf8
 from skywalking_background._light_spans import TASK_ADDRESS, CommonTag, HandlingSpan, RequestSpan, TaskSpan
 from skywalking_background._limits import STACK_CHARS, TAG_VALUE_CHARS, cut, cut_middle
 
@@ -85,11 +85,9 @@ def _text(key: bytes, value: Any, limit: int = TAG_VALUE_CHARS) -> bytes:  # noq
 
 
 def _odd_text(value: object, limit: int) -> bytes:
-    r"""Write any value as OAP can read it: what UTF-8 or a database refuses becomes `\udcff` or `\x00`."""
+    """Write any value as OAP can read it."""
     text = value if isinstance(value, str) else safe_text(value)
-    if len(text) > limit:
-        text = cut(text, limit)
-    return text.encode(errors="backslashreplace").replace(b"\0", rb"\x00")
+    return to_utf8(cut(text, limit))
 
 
 @lru_cache(maxsize=1024)

@@ -142,8 +142,3 @@ def set_tag(span: Span, key: str, value: object) -> None:
 def common_tag(key: str, value: object) -> CommonTag:
     """Return the tag that all spans share."""
     return CommonTag(key, str(value))
-
-
-def set_common_tag(span: Span, key: str, value: object) -> None:
-    """Tag a span with one of a few values."""
-    span.tags[key] = common_tag(key, value)

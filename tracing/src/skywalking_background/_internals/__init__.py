@@ -122,9 +122,14 @@ def _safe_pair(key: str, value: str) -> KeyStringValuePair:
     return KeyStringValuePair(key=clean(key), value=clean(cut(value, TAG_VALUE_CHARS)))
 
 
+def to_utf8(text: str) -> bytes:
+    r"""Write text as protobuf and databases take it: surrogates and NUL become `\udcff` and `\x00`."""
+    return text.encode(errors="backslashreplace").replace(b"\0", rb"\x00")
+
+
 def clean(text: str) -> str:
-    r"""Return the text as UTF-8 and databases take it: surrogates and NUL become `\udcff` and `\x00`."""
-    return text.encode(errors="backslashreplace").replace(b"\0", rb"\x00").decode()
+    """Return the text as it can be read back from that."""
+    return to_utf8(text).decode()
 
 
 def _contained(handle: Callable[[logging.Logger, logging.LogRecord], None]) -> Callable[..., None]:
