@@ -21,15 +21,13 @@ import pstats
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from variants import VARIANTS, create_app, deliver, tally
+from variants import VARIANTS, create_app, deliver, sink, tally
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message
 
-HERE = Path(__file__).parent
 WARM_UP = 500
 SETTLE_SECONDS = 0.3  # what the plugin's reporter, which nobody can wait for, gets to deliver after each repetition
 SCOPE: dict[str, Any] = {
@@ -95,12 +93,7 @@ async def profile(name: str, number: int) -> None:
 
 def run(name: str, arguments: argparse.Namespace) -> dict[str, float]:
     """Measure one variant in a process of its own, beside a sink of its own."""
-    with subprocess.Popen(
-        [sys.executable, HERE / "sink.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as sink:
-        assert sink.stdin is not None  # noqa: S101  # asked for above
-        assert sink.stdout is not None  # noqa: S101
-        address = f"127.0.0.1:{sink.stdout.readline().strip()}"
+    with sink() as (address, _):
         command = [sys.executable, __file__, name, "--child", "--requests", str(arguments.requests)]
         command += ["--repetitions", str(arguments.repetitions), *(["--profile"] if arguments.profile else [])]
         environment = {
@@ -112,7 +105,6 @@ def run(name: str, arguments: argparse.Namespace) -> dict[str, float]:
         }
         out = None if arguments.profile else subprocess.PIPE
         text = subprocess.run(command, env=environment, check=True, stdout=out, text=True).stdout
-        sink.stdin.close()
     found: dict[str, float] = json.loads(text) if text else {}
     return found
 

@@ -26,7 +26,7 @@ import psutil
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from variants import VARIANTS
+from variants import VARIANTS, sink
 
 HERE = Path(__file__).parent
 TASK_SECONDS = 10.0
@@ -55,12 +55,7 @@ class Result:
 
 def run(variant: str, tasks: int) -> Result:
     """Measure one variant once."""
-    with subprocess.Popen(
-        [sys.executable, HERE / "sink.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as sink:
-        assert sink.stdin is not None  # noqa: S101  # asked for above
-        assert sink.stdout is not None  # noqa: S101
-        address = f"127.0.0.1:{sink.stdout.readline().strip()}"
+    with sink() as (address, count_arrived):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -79,9 +74,7 @@ def run(variant: str, tasks: int) -> Result:
             finally:
                 app.terminate()
                 made = app.communicate(timeout=30)[0]
-        print(file=sink.stdin, flush=True)
-        arrived = int(sink.stdout.readline())
-        sink.stdin.close()
+        arrived = count_arrived()
     spans = int(made) / (WARM_UP + tasks)
     return Result(variant, tasks, **measured, spans=spans, spans_made=int(made), spans_arrived=arrived)
 

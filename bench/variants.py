@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import subprocess
+import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastapi import BackgroundTasks, FastAPI
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
 @dataclass(frozen=True)
@@ -176,3 +180,20 @@ def deliver(name: str) -> Callable[[], object]:
         flush_provider: Callable[[], object] = provider.force_flush
         return flush_provider
     return lambda: None
+
+
+@contextmanager
+def sink() -> Iterator[tuple[str, Callable[[], int]]]:
+    """Run the sink in a process of its own; yield its address, and what asks how many spans have arrived."""
+    command = [sys.executable, Path(__file__).with_name("sink.py")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None  # noqa: S101  # asked for above
+        assert process.stdout is not None  # noqa: S101
+        questions, answers = process.stdin, process.stdout
+
+        def arrived() -> int:
+            print(file=questions, flush=True)
+            return int(answers.readline())
+
+        yield f"127.0.0.1:{answers.readline().strip()}", arrived
+        questions.close()
