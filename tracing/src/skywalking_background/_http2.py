@@ -165,11 +165,12 @@ class Http2Connection:
             raise TimedOutError(f"no answer within {timeout:.0f} s") from None
         except (OSError, h2.exceptions.ProtocolError) as error:
             self.usable = False
-            if self._heard and not self._understood:
+            goodbye = _said_goodbye(error)
+            if self._heard and not self._understood and not goodbye:
                 raise UnwelcomeError(_NO_GRPC) from error
             # h2 takes no more frames once the other side has said goodbye, with a call under way or not.
             kind = UnreachableError if first else StaleConnectionError
-            raise kind(f"the connection was lost, {error}") from error
+            raise kind(f"the connection was lost, {'closed by the other side' if goodbye else error}") from error
         except DeliveryError:
             self.usable = False
             raise
@@ -249,6 +250,14 @@ class Http2Connection:
             self._answer.ended = True
         elif isinstance(event, h2.events.StreamReset):
             self._answer.reset = _RESETS.get(event.error_code, "INTERNAL")  # type: ignore[call-overload]
+
+
+def _said_goodbye(error: Exception) -> bool:
+    """Whether h2 refused a frame only because the other side's GOAWAY came right before it.
+
+    Such an error leaves no event of the GOAWAY and no other mark than its text.
+    """
+    return isinstance(error, h2.exceptions.ProtocolError) and str(error).endswith("ConnectionState.CLOSED")
 
 
 def _left(deadline: float) -> float:

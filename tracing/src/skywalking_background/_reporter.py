@@ -33,7 +33,7 @@ INTERVAL: Final = 0.25  # seconds between two batches: how late a finished span 
 RETRY_MAX: Final = 5.0  # seconds: the longest wait before OAP is tried again
 RETRY_FLUSHING: Final = 0.25  # seconds: the wait while somebody waits for the delivery
 RETRY_ASIDE_FLUSHING: Final = 1.0  # seconds: likewise, for what was refused
-FIRST_CONTACT: Final = 0.2  # seconds that a flush gives an OAP that this process has never reached
+FIRST_CONTACT = 0.2  # seconds that a flush gives an OAP that this process has never reached
 
 
 class Transport(Protocol):
@@ -149,11 +149,13 @@ class Reporter:
         """Count each lane's items by what became of them."""
         return {lane.name: lane.counts for lane in self.lanes}
 
-    def flush(self, timeout: float = 5.0, first_contact: float = FIRST_CONTACT) -> bool:
+    def flush(self, timeout: float = 5.0, first_contact: float | None = None) -> bool:
         """Deliver all that is queued; `False`, and a line in the log, when OAP takes nothing for `timeout` seconds.
 
-        An OAP that this process has never reached gets one try, and `first_contact` seconds for it.
+        An OAP that this process has never reached gets one try, and `first_contact` seconds (`FIRST_CONTACT`) for it.
         """
+        if first_contact is None:
+            first_contact = FIRST_CONTACT
         goals = [(lane, lane.settled + lane.counts.queued) for lane in self.lanes]
         if all(lane.has_settled(goal) for lane, goal in goals):
             return True
