@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from request_guard import names
 
 CLASSIC: Final = "/traces/{trace_id}"
-"""Where the classic UI shows a trace, over a storage that has whole traces."""
+"""The path of a trace in the classic UI; works with a storage that returns whole traces (BanyanDB)."""
 
 _HTTP: Final = TypeAdapter(HttpUrl)
 
@@ -23,37 +23,37 @@ Url = Annotated[str, AfterValidator(_checked)]
 
 
 class Settings(BaseSettings):
-    """What can be set from outside."""
+    """The settings."""
 
     model_config = SettingsConfigDict(env_prefix="CONSOLE_", env_ignore_empty=True)
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8088
     allowed_hosts: str = ""
-    """Names by which browsers may call the console beside the loopback ones, separated by commas: without it, a page
-    of somebody else that points its own name at this machine (DNS rebinding) could read traces and press buttons."""
+    """Host names, separated by commas, by which browsers may open the console, beside the loopback ones. All others are
+    refused: a foreign page whose name leads to this machine (DNS rebinding) could read traces and press buttons."""
     oap_url: Url = "http://127.0.0.1:12800"
     service_url: Url = "http://127.0.0.1:8000"
     service_name: Annotated[str, Field(min_length=1)] = "demo-service"
     """The service's name in SkyWalking."""
     worker_name: str = "demo-worker"
-    """The name of the service's worker there, whose tasks belong to the timeline too."""
+    """The name of the service's worker in SkyWalking. The timeline shows its tasks too."""
     ui_url: Url | None = None
-    """SkyWalking's own UI as the browser reaches it; links to it appear while it answers. It must be of OAP's version:
-    the UI of 10.4 stays black over the OAP 10.1 that runs natively."""
+    """SkyWalking's own UI, as the browser reaches it. Links to it appear while it answers. It must have OAP's version:
+    over the native OAP 10.1 the UI of 10.4 shows an empty page."""
     ui_check_url: Url | None = None
-    """The same as the console reaches it, where that is another address: in a container."""
+    """The same, as the console reaches it, if that is another address (in containers)."""
     ui_trace_path: str = CLASSIC
-    """Where that UI shows a trace; Horizon's is `/layer/general/trace?traceId={trace_id}`."""
+    """The path of a trace in that UI; Horizon's is `/layer/general/trace?traceId={trace_id}`."""
 
     @property
     def hosts(self) -> frozenset[str]:
-        """Every name that a browser may use for the console."""
+        """Every host name by which browsers may open the console."""
         return names(self.allowed_hosts)
 
     @property
     def services(self) -> tuple[str, ...]:
-        """The names in SkyWalking of what the timeline draws."""
+        """The services that the timeline draws, by their names in SkyWalking."""
         return tuple(name for name in (self.service_name, self.worker_name) if name)
 
     @property
@@ -62,5 +62,5 @@ class Settings(BaseSettings):
         return self.ui_trace_path == CLASSIC
 
     def ui_link(self, trace_id: str) -> str:
-        """Where SkyWalking's UI shows a trace."""
+        """The address of a trace in SkyWalking's UI."""
         return f"{self.ui_url}{self.ui_trace_path.format(trace_id=quote(trace_id, safe=''))}"

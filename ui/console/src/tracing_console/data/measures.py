@@ -1,4 +1,4 @@
-"""What the overview document claims, and what was measured."""
+"""The stack's claims, and what was measured."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ if TYPE_CHECKING:
     from oap_query import Oap, Segment
 
 MINUTES: Final = 15
-"""How far back the overview looks."""
-TASKS: Final = 8
-"""Curves of tasks, at most: more can't be told apart."""
-RESPONSE, DURATION, SAVED, TOLERANCE = 100, 10_000, 9_900, 250
-"""ms, the overview's claims; and how much longer a sleep may take on a busy machine."""
-CAPACITY: Final = 1000
-QUIET: Final = 10
-"""% of a core that still counts as minimal."""
+"""How far back is measured."""
+MAX_CURVES: Final = 8
+"""Of tasks in one chart: more can't be told apart."""
+RESPONSE_MS, TASK_MS, SAVED_MS = 100, 10_000, 9_900
+TOLERANCE_MS: Final = 250
+"""How much longer a sleep may take on a busy machine."""
+TASKS_AT_ONCE: Final = 1000
+MINIMAL_CPU_PERCENT: Final = 10
+"""Of a core."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,13 @@ class Trends:
     """per minute"""
     rates: dict[str, Points]
     """% that succeeded"""
-    cpu: float | None
-    """The most that one process of the service used in a minute, in % of a core."""
+    cpu_percent: float | None
+    """The most that one process of the service used in a minute, of a core."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A row of the overview's performance table."""
+    """One claim beside its measurement."""
 
     metric: str
     claimed: str
@@ -60,7 +61,7 @@ def trends(oap: Oap, services: Sequence[str]) -> Trends:
     main = services[0]
     tasks = [
         (service, name) for service in services for name in endpoints(oap, service) if not is_request(name)
-    ][:TASKS]  # fmt: skip
+    ][:MAX_CURVES]  # fmt: skip
     requests = ["service_percentile{p='50'}", "service_percentile{p='99'}", "service_cpm", "service_sla"]
     processes = [
         Metric("meter_instance_pvm_process_cpu_utilization", main, instance=name)
@@ -97,70 +98,75 @@ def most_at_once(segments: Iterable[Segment]) -> int:
     return most
 
 
-def claims(segments: Sequence[Segment], running: int, cpu: float | None) -> list[Claim]:
-    """Hold the document's performance table against the segments of the last minutes.
+def claims(segments: Sequence[Segment], running: int, cpu_percent: float | None) -> list[Claim]:
+    """Compare each claim with the segments of the last minutes.
 
     Args:
         segments: of the service's requests and tasks.
         running: how many tasks run now, which have no segment yet.
-        cpu: % of a core, at most.
+        cpu_percent: the most that one process used, of a core.
     """
     answers = sorted(item.duration for item in segments if item.name == "HTTP GET /test")
     sleeps = [item.duration for item in segments if item.name == "background_sleep_task" and not item.error]
-    whole = [ms for ms in sleeps if ms >= DURATION - 1]
+    full_length = [ms for ms in sleeps if ms >= TASK_MS - 1]
     most = max(most_at_once(segments), running)
     return [
         _response(answers),
-        _duration(sleeps, whole),
-        _saved(answers, whole),
+        _duration(sleeps, full_length),
+        _saved(answers, full_length),
         Claim("Concurrent capacity", "1000+ tasks", f"{most:,} at once at the peak", *_capacity(most)),
-        Claim("Memory per task", "< 1 MB", "not from here", "“make report” measures it"),
-        Claim(
-            "CPU usage",
-            "minimal (mostly sleeping)",
-            "nothing reported yet" if cpu is None else f"{cpu:.0f} % of a core at most, requests included",
-            *(
-                ("holds", "good")
-                if cpu is not None and cpu <= QUIET
-                else ("“make report” measures the sleep alone", "")
-            ),
-        ),
+        Claim("Memory per task", "< 1 MB", "not measured here", "“make report” measures it"),
+        _cpu(cpu_percent),
     ]
 
 
 def _response(answers: list[int]) -> Claim:
     if not answers:
-        return Claim("Response time", f"< {RESPONSE} ms", "no request to /test", "send one on “Try it”")
+        return Claim("Response time", f"< {RESPONSE_MS} ms", "no request to /test yet", "send one on “Try it”")
     high = answers[min(len(answers) - 1, int(len(answers) * 0.99))]
     measured = f"median {median(answers):.0f} ms, 99 % within {high:,} ms, of {len(answers):,} answers"
-    return Claim("Response time", f"< {RESPONSE} ms", measured, *_verdict(high < RESPONSE))
+    return Claim("Response time", f"< {RESPONSE_MS} ms", measured, *_verdict(high < RESPONSE_MS))
 
 
-def _duration(sleeps: list[int], whole: list[int]) -> Claim:
-    claim = f"{DURATION:,} ms"
+def _duration(sleeps: list[int], full_length: list[int]) -> Claim:
+    claim = f"{TASK_MS:,} ms"
     if not sleeps:
-        return Claim("Background task duration", claim, "no task has ended", "send one on “Try it”")
-    if not whole:
+        return Claim("Background task duration", claim, "no task has ended yet", "send one on “Try it”")
+    if not full_length:
         return Claim(
             "Background task duration", claim, f"median {median(sleeps):,.0f} ms", "shorter tasks were asked for"
         )
-    middle = median(whole)
-    measured = f"median {middle:,.0f} ms, of {len(whole):,} tasks"
-    return Claim("Background task duration", claim, measured, *_verdict(middle <= DURATION + TOLERANCE))
+    middle = median(full_length)
+    measured = f"median {middle:,.0f} ms, of {len(full_length):,} tasks"
+    return Claim("Background task duration", claim, measured, *_verdict(middle <= TASK_MS + TOLERANCE_MS))
 
 
-def _saved(answers: list[int], whole: list[int]) -> Claim:
-    claim = f"{SAVED:,} ms"
-    if not answers or not whole:
-        return Claim("Time saved per request", claim, "no ten-second task has ended", "send one on “Try it”")
-    saved = median(whole) - median(answers)
-    return Claim("Time saved per request", claim, f"{saved:,.0f} ms, task less answer", *_verdict(saved >= SAVED))
+def _saved(answers: list[int], full_length: list[int]) -> Claim:
+    claim = f"{SAVED_MS:,} ms"
+    if not answers or not full_length:
+        return Claim("Time saved per request", claim, "no ten-second task has ended yet", "send one on “Try it”")
+    saved = median(full_length) - median(answers)
+    return Claim(
+        "Time saved per request",
+        claim,
+        f"{saved:,.0f} ms: the task’s time less the answer’s",
+        *_verdict(saved >= SAVED_MS),
+    )
 
 
 def _capacity(most: int) -> tuple[str, str]:
-    if most >= CAPACITY:
+    if most >= TASKS_AT_ONCE:
         return "holds", "good"
-    return "not tried: send 1,000 at once on “Try it”", ""
+    return "not tried yet: send 1,000 at once on “Try it”", ""
+
+
+def _cpu(percent: float | None) -> Claim:
+    if percent is None:
+        return Claim("CPU usage", "minimal (mostly sleeping)", "nothing reported yet", "“make report” measures it")
+    measured = f"{percent:.0f} % of a core at most, requests included"
+    if percent <= MINIMAL_CPU_PERCENT:
+        return Claim("CPU usage", "minimal (mostly sleeping)", measured, "holds", "good")
+    return Claim("CPU usage", "minimal (mostly sleeping)", measured, "“make report” measures tasks alone")
 
 
 def _verdict(holds: bool) -> tuple[str, str]:

@@ -12,96 +12,106 @@ import httpx
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-TIMEOUT: Final = 75.0
-"""s: a blocking request may take the longest task that the service allows, and some."""
-CONNECTIONS: Final = 200
-KEEP_ALIVE: Final = 2.0
-"""s"""
+TIMEOUT_SECONDS: Final = 75.0
+"""A blocking request lasts as long as the longest task that the service allows, and a little more."""
+MAX_CONNECTIONS: Final = 200
+KEEP_ALIVE_SECONDS: Final = 2.0
 UNTRACED: Final = {"sw8": "0-"}
-"""Says to SkyWalking's agents that the caller is not traced, so nor should they: looking must not fill the timeline."""
-EXCERPT: Final = 200
-"""Characters of an answer that are shown."""
+"""Tells SkyWalking's agent not to trace these requests: reading must not add traces to the timeline."""
+EXCERPT_CHARACTERS: Final = 200
+"""Of an answer's text."""
 
 
 class ServiceError(Exception):
-    """The service does not answer, or refuses; the message says which."""
+    """The service does not answer, or refuses. The message says which."""
 
 
 @dataclass(frozen=True)
-class Ask:
-    """One request to the service."""
+class Request:
+    """A request to the service."""
 
     method: str
     path: str
-    duration: float | None = None
-    """How long its tasks run, in s; the service's own default without it."""
+    task_seconds: float | None = None
+    """How long its tasks run; `None` for the service's default."""
     fault: str = ""
-    """What goes wrong, as the `X-Fault` header says it."""
+    """What should fail: the value of the `X-Fault` header."""
     params: Mapping[str, str] = field(default_factory=dict)
     body: Any = None
 
     @property
+    def query(self) -> dict[str, str]:
+        """The query's parameters."""
+        return {**self.params} | ({} if self.task_seconds is None else {"duration": f"{self.task_seconds:g}"})
+
+    @property
     def title(self) -> str:
-        """The request as one reads it."""
-        words = {**self.params} if self.duration is None else {**self.params, "duration": f"{self.duration:g}"}
-        query = "&".join(f"{key}={value}" for key, value in words.items())
+        """The method, the path and the query."""
+        query = "&".join(f"{key}={value}" for key, value in self.query.items())
         return f"{self.method} {self.path}" + (f"?{query}" if query else "")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of a request: `status` 0 where nothing did; how long it took, in ms."""
+    """An answer of the service; `status` is 0 when none came."""
 
     status: int
     text: str
-    took: float
+    milliseconds: float
     trace_id: str | None = None
 
 
 class Service:
-    """A connection to the service, by its URL."""
+    """The service's HTTP interface."""
 
     def __init__(self, url: str) -> None:
         self.url = url
-        # Idle connections are given up before uvicorn does so, after 5 s: a request in that moment would be lost.
+        # uvicorn closes idle connections after 5 s, and a request sent in that moment is lost: close them before.
         limits = httpx.Limits(
-            max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS, keepalive_expiry=KEEP_ALIVE
+            max_connections=MAX_CONNECTIONS,
+            max_keepalive_connections=MAX_CONNECTIONS,
+            keepalive_expiry=KEEP_ALIVE_SECONDS,
         )
-        self._client = httpx.AsyncClient(base_url=url, timeout=TIMEOUT, limits=limits, trust_env=False)
+        self._client = httpx.AsyncClient(base_url=url, timeout=TIMEOUT_SECONDS, limits=limits, trust_env=False)
 
-    async def ready(self) -> bool:
-        """Say whether the service takes requests."""
+    async def problem(self) -> str:
+        """Return why the service takes no requests, as a sentence's end; nothing when it does."""
         try:
-            return (await self._client.get("/health/ready", timeout=3, headers=UNTRACED)).is_success
+            answer = await self._client.get("/health/ready", timeout=3, headers=UNTRACED)
         except httpx.HTTPError:
-            return False
+            return "does not answer"
+        return "" if answer.is_success else f"is not ready (/health/ready answers {answer.status_code})"
 
     async def paths(self) -> frozenset[str]:
-        """Return the paths that the service has, by its own description of itself."""
+        """Return the paths that the service has, from its OpenAPI description."""
         return frozenset((await self._json("GET", "/openapi.json"))["paths"])
 
-    async def send(self, ask: Ask) -> Answer:
-        """Send one request; whatever comes of it is an answer."""
-        params = {**ask.params} | ({} if ask.duration is None else {"duration": f"{ask.duration:g}"})
-        headers = {"X-Fault": ask.fault} if ask.fault else {}
+    async def send(self, request: Request) -> Answer:
+        """Send a request. No answer is an `Answer` too, with its reason as the text."""
+        params = request.query
+        headers = {"X-Fault": request.fault} if request.fault else {}
         began = time.perf_counter()
         try:
-            response = await self._client.request(ask.method, ask.path, params=params, json=ask.body, headers=headers)
+            response = await self._client.request(
+                request.method, request.path, params=params, json=request.body, headers=headers
+            )
         except httpx.HTTPError as error:
             return Answer(0, f"no answer ({error or type(error).__name__})", (time.perf_counter() - began) * 1000)
-        took = (time.perf_counter() - began) * 1000
-        return Answer(response.status_code, response.text[:EXCERPT], took, response.headers.get("X-Trace-Id"))
+        milliseconds = (time.perf_counter() - began) * 1000
+        return Answer(
+            response.status_code, response.text[:EXCERPT_CHARACTERS], milliseconds, response.headers.get("X-Trace-Id")
+        )
 
     async def tasks(self, state: str = "", limit: int = 1000) -> dict[str, Any] | None:
-        """Return `{"tasks": [...], "counts": {...}, "running": n}`; `None` from a service that has no such list."""
+        """Return `{"tasks": [...], "counts": {...}, "running": n}`; `None` from a service without task states."""
         return await self._optional("/tasks", {"limit": str(limit)} | ({"state": state} if state else {}))
 
     async def dead_letters(self, limit: int = 100) -> dict[str, Any] | None:
-        """Return `{"dead_letters": [...], "total": n}`; `None` from a service that keeps none."""
+        """Return `{"dead_letters": [...], "total": n}`; `None` from a service without dead letters."""
         return await self._optional("/dead-letters", {"limit": str(limit)})
 
     async def replay(self, task_id: str) -> str:
-        """Run a dead letter's task again; return the new task's id."""
+        """Run the task of a dead letter again; return the new task's id."""
         return str((await self._json("POST", f"/dead-letters/{quote(task_id, safe='')}/replay"))["task_id"])
 
     async def discard(self, task_id: str) -> None:
@@ -116,7 +126,7 @@ class Service:
         try:
             response = await self._client.request(method, path, timeout=10, headers=UNTRACED, **more)
         except httpx.HTTPError as error:
-            message = f"the service at {self.url} does not answer ({error or type(error).__name__})"
+            message = f"The service at {self.url} does not answer ({error or type(error).__name__})"
             raise ServiceError(message) from error
         if missing and response.status_code == httpx.codes.NOT_FOUND:
             return None
@@ -126,6 +136,6 @@ class Service:
             answer = None
         if not response.is_success:
             detail = answer.get("detail") if isinstance(answer, dict) else None
-            message = f"the service answers {response.status_code}: {detail or response.reason_phrase}"
+            message = f"The service answers {response.status_code}: {detail or response.reason_phrase}"
             raise ServiceError(message)
         return answer

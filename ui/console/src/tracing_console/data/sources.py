@@ -1,4 +1,4 @@
-"""What all pages share: the connections, and whether they work."""
+"""Where the console reads from: OAP, the service, SkyWalking's UI; and whether each of them works."""
 
 from __future__ import annotations
 
@@ -9,60 +9,81 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import httpx
-from oap_query import Oap
+from oap_query import Oap, OapError
 
-from tracing_console._feed import Feed
-from tracing_console._service import Service
+from tracing_console.data.feed import Feed
+from tracing_console.data.service import Service
 
 if TYPE_CHECKING:
-    from tracing_console._settings import Settings
+    from tracing_console.settings import Settings
 
 logger = logging.getLogger("tracing_console")
 
-CHECK: Final = 2.0
-"""s between two looks at whether the others answer, however many pages are open."""
+OAP, SERVICE, UI = "OAP", "service", "SkyWalking UI"
+CHECK_SECONDS: Final = 2.0
+"""Between two checks, however many pages are open."""
 
 
-class Console:
-    """The console's connections."""
+class Sources:
+    """The connections that all pages share."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.oap = Oap(settings.oap_url)
         self.service = Service(settings.service_url)
         self.feed = Feed(self.oap, self.service, settings.services)
-        self.up = {"OAP": True, "service": True, "SkyWalking UI": False}
+        self.problems: dict[str, str] = {OAP: "", SERVICE: "", UI: "is not known yet"}
+        """What is wrong with each source, as a sentence's end; empty while it works."""
         self.seen: dict[str, datetime] = {}
+        """When each source worked last."""
         self._checked = 0.0
         self._lock = asyncio.Lock()
 
-    async def check(self) -> dict[str, bool]:
-        """Say who answers; each change is one line in the log."""
-        async with self._lock:
-            if time.monotonic() - self._checked < CHECK:
-                return self.up
-            oap, service, ui = await asyncio.gather(
-                asyncio.to_thread(self.oap.healthy), self.service.ready(), self._ui_answers()
-            )
-            for name, answers in (("OAP", oap), ("service", service), ("SkyWalking UI", ui)):
-                if answers:
-                    self.seen[name] = datetime.now(UTC)
-                if answers != self.up[name]:
-                    logger.log(logging.INFO if answers else logging.WARNING, "%s %s", name, _word(answers))
-                self.up[name] = answers
-            self._checked = time.monotonic()
-            return self.up
+    def works(self, name: str) -> bool:
+        """Say whether a source worked at the last check."""
+        return not self.problems[name]
 
-    async def _ui_answers(self) -> bool:
+    async def check(self) -> None:
+        """Ask all sources whether they work. Each change is one line in the log."""
+        async with self._lock:
+            if time.monotonic() - self._checked < CHECK_SECONDS:
+                return
+            found = await asyncio.gather(self._check_oap(), self._check_service(), self._check_ui())
+            for name, problem in zip((OAP, SERVICE, UI), found, strict=True):
+                if not problem:
+                    self.seen[name] = datetime.now(UTC)
+                if bool(problem) != bool(self.problems[name]):
+                    logger.log(logging.WARNING if problem else logging.INFO, "%s %s", name, problem or "answers")
+                self.problems[name] = problem
+            self._checked = time.monotonic()
+
+    async def _check_oap(self) -> str:
+        """Its health check alone proves little: another server on that port may answer it, and nothing else."""
+        healthy, wrong = await asyncio.gather(asyncio.to_thread(self.oap.healthy), asyncio.to_thread(self._ask_oap))
+        if wrong is None:
+            return "" if healthy else "says that it is not healthy: its storage may be away"
+        if healthy:
+            return f"answers its health check, but not the console's queries ({wrong})"
+        return "does not answer"
+
+    def _ask_oap(self) -> str | None:
+        """Ask OAP two cheap questions that every page asks; return what is wrong with the answers."""
+        try:
+            self.oap.duration(datetime.now(UTC))
+            self.oap.service_id(self.settings.service_name)
+        except OapError as error:
+            return str(error)
+        return None
+
+    async def _check_service(self) -> str:
+        return await self.service.problem()
+
+    async def _check_ui(self) -> str:
         url = self.settings.ui_check_url or self.settings.ui_url
         if url is None:
-            return False
+            return "is not configured"
         try:
             async with httpx.AsyncClient(timeout=2, trust_env=False) as client:
-                return (await client.get(url)).is_success
+                return "" if (await client.get(url)).is_success else "does not answer"
         except httpx.HTTPError:
-            return False
-
-
-def _word(answers: bool) -> str:
-    return "answers" if answers else "does not answer"
+            return "does not answer"

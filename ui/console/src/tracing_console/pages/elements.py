@@ -1,8 +1,9 @@
-"""The console's own elements: what they draw lies in `web/`, one Vue component a file."""
+"""The console's own elements. Each is a Vue component in `web/`, one file each."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 from nicegui import ui
 from nicegui.elements import echart  # registers the ECharts that comes with NiceGUI  # noqa: F401
@@ -11,8 +12,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 
+WEB: Final = Path(__file__).parent / "web"
+
+
 class Timeline(ui.element, component="web/timeline.js", esm={"console-picture": "web/picture"}):
-    """Every task a bar, its request a dot; fetches its data itself, as only what is new travels then."""
+    """Every task a bar, every request a dot. The browser fetches the data itself, only what is new each time."""
 
     def __init__(self, service_url: str) -> None:
         super().__init__()
@@ -23,26 +27,26 @@ class Waterfall(ui.element, component="web/waterfall.js"):
     """The spans of one trace."""
 
     def show(self, rows: Sequence[dict[str, Any]], services: Sequence[str]) -> None:
-        """Draw rows, each as `_trace` makes them."""
+        """Draw rows, as `pages.trace` makes them."""
         self.props["rows"], self.props["services"] = rows, services
         self.update()
 
 
 class Grid(ui.element, component="web/grid.js"):
-    """A table; on a phone each row is a card. A cell is text, or a dict with `text` and how it looks or acts."""
+    """A table; on a phone each row is a card. A cell is text, or a dict with `text` and its style or actions."""
 
     def __init__(self, columns: Sequence[dict[str, str]], empty: str) -> None:
         super().__init__()
         self.props["columns"], self.props["rows"], self.props["empty"] = columns, [], empty
 
     def show(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Replace the rows; each has a `key` that stays the same from one look to the next."""
+        """Replace the rows. Each has a `key` that identifies it from one refresh to the next."""
         if rows != self.props["rows"]:
             self.props["rows"] = rows
             self.update()
 
-    def say(self, sentence: str) -> None:
-        """Say this where there are no rows."""
+    def show_when_empty(self, sentence: str) -> None:
+        """Show this sentence while there are no rows."""
         if sentence != self.props["empty"]:
             self.props["empty"] = sentence
             self.update()

@@ -1,26 +1,26 @@
-"""What every page has around it: navigation, who answers, and a banner when somebody does not."""
+"""What every page has around its content: navigation, and a banner when OAP or the service does not work."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 from hashlib import sha256
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from nicegui import ui
 
+from tracing_console.data import OAP, SERVICE
+from tracing_console.pages.elements import WEB
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tracing_console._console import Console
+    from tracing_console.data import Sources
 
 PAGES: Final = (("/", "Timeline"), ("/traces", "Traces"), ("/try", "Try it"), ("/overview", "Overview"))
-LOOK: Final = 2.0
-"""s between two looks at who answers."""
+REFRESH_SECONDS: Final = 2.0
 
-_STYLE: Final = Path(__file__).parent / "web" / "console.css"
-_VERSION: Final = sha256(_STYLE.read_bytes()).hexdigest()[:8]
+_VERSION: Final = sha256((WEB / "console.css").read_bytes()).hexdigest()[:8]
 _MARK: Final = (
     '<svg viewBox="0 0 32 32" width="26" height="26" aria-hidden="true"><rect width="32" height="32" rx="8" '
     'fill="var(--accent)"/><g stroke="#fff" stroke-width="3.2" stroke-linecap="round"><path d="M7 9.500h6"/>'
@@ -29,15 +29,15 @@ _MARK: Final = (
 
 
 @contextmanager
-def frame(console: Console, title: str, here: str, lead: str = "") -> Iterator[ui.label]:
-    """Build a page around what is made within; yield its heading."""
+def frame(sources: Sources, title: str, here: str, lead: str = "") -> Iterator[ui.label]:
+    """Build a page around the elements made inside the `with` block; yield its heading."""
     ui.page_title(f"{title} · Background work, traced")
     ui.add_head_html(f'<link rel="stylesheet" href="/assets/console.css?{_VERSION}">')
     with tag("a", "skip").props('href="#main"'):
         ui.label("Skip to the content")
     with tag("header", "top"), tag("div", "wide bar"):
         with tag("a", "brand").props('href="/" aria-label="Background work, traced: timeline"'):
-            ui.html(_MARK, sanitize=False)  # our own drawing
+            ui.html(_MARK, sanitize=False)  # a constant
             text("span", "Background work, traced")
         with tag("nav").props('aria-label="Pages"'):
             for path, name in PAGES:
@@ -52,16 +52,17 @@ def frame(console: Console, title: str, here: str, lead: str = "") -> Iterator[u
         sentence = text("span", "")
     banner.set_visibility(False)
 
-    async def look() -> None:
-        up = await console.check()
+    async def refresh() -> None:
+        await sources.check()
         for name, pill in pills.items():
-            pill.classes(add="up" if up[name] else "down", remove="down" if up[name] else "up")
-            pill.props(f'title="{name} {"answers" if up[name] else "does not answer"}"')
-        sentence.text = _complaint(console)
+            works = sources.works(name)
+            pill.classes(add="up" if works else "down", remove="down" if works else "up")
+            pill.props["title"] = f"{name} {sources.problems[name] or 'works'}"
+        sentence.text = _warning(sources)
         banner.set_visibility(bool(sentence.text))
 
-    ui.timer(LOOK, look, immediate=True)
-    with tag("div", "wide").props("id=main tabindex=-1"):  # Quasar's page around it is the <main>
+    ui.timer(REFRESH_SECONDS, refresh, immediate=True)
+    with tag("div", "wide").props("id=main tabindex=-1"):  # Quasar makes the <main> around it
         with tag("div", "title"):
             heading = text("h1", title)
             if lead:
@@ -70,12 +71,12 @@ def frame(console: Console, title: str, here: str, lead: str = "") -> Iterator[u
 
 
 def tag(name: str, classes: str = "") -> ui.element:
-    """Make an HTML element to put others into."""
+    """Make an HTML element that holds others."""
     return ui.element(name).classes(classes)
 
 
 def text(name: str, content: str, classes: str = "") -> ui.label:
-    """Make an HTML element of text, which is always shown as it is and never as markup."""
+    """Make an HTML element of text. The text is never read as markup."""
     label = ui.label(content).classes(classes)
     label.tag = name
     return label
@@ -94,24 +95,24 @@ def _search() -> None:
     )
 
 
-def _complaint(console: Console) -> str:
-    away = [name for name in ("OAP", "service") if not console.up[name]]
-    if not away:
-        return ""
-    urls = {"OAP": console.settings.oap_url, "service": console.settings.service_url}
-    what = " and ".join(f"{'the ' if name == 'service' else ''}{name} at {urls[name]}" for name in away)
-    what = what[0].upper() + what[1:]
-    verb = "does not answer" if len(away) == 1 else "do not answer"
-    seen = console.seen.get(away[0])
-    since = f" (last seen {seen.astimezone():%H:%M:%S})" if seen else ""
-    loss = (
-        "Traces and metrics stand still"
-        if "OAP" in away
-        else "Nothing can be tried, and tasks and dead letters can't be read"
+def _warning(sources: Sources) -> str:
+    """Say what does not work, and what follows from it; nothing when all works."""
+    settings = sources.settings
+    parts = (
+        (OAP, f"OAP at {settings.oap_url}", "Traces and metrics are not updated."),
+        (SERVICE, f"The service at {settings.service_url}", "You can't send requests or see tasks and dead letters."),
     )
-    return f"{what} {verb}{since}. {loss}; the page goes on by itself as soon as it can. `make status` shows what runs."
+    sentences: list[str] = []
+    for name, title, effect in parts:
+        if not sources.works(name):
+            seen = sources.seen.get(name)
+            since = f" (last seen {seen.astimezone():%H:%M:%S})" if seen else ""
+            sentences += [f"{title} {sources.problems[name]}{since}.", effect]
+    if sentences:
+        sentences.append("This page updates by itself when it is back; `make status` shows what runs.")
+    return " ".join(sentences)
 
 
 def trace_path(trace_id: str) -> str:
-    """Where the console shows a trace."""
+    """Return the path of a trace's page."""
     return f"/traces/{quote(trace_id, safe='')}"

@@ -1,4 +1,4 @@
-"""`/overview`: requests beside tasks, the document's claims beside what was measured, alarms, dead letters."""
+"""`/overview`: charts of requests and tasks, claims beside measurements, dead letters, alarms."""
 
 from __future__ import annotations
 
@@ -11,21 +11,18 @@ from typing import TYPE_CHECKING, Any, Final
 from nicegui import ui
 from oap_query import OapError, alarms
 
-from tracing_console._elements import Grid, Trend
-from tracing_console._frame import frame, tag, text, trace_path
-from tracing_console._measures import MINUTES, claims, trends
-from tracing_console._service import ServiceError
+from tracing_console.data import MINUTES, ServiceError, claims, trends
+from tracing_console.pages.elements import Grid, Trend
+from tracing_console.pages.frame import frame, tag, text, trace_path
 
 if TYPE_CHECKING:
     from oap_query import Alarm, Points
 
-    from tracing_console._console import Console
-    from tracing_console._measures import Claim
+    from tracing_console.data import Claim, Sources
 
-LOOK: Final = 5.0
-"""s between two looks."""
+REFRESH_SECONDS: Final = 5.0
 ALARM_HOURS: Final = 24
-CUT: Final = "its arguments were too large to keep"
+CUT: Final = "Its arguments were too large to store."
 CLAIMS: Final = (
     {"key": "metric", "label": "Metric"},
     {"key": "claimed", "label": "Claimed"},
@@ -35,91 +32,93 @@ CLAIMS: Final = (
 ALARMS: Final = (
     {"key": "start", "label": "Raised"},
     {"key": "level", "label": "Level"},
-    {"key": "message", "label": "What"},
+    {"key": "message", "label": "Alarm"},
 )
 LETTERS: Final = (
     {"key": "died", "label": "Died"},
     {"key": "name", "label": "Task"},
     {"key": "error", "label": "Error"},
     {"key": "attempts", "label": "Attempts", "align": "right"},
-    {"key": "actions", "label": "", "align": "right"},
+    {"key": "actions", "label": "Actions", "align": "right"},
 )
 
 
-def add(console: Console) -> None:
+def add(sources: Sources) -> None:
     """Add the page."""
 
     @ui.page("/overview")
     def overview() -> None:
-        lead = "What the service’s clients feel, beside the tasks that they never wait for; from OAP’s metrics."
-        with frame(console, "Overview", "/overview", lead):
-            page = _Page(console)
-            ui.timer(LOOK, page.look, immediate=True)
+        lead = "Requests, which clients wait for, beside background tasks, which they do not. From OAP’s metrics."
+        with frame(sources, "Overview", "/overview", lead):
+            page = _Overview(sources)
+            ui.timer(REFRESH_SECONDS, page.refresh, immediate=True)
 
 
-class _Page:
-    def __init__(self, console: Console) -> None:
-        self.console = console
+class _Overview:
+    def __init__(self, sources: Sources) -> None:
+        self.sources = sources
         with tag("div", "trends"):
-            self.times = Trend("Answers and tasks", "ms", logarithmic=True)
+            self.times = Trend("Durations", "ms", logarithmic=True)
             self.loads = Trend("Load per minute", "/min")
             self.rates = Trend("Succeeded", "%", top=100)
-        text("h2", "What the overview claims")
+        text("h2", "Claims and measurements")
         with tag("div", "card"):
-            self.claims = Grid(CLAIMS, "Reading OAP’s metrics")
+            self.claims = Grid(CLAIMS, "Reading OAP’s metrics.")
         text("h2", "Dead letters")
         with tag("div", "card"):
-            self.letters = Grid(LETTERS, "Asking the service")
+            self.letters = Grid(LETTERS, "Reading the dead letters.")
             self.letters.on_action(self.act)
         text("h2", "Alarms")
         with tag("div", "card"):
-            self.alarms = Grid(ALARMS, "Asking OAP")
+            self.alarms = Grid(ALARMS, "Reading OAP’s alarms.")
 
-    async def look(self) -> None:
-        """Read everything anew; what can't be read stays as it was."""
-        await asyncio.gather(self._look_at_oap(), self._look_at_letters())
+    async def refresh(self) -> None:
+        """Read everything again. What can't be read stays as it was."""
+        await asyncio.gather(self._refresh_metrics(), self._refresh_letters())
 
     async def act(self, action: str, task_id: str) -> None:
         """Replay or delete a dead letter."""
         try:
             if action == "replay":
-                new = await self.console.service.replay(task_id)
+                new = await self.sources.service.replay(task_id)
                 ui.notify(f"Runs again as task {new}.", type="positive")
             elif action == "delete":
-                await self.console.service.discard(task_id)
-                ui.notify("Deleted.")
+                await self.sources.service.discard(task_id)
+                ui.notify("The dead letter is deleted.")
         except ServiceError as error:
             ui.notify(str(error), type="negative")
-        await self._look_at_letters()
+        await self._refresh_letters()
 
-    async def _look_at_oap(self) -> None:
-        oap, feed = self.console.oap, self.console.feed
+    async def _refresh_metrics(self) -> None:
+        oap, feed = self.sources.oap, self.sources.feed
         try:
-            found = await asyncio.to_thread(trends, oap, self.console.settings.services)
+            found = await asyncio.to_thread(trends, oap, self.sources.settings.services)
             self.times.show(_curves(found.times))
             self.loads.show(_curves(found.loads))
             self.rates.show(_curves(found.rates))
             raised = await asyncio.to_thread(alarms, oap, datetime.now(UTC) - timedelta(hours=ALARM_HOURS))
-            self.alarms.say(f"No alarm in the last {ALARM_HOURS} hours.")
+            self.alarms.show_when_empty(f"No alarm in the last {ALARM_HOURS} hours.")
             self.alarms.show([_alarm(alarm) for alarm in raised])
             await feed.refresh()
         except OapError:
-            return  # the banner says it
+            return  # the banner says so
         segments = [row.segment for row in feed.rows()]
-        self.claims.show([_claim(claim) for claim in claims(segments, feed.running or 0, found.cpu)])
+        self.claims.show([_claim(claim) for claim in claims(segments, feed.running_count or 0, found.cpu_percent)])
 
-    async def _look_at_letters(self) -> None:
+    async def _refresh_letters(self) -> None:
         try:
-            answer = await self.console.service.dead_letters()
+            answer = await self.sources.service.dead_letters()
         except ServiceError as error:
-            self.letters.say(f"{error}.")
+            self.letters.show_when_empty(f"{error}.")
             return
-        self.letters.say("No task has failed for good." if answer else "This service keeps no dead letters.")
+        self.letters.show_when_empty(
+            "No task has failed for good." if answer else "This service keeps no dead letters."
+        )
         self.letters.show([_letter(item) for item in answer["dead_letters"]] if answer else [])
 
 
 def _curves(named: dict[str, Points]) -> list[dict[str, Any]]:
-    """Make curves of the last minutes, with a gap where a minute has no value."""
+    """Make one curve of each series, with a gap where a minute has no value."""
     this_minute = int(time.time() // 60) * 60_000
     minutes = range(this_minute - MINUTES * 60_000, this_minute + 1, 60_000)
     return [

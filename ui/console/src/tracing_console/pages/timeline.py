@@ -1,4 +1,4 @@
-"""`/`: all tasks of the last minutes side by side."""
+"""`/`: the timeline of all tasks of the last minutes."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 
 from nicegui import ui
 
-from tracing_console._elements import Timeline
-from tracing_console._frame import frame
+from tracing_console.pages.elements import Timeline
+from tracing_console.pages.frame import frame
 
 if TYPE_CHECKING:
-    from tracing_console._console import Console
+    from tracing_console.data import Sources
 
 
-def add(console: Console) -> None:
+def add(sources: Sources) -> None:
     """Add the page."""
 
     @ui.page("/")
     def timeline() -> None:
-        lead = "Each bar is a background task, each dot the request that started it and was answered at once."
-        with frame(console, "Timeline", "/", lead):
-            Timeline(console.settings.service_url)
+        lead = "Each bar is a background task. Each dot is the request that started it."
+        with frame(sources, "Timeline", "/", lead):
+            Timeline(sources.settings.service_url)

@@ -1,4 +1,4 @@
-"""`/traces/<id>`: one trace over all its segments and services."""
+"""`/traces/<id>`: one trace with all its segments and services."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from typing import TYPE_CHECKING, Any, Final
 from nicegui import ui
 from oap_query import OapError, build, is_request, log_lines
 
-from tracing_console._elements import Waterfall
-from tracing_console._frame import frame, tag, text
-from tracing_console._ui import ui_link
+from tracing_console.data import UI, ui_link
+from tracing_console.pages.elements import Waterfall
+from tracing_console.pages.frame import frame, tag, text
 
 if TYPE_CHECKING:
     from oap_query import LogLine, Span
 
-    from tracing_console._console import Console
+    from tracing_console.data import Sources
 
-LOOK: Final = 1.5
-"""s between two looks at a trace that may still grow."""
-GROWS: Final = 75
-"""s after its last span's end in which a trace may get another: tasks of the demo run up to 60 s, and then travel."""
+REFRESH_SECONDS: Final = 1.5
+"""While the trace may still grow."""
+GROWS_SECONDS: Final = 75
+"""After the end of its last span a trace may get another one for so long: the demo's tasks run up to 60 s, and then
+their segments must arrive."""
 
 
 def rows(spans: list[Span]) -> list[dict[str, Any]]:
-    """Make the waterfall's rows of spans, parents before their children; times in ms since the epoch."""
+    """Make the rows of the waterfall, parents before their children; times in ms since the epoch."""
     names = {(span.segment_id, span.span_id): span.name for span in spans}
     return [
         {
@@ -62,20 +63,20 @@ def rows(spans: list[Span]) -> list[dict[str, Any]]:
     ]
 
 
-def add(console: Console) -> None:
+def add(sources: Sources) -> None:
     """Add the page."""
 
     @ui.page("/traces/{trace_id}")
     def trace(trace_id: str) -> None:
-        with frame(console, "Trace", "/traces") as heading:
-            _Page(console, trace_id, heading)
+        with frame(sources, "Trace", "/traces") as heading:
+            _TracePage(sources, trace_id, heading)
 
 
-class _Page:
-    """One open page: looks again as long as its trace may grow."""
+class _TracePage:
+    """One open page. It refreshes as long as its trace may grow."""
 
-    def __init__(self, console: Console, trace_id: str, heading: ui.label) -> None:
-        self.console, self.trace_id, self.heading = console, trace_id, heading
+    def __init__(self, sources: Sources, trace_id: str, heading: ui.label) -> None:
+        self.sources, self.trace_id, self.heading = sources, trace_id, heading
         self.opened = time.time()
         self.shown: list[Span] | None = None
         self.lines: list[LogLine] = []
@@ -90,48 +91,49 @@ class _Page:
         self.waterfall = Waterfall()
         self.waterfall.set_visibility(False)
         self.logs = tag("div")
-        self._say("Looking for the trace", "")
-        self.timer = ui.timer(LOOK, self.look, immediate=True)
+        self._show_message("Searching.", "")
+        self.timer = ui.timer(REFRESH_SECONDS, self.refresh, immediate=True)
 
-    async def look(self) -> None:
-        """Read the trace and show it if there is more of it than before."""
+    async def refresh(self) -> None:
+        """Read the trace again and show what is new."""
         try:
-            spans = await asyncio.to_thread(self.console.oap.trace, self.trace_id)
-            lines = await asyncio.to_thread(log_lines, self.console.oap, self.trace_id) if spans else []
+            spans = await asyncio.to_thread(self.sources.oap.trace, self.trace_id)
+            lines = await asyncio.to_thread(log_lines, self.sources.oap, self.trace_id) if spans else []
             await self._link(spans)
         except OapError as error:
             if self.shown is None:
-                self._say(f"{error}.", "The page looks again by itself.")
+                self._show_message(f"{error}.", "This page refreshes by itself.")
             return
         newest = max((span.end / 1000 for span in spans), default=self.opened)
-        growing = time.time() - max(newest, self.opened if not spans else 0) < GROWS
+        growing = time.time() - max(newest, self.opened if not spans else 0) < GROWS_SECONDS
         if spans:
             self._show(spans, lines, growing=growing)
         elif growing:
-            self._say("No span of this trace has arrived yet.", _ADVICE + " The page looks again by itself.")
+            self._show_message("No span of this trace has arrived yet.", _ADVICE + " This page refreshes by itself.")
         else:
-            self._say("There is no such trace.", _ADVICE)
+            self._show_message("There is no such trace.", _ADVICE)
         if not growing:
             self.timer.cancel()
 
     async def _link(self, spans: list[Span]) -> None:
-        """Link to SkyWalking's UI while it answers, as soon as it is known whose trace this is."""
-        console = self.console
-        shown = bool(spans) and (await console.check())["SkyWalking UI"]
+        """Link to SkyWalking's UI while it answers. The link needs the trace's service."""
+        sources = self.sources
+        await sources.check()
+        shown = bool(spans) and sources.works(UI)
         if shown and not self.link.text:
             service = min(spans, key=lambda span: span.start).service
-            link = await asyncio.to_thread(ui_link, console.settings, console.oap, self.trace_id, service)
+            link = await asyncio.to_thread(ui_link, sources.settings, sources.oap, self.trace_id, service)
             self.link.text, self.link.props["href"], self.advice.text = link.words, link.url, link.advice
         self.link.set_visibility(shown)
         self.advice.set_visibility(shown)
 
-    def _say(self, sentence: str, advice: str) -> None:
+    def _show_message(self, sentence: str, advice: str) -> None:
         self.message.clear()
         with self.message:
             text("strong", sentence)
             text("span", advice)
             if advice:
-                text("a", "Look among the latest traces").props('href="/traces"')
+                text("a", "See the latest traces").props('href="/traces"')
 
     def _show(self, spans: list[Span], lines: list[LogLine], *, growing: bool) -> None:
         drawn = rows(spans)
@@ -167,7 +169,7 @@ class _Page:
             if failed:
                 text("span", f"{failed} failed", "badge bad")
             if growing:
-                text("span", "may still grow: looking again", "badge info")
+                text("span", "may still grow: refreshing", "badge info")
 
     def _show_logs(self, lines: list[LogLine]) -> None:
         if lines == self.lines:
@@ -183,6 +185,6 @@ class _Page:
 
 
 _ADVICE: Final = (
-    "A trace can be read some seconds after its first segment ended. Check that the id is whole (X-Trace-Id of an "
-    "answer), that OAP is the one the service reports to, and that the trace is younger than OAP's retention (3 days)."
+    "A trace can be read some seconds after its first segment ended. Check that the id is complete (the X-Trace-Id of "
+    "an answer), that the service reports to this OAP, and that the trace is younger than OAP's retention (3 days)."
 )

@@ -1,4 +1,4 @@
-"""`/traces`: whole traces, found by what one knows of them. The search is the page's address, so it can be kept."""
+"""`/traces`: a search for whole traces. Its conditions are part of the page's address, so it can be bookmarked."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from urllib.parse import urlencode
 from nicegui import ui
 from oap_query import OapError, segments, services, summaries, whole
 
-from tracing_console._elements import Grid
-from tracing_console._frame import frame, tag, text, trace_path
+from tracing_console.pages.elements import Grid
+from tracing_console.pages.frame import frame, tag, text, trace_path
 
 if TYPE_CHECKING:
     from oap_query import Oap, Segment, Summary
 
-    from tracing_console._console import Console
+    from tracing_console.data import Sources
 
-PAGE: Final = 50
-"""Traces shown, and how many more each time."""
-SCAN: Final = 10_000
-"""Segments looked at for one search, the newest: a search of a busy day must end."""
-OPENED: Final = 1000
-"""Traces that are read as a whole for one search."""
-BATCH: Final = 50
-"""How many of them at a time."""
+PAGE_SIZE: Final = 50
+"""Traces shown at first, and more each time."""
+MAX_SEGMENTS: Final = 10_000
+"""Read for one search, the newest ones: a search over a busy day must end."""
+MAX_WHOLE: Final = 1000
+"""Traces that are read with all their segments for one search."""
+BATCH_SIZE: Final = 50
+"""Of these, in one query."""
 TIMES: Final = {"5": "5 minutes", "15": "15 minutes", "60": "hour", "360": "6 hours", "1440": "day", "4320": "3 days"}
 STATES: Final = {"": "all", "ok": "succeeded", "failed": "failed"}
 COLUMNS: Final = (
@@ -41,31 +41,31 @@ COLUMNS: Final = (
 
 @dataclass(frozen=True)
 class Search:
-    """What a trace must be like; durations in ms, of the whole trace."""
+    """The conditions of a search. Durations are of whole traces."""
 
     service: str
     endpoint: str
     state: str
-    least: int
-    most: int | None
+    min_ms: int
+    max_ms: int | None
     minutes: int
     limit: int
 
     def fits(self, trace: Summary) -> bool:
-        """Say whether a trace is wanted; its services are asked for elsewhere."""
+        """Say whether a trace meets the conditions, but for the service, which OAP has compared already."""
         return (
-            trace.duration >= self.least
-            and (self.most is None or trace.duration <= self.most)
+            trace.duration >= self.min_ms
+            and (self.max_ms is None or trace.duration <= self.max_ms)
             and (not self.state or trace.error == (self.state == "failed"))
             and (not self.endpoint or any(self.endpoint.lower() in part.name.lower() for part in trace.segments))
         )
 
 
 def find(oap: Oap, search: Search) -> tuple[list[Summary], bool, bool]:
-    """Return the traces that fit, the newest first; whether there are more, and whether older ones were not looked at.
+    """Return the traces that fit, the newest first; whether there are more; and whether older ones were left out.
 
-    OAP's own filters are about segments (on SQL stores) or about spans. So that a search means the same on every
-    storage, OAP is asked for a time and a service only, and traces are compared as wholes here.
+    OAP's filters compare segments on SQL storages and spans on others. So that a search means the same on all of them,
+    OAP compares time and service only, and the other conditions are compared here, with whole traces.
 
     Raises:
         OapError: OAP does not answer.
@@ -74,21 +74,21 @@ def find(oap: Oap, search: Search) -> tuple[list[Summary], bool, bool]:
     rows: list[Segment] = []
     for page in segments(oap, start, service=search.service or None):
         rows += page
-        if len(rows) >= SCAN:
+        if len(rows) >= MAX_SEGMENTS:
             break
     candidates = summaries(rows)
-    if not search.service:  # or the rows are only that service's part of each trace
+    if not search.service:  # with one, the rows hold only that service's part of each trace
         candidates = [trace for trace in candidates if search.fits(trace)]
     found: list[Summary] = []
-    for first in range(0, min(len(candidates), OPENED), BATCH):
-        ids = [trace.trace_id for trace in candidates[first : first + BATCH]]
+    for first in range(0, min(len(candidates), MAX_WHOLE), BATCH_SIZE):
+        ids = [trace.trace_id for trace in candidates[first : first + BATCH_SIZE]]
         found += [trace for trace in whole(oap, ids) if search.fits(trace)]
         if len(found) > search.limit:
             return found[: search.limit], True, False
-    return found, False, len(rows) >= SCAN or len(candidates) > OPENED
+    return found, False, len(rows) >= MAX_SEGMENTS or len(candidates) > MAX_WHOLE
 
 
-def add(console: Console) -> None:
+def add(sources: Sources) -> None:
     """Add the page."""
 
     @ui.page("/traces")
@@ -99,56 +99,56 @@ def add(console: Console) -> None:
         least: str = "",
         most: str = "",
         minutes: str = "15",
-        limit: str = str(PAGE),
+        limit: str = str(PAGE_SIZE),
     ) -> None:
-        given = {
+        values = {
             "service": service, "endpoint": endpoint, "state": state, "least": least, "most": most, "minutes": minutes,
         }  # fmt: skip
-        with frame(console, "Traces", "/traces", "Whole traces: a request and all that it left behind, in one row."):
-            choices = _form(given)
+        with frame(sources, "Traces", "/traces", "Each row is a request with all its background tasks."):
+            choices = _form(values)
             with tag("div", "card"):
-                grid = Grid(COLUMNS, "Looking for traces")
+                grid = Grid(COLUMNS, "Searching.")
             note = text("p", "", "note")
-            more = text("a", f"Show {PAGE} more", "button")
-            more.set_visibility(False)
+            more_link = text("a", f"Show {PAGE_SIZE} more", "button")
+            more_link.set_visibility(False)
         await ui.context.client.connected()
-        search = _parse(given, limit)
+        search = _parse(values, limit)
         if isinstance(search, str):
-            grid.say(search)
+            grid.show_when_empty(search)
             return
         try:
-            known = await asyncio.to_thread(services, console.oap)
+            known = await asyncio.to_thread(services, sources.oap)
             _fill(choices, known, service)
-            found, is_more, cut = await asyncio.to_thread(find, console.oap, search)
+            found, is_more, is_cut = await asyncio.to_thread(find, sources.oap, search)
         except OapError as error:
-            grid.say(f"{error}. Load the page again when it does.")
+            grid.show_when_empty(f"{error}. Reload the page when OAP is back.")
             return
         longest = max((trace.duration for trace in found), default=1) or 1
         grid.show([_row(trace, longest) for trace in found])
-        grid.say("No trace fits. Choose a longer time or fewer conditions, or send a request on “Try it”.")
-        words = f"{len(found):,} traces." if found else ""
-        if cut:
-            words += f" Older ones than the newest {SCAN:,} segments were not looked at: choose a shorter time."
-        note.text = words
-        more.set_visibility(is_more)
-        more.props["href"] = "/traces?" + urlencode({**given, "limit": search.limit + PAGE})
+        grid.show_when_empty("No trace fits. Choose a longer time or fewer conditions, or send a request on “Try it”.")
+        summary = f"{len(found):,} traces." if found else ""
+        if is_cut:
+            summary += f" Only the newest {MAX_SEGMENTS:,} segments were searched: choose a shorter time."
+        note.text = summary
+        more_link.set_visibility(is_more)
+        more_link.props["href"] = "/traces?" + urlencode({**values, "limit": search.limit + PAGE_SIZE})
 
 
-def _form(given: dict[str, str]) -> ui.element:
+def _form(values: dict[str, str]) -> ui.element:
     with tag("form", "tools").props('method="get" action="/traces" style="margin-bottom: 16px"'):
         with _field("Service"):
             chosen = tag("select").props("name=service")
-            _fill(chosen, [given["service"]] if given["service"] else [], given["service"])
+            _fill(chosen, [values["service"]] if values["service"] else [], values["service"])
         with _field("Endpoint or task contains"):
-            _input("endpoint", given, "search")
+            _input("endpoint", values, "search")
         with _field("State"):
-            _options(tag("select").props("name=state"), STATES, given["state"])
+            _options(tag("select").props("name=state"), STATES, values["state"])
         with _field("From (ms)"):
-            _input("least", given, "number")
+            _input("least", values, "number")
         with _field("To (ms)"):
-            _input("most", given, "number")
+            _input("most", values, "number")
         with _field("In the last"):
-            _options(tag("select").props("name=minutes"), TIMES, given["minutes"])
+            _options(tag("select").props("name=minutes"), TIMES, values["minutes"])
         text("button", "Search", "button primary").props('type="submit"')
     return chosen
 
@@ -159,11 +159,11 @@ def _field(label: str) -> ui.element:
     return field
 
 
-def _input(name: str, given: dict[str, str], kind: str) -> None:
+def _input(name: str, values: dict[str, str], kind: str) -> None:
     field = tag("input").props(f'name="{name}" type="{kind}" autocomplete="off"')
     if kind == "number":
         field.classes("short").props('min="0" step="1" placeholder="any"')
-    field.props["value"] = given[name]
+    field.props["value"] = values[name]
 
 
 def _options(select: ui.element, choices: dict[str, str], chosen: str) -> None:
@@ -180,23 +180,23 @@ def _fill(select: ui.element, names: list[str], chosen: str) -> None:
     _options(select, {"": "all", **{name: name for name in names}}, chosen)
 
 
-def _parse(given: dict[str, str], limit: str) -> Search | str:
-    """Read the form; a sentence about what is wrong with it."""
+def _parse(values: dict[str, str], limit: str) -> Search | str:
+    """Read the form; return a sentence when a value is wrong."""
     numbers: dict[str, int] = {}
     for name, what in (("least", "From"), ("most", "To"), ("minutes", "The time"), ("limit", "The limit")):
-        value = {**given, "limit": limit}[name].strip()
+        value = {**values, "limit": limit}[name].strip()
         if value and not (value.isascii() and value.isdigit() and len(value) < 10):  # noqa: PLR2004
             return f"{what} can't be {value!r}: give a whole number."
         if value:
             numbers[name] = int(value)
     return Search(
-        given["service"],
-        given["endpoint"].strip(),
-        given["state"] if given["state"] in STATES else "",
+        values["service"],
+        values["endpoint"].strip(),
+        values["state"] if values["state"] in STATES else "",
         numbers.get("least", 0),
         numbers.get("most"),
         max(1, min(numbers.get("minutes", 15), 4320)),
-        max(1, min(numbers.get("limit", PAGE), 500)),
+        max(1, min(numbers.get("limit", PAGE_SIZE), 500)),
     )
 
 

@@ -1,4 +1,4 @@
-// A table whose cells are text, links, badges or buttons; all text is shown as it is, never as markup.
+// A table whose cells are text, links, badges or buttons. All text is shown as text, never as markup.
 
 export default {
   template: `
@@ -39,7 +39,7 @@ export default {
       return (today ? "" : `${day.toLocaleDateString("en-CA")} `) + day.toLocaleTimeString("en-GB");
     },
     wrap: (cell) => (cell !== null && typeof cell === "object" ? cell : { text: cell ?? "" }),
-    // What can't be undone is asked for twice, on the same button.
+    // What can't be undone needs a second press on the same button.
     act(action, row) {
       const name = action.name + row.key;
       if (action.sure && this.asked !== name) {

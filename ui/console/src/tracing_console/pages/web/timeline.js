@@ -1,12 +1,12 @@
-// The timeline: tasks as bars in packed lanes, their requests as dots, and how many tasks ran at once.
-// Data comes from /data/timeline, only what is new each time.
+// The timeline: tasks as bars in packed lanes, their requests as dots, and a curve of how many tasks ran at once.
+// The data comes from /data/timeline, only what is new each time.
 
 import { echarts } from "nicegui-echart";
 import { Pieces, concurrency, frame, kind, series } from "console-picture";
 
-const REFRESH = 1500; // ms
+const REFRESH_MS = 1500;
 const LATEST = 8;
-const BESIDES = 186; // px of the chart that are not lanes
+const BELOW_PIXELS = 186; // of the chart's height: what is not lanes
 const WORDS = { running: "running", failed: "failed", recovered: "succeeded after a retry", ok: "succeeded" };
 const TONES = { running: "info", failed: "bad", recovered: "warn", ok: "good" };
 const KEYS = { ArrowLeft: [-0.2, 1], ArrowRight: [0.2, 1], "+": [0, 0.7], "=": [0, 0.7], "-": [0, 1 / 0.7], "−": [0, 1 / 0.7] };
@@ -15,7 +15,7 @@ const format = new Intl.NumberFormat("en-US");
 const number = (value) => format.format(Math.round(value));
 const clock = (time) => new Date(time).toLocaleTimeString("en-GB");
 const length = (ms) => (ms < 1 ? "less than 1 ms" : ms < 1000 ? `${number(ms)} ms` : `${(ms / 1000).toFixed(ms < 9950 ? 2 : 1)} s`);
-const middle = (values) => (values.length ? values.sort((a, b) => a - b)[values.length >> 1] : null);
+const middle = (values) => (values.length ? values.toSorted((a, b) => a - b)[values.length >> 1] : null);
 const lasted = (piece) => piece.end - piece.start;
 
 export default {
@@ -50,10 +50,10 @@ export default {
       </div>
       <div class="plot" ref="plot" tabindex="0" role="img" :aria-label="summary" @keydown="key"></div>
       <div class="empty" v-if="loaded && !count && !error">
-        <strong>Nothing has happened in the last {{ minutes }} minutes.</strong>
-        <span>Send something to look at: <a href="/try">Try it</a>, or <code>curl {{ service }}/test</code></span>
+        <strong>No request and no task in the last {{ minutes }} minutes.</strong>
+        <span>Send a request: <a href="/try">Try it</a>, or <code>curl {{ service }}/test</code></span>
       </div>
-      <div class="empty" v-if="!loaded">{{ error ? "Waiting for OAP" : "Reading the last minutes from OAP" }}</div>
+      <div class="empty" v-if="!loaded">{{ error ? "OAP does not answer yet." : "Reading the last minutes from OAP." }}</div>
       <div class="tip" ref="tip" v-show="hover" v-if="count">
         <template v-if="hover">
           <strong>{{ hover.label }}</strong>
@@ -65,10 +65,10 @@ export default {
         </template>
       </div>
     </div>
-    <p class="note" v-if="error">{{ error }}; the picture stands still until it does.</p>
-    <p class="note">A segment reaches OAP when it ends, so {{ running === null
-      ? "a task that still runs is not there yet: its request is a dot without a bar."
-      : "the tasks that still run (striped out to now) are the service's own word, from GET /tasks." }}
+    <p class="note" v-if="error">{{ error }}. The timeline is not updated meanwhile.</p>
+    <p class="note">A task's segment reaches OAP when the task ends. {{ running === null
+      ? "Tasks that still run are not drawn yet: their request is a dot without a bar."
+      : "Tasks that still run are striped bars; the service lists them (GET /tasks)." }}
       <template v-if="limited">Only the newest {{ number(all) }} segments are drawn.</template>
       Wheel or <kbd>+</kbd> <kbd>−</kbd> zooms, dragging or <kbd>←</kbd> <kbd>→</kbd> pans, <kbd>Shift</kbd> with the wheel zooms the lanes, <kbd>0</kbd> shows all again.</p>
     <h2>Latest tasks in view</h2>
@@ -94,7 +94,10 @@ export default {
   },
   mounted() {
     this.chart = echarts.init(this.$refs.plot, null, { renderer: "canvas" });
-    this.resizing = new ResizeObserver(() => (this.chart.resize(), this.draw()));
+    this.resizing = new ResizeObserver(() => {
+      this.chart.resize();
+      this.draw();
+    });
     this.resizing.observe(this.$refs.plot);
     this.scheme = matchMedia("(prefers-color-scheme: dark)");
     this.scheme.addEventListener("change", this.paint);
@@ -116,14 +119,14 @@ export default {
   methods: {
     async refresh() {
       const began = performance.now();
-      let pause = REFRESH;
+      let pause = REFRESH_MS;
       if (!document.hidden && (this.live || !this.loaded)) {
         try {
           const response = await fetch(`/data/timeline?epoch=${this.pieces.epoch}&after=${this.pieces.after}`);
           const data = await response.json();
           this.error = data.error ?? "";
-          if (!data.error) this.take(data);
-          if (data.more) pause = 0; // the time before the first look comes piece by piece
+          if (!data.error) this.add(data);
+          if (data.more) pause = 0; // earlier minutes follow one by one
         } catch (problem) {
           console.error(problem);
           this.error = "The console does not answer";
@@ -132,10 +135,10 @@ export default {
       this.timer = setTimeout(this.refresh, Math.max(50, pause - (performance.now() - began)));
     },
 
-    take(data) {
+    add(data) {
       if (data.epoch !== this.pieces.epoch) this.pieces = new Pieces(data.epoch);
       Object.assign(this, { running: data.running, limited: data.limited, skew: data.now - Date.now(), loaded: true });
-      this.pieces.take(data, this.wanted, this.gap());
+      this.pieces.add(data, this.wanted, this.gap());
       this.survey();
       this.draw();
     },
@@ -168,7 +171,7 @@ export default {
       return { all, view: [zoom.start, zoom.end].map((percent) => all[0] + ((all[1] - all[0]) * percent) / 100) };
     },
 
-    // What the page says in words and numbers.
+    // The numbers and texts of the page.
     survey() {
       const { view } = this.range();
       const shown = this.pieces.all.filter((piece) => piece.end >= view[0] && piece.start <= view[1] && this.wanted(piece));
@@ -177,7 +180,7 @@ export default {
       const now = this.now();
       this.curve = concurrency(bars.map((piece) => [piece.start, Math.min(piece.end, now)]));
       const failed = bars.filter((piece) => kind(piece) === "failed").length;
-      // A blocking request is slow on purpose: the comparison must not pass for the rule.
+      // A blocking request is slow on purpose and would distort the median.
       const answer = middle(shown.filter((piece) => piece.request && !piece.label.endsWith("/blocking")).map(lasted));
       const task = middle(ended.map(lasted));
       this.tiles = [
@@ -190,9 +193,9 @@ export default {
       ];
       const counts = new Map();
       for (const piece of this.pieces.all) if (!piece.request) counts.set(piece.label, (counts.get(piece.label) ?? 0) + 1);
-      this.tasks = [...counts].sort().map(([name, count]) => ({ name, count: number(count), colour: this.pieces.colours.get(name) }));
-      this.endpoints = [...new Set(this.pieces.all.filter((piece) => piece.request).map((piece) => piece.label))].sort();
-      this.latest = ended.sort((a, b) => b.end - a.end).slice(0, LATEST);
+      this.tasks = [...counts].toSorted().map(([name, count]) => ({ name, count: number(count), colour: this.pieces.colours.get(name) }));
+      this.endpoints = [...new Set(this.pieces.all.filter((piece) => piece.request).map((piece) => piece.label))].toSorted();
+      this.latest = ended.toSorted((a, b) => b.end - a.end).slice(0, LATEST);
       this.count = shown.length;
       this.all = this.pieces.all.length;
       this.summary = `${number(bars.length)} tasks in view, ${number(this.curve.peak)} at once at the peak, ${failed} failed. Arrow keys pan, plus and minus zoom, 0 shows all.`;
@@ -212,12 +215,12 @@ export default {
       for (const { slot, end, start } of this.pieces.all) if (slot && end >= all[0] && start <= all[1]) lanes = Math.max(lanes, slot[3] + 1);
       const vertical = this.vertical();
       const visible = lanes * (vertical ? (vertical.end - vertical.start) / 100 : 1);
-      const width = Math.min(14, Math.max(0.75, ((this.$refs.plot.clientHeight - BESIDES) / visible) * 0.7));
+      const width = Math.min(14, Math.max(0.75, ((this.$refs.plot.clientHeight - BELOW_PIXELS) / visible) * 0.7));
       this.drawing += 1;
       const drawn = series(this.pieces, { token: this.token, all, now: this.now(), width, curve: this.curve.steps, drawing: this.drawing });
       const axis = { min: all[0], max: all[1] };
       this.chart.setOption({ xAxis: [axis, axis], yAxis: [{ max: lanes - 0.4 }, {}], series: drawn.series }, { replaceMerge: ["series"] });
-      requestAnimationFrame(() => (this.$el.dataset.bars = drawn.bars)); // for those who wait for the picture
+      requestAnimationFrame(() => (this.$el.dataset.bars = drawn.bars)); // tests wait for it
     },
 
     vertical() {
@@ -250,7 +253,9 @@ export default {
       return this.refresh();
     },
     reset() {
-      this.chart.getOption().dataZoom.forEach((_, at) => this.chart.dispatchAction({ type: "dataZoom", dataZoomIndex: at, start: 0, end: 100 }));
+      for (const at of this.chart.getOption().dataZoom.keys()) {
+        this.chart.dispatchAction({ type: "dataZoom", dataZoomIndex: at, start: 0, end: 100 });
+      }
       this.zoomed = false;
       this.survey();
       this.draw();

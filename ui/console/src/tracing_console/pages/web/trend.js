@@ -37,7 +37,7 @@ export default {
       const style = getComputedStyle(this.$el);
       const token = (name) => style.getPropertyValue(name).trim();
       const [ink, muted, line, surface] = ["--ink", "--muted", "--line", "--surface"].map(token);
-      const minutes = this.series?.[0]?.points ?? []; // also those without a value, which an axis would leave out
+      const minutes = this.series?.[0]?.points ?? []; // an axis would leave out those without a value
       const label = { color: muted, fontSize: 11, hideOverlap: true };
       this.chart.setOption(
         {
@@ -45,7 +45,7 @@ export default {
           color: [0, 1, 2, 3, 4, 5, 6, 7].map((number) => token(`--series-${number}`)),
           textStyle: { fontFamily: style.fontFamily, color: ink },
           grid: { left: 8, right: 18, top: 10, bottom: 4, containLabel: true },
-          tooltip: { trigger: "axis", renderMode: "richText", backgroundColor: surface, borderColor: line, textStyle: { color: ink, fontSize: 12 }, valueFormatter: (value) => (value == null ? "none" : `${value.toLocaleString("en-US")} ${this.unit}`) },
+          tooltip: { trigger: "axis", renderMode: "richText", backgroundColor: surface, borderColor: line, textStyle: { color: ink, fontSize: 12 }, valueFormatter: (value) => ((value ?? null) === null ? "none" : `${value.toLocaleString("en-US")} ${this.unit}`) },
           xAxis: { type: "time", min: minutes[0]?.[0], max: minutes.at(-1)?.[0], axisLabel: { ...label, formatter: "{HH}:{mm}" }, axisLine: { lineStyle: { color: line } }, axisTick: { show: false }, splitLine: { show: false } },
           yAxis: { type: this.logarithmic ? "log" : "value", max: this.top ?? undefined, splitNumber: 3, axisLabel: { ...label, formatter: (value) => value.toLocaleString("en-US") }, splitLine: { lineStyle: { color: line, opacity: 0.7 } } },
           series: (this.series ?? []).map((one) => ({

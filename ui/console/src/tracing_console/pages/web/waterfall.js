@@ -1,7 +1,6 @@
-// The spans of one trace, each a row that opens; everything a service sent is text here, never markup.
+// The spans of one trace. Each is a row with details that open. All that a service sent is shown as text, never as markup.
 
 const format = new Intl.NumberFormat("en-US");
-const WIDEST = 100; // percent
 
 export default {
   template: `
@@ -44,7 +43,7 @@ export default {
     },
   },
   watch: {
-    // What failed is open from the start: it is what one came for. What failed within it can be opened.
+    // Failed spans are open from the start, but not those within another failed span.
     rows: {
       immediate: true,
       handler(rows) {
@@ -61,13 +60,13 @@ export default {
     moment: (time) => `${new Date(time).toLocaleTimeString("en-GB")}.${String(time % 1000).padStart(3, "0")}`,
     colour: (at) => `var(--series-${at % 8})`,
     left(row) {
-      return ((row.start - this.begin) / this.total) * WIDEST;
+      return ((row.start - this.begin) / this.total) * 100;
     },
     right(row) {
-      return Math.min(WIDEST, this.left(row) + Math.max(0.4, (row.duration / this.total) * WIDEST));
+      return Math.min(100, this.left(row) + Math.max(0.4, (row.duration / this.total) * 100));
     },
     bar(row) {
-      return { left: `${this.left(row)}%`, width: `${(row.duration / this.total) * WIDEST}%`, background: this.colour(this.services.indexOf(row.service)) };
+      return { left: `${this.left(row)}%`, width: `${(row.duration / this.total) * 100}%`, background: this.colour(this.services.indexOf(row.service)) };
     },
     all(open) {
       for (const row of this.rows) this.opened[row.key] = open;

@@ -1,14 +1,14 @@
-// How the timeline looks in ECharts. All bars of one colour are one "lines" series in its large mode, that is one path
-// on the canvas: 10 000 bars cost about as much as ten.
+// The timeline as ECharts draws it. All bars of one colour are one "lines" series in large mode, which is one path on
+// the canvas: 10 000 bars cost about as much as ten.
 
 import { kind } from "./pieces.js";
 
 const CURVE_POINTS = 1200;
-const PIXELS = 1500; // across, at most: what is shorter than one of them could not be seen
+const MAX_PIXELS = 1500; // across; a bar shorter than one of them could not be seen
 const LARGE = { xAxisIndex: 0, yAxisIndex: 0, large: true, largeThreshold: 0, progressive: 0, silent: true, clip: true };
 const HOURS = { hour: "{HH}:{mm}", minute: "{HH}:{mm}", second: "{HH}:{mm}:{ss}", millisecond: "{HH}:{mm}:{ss}.{SSS}" };
 
-// What stays: axes, zoom, colours; `token` reads a colour of the page.
+// The options that stay: axes, zoom, colours. `token` reads a colour of the page.
 export function frame(token, fontFamily, touch) {
   const [ink, muted, line, accent] = ["--ink", "--muted", "--line", "--accent"].map(token);
   const faint = { show: true, lineStyle: { color: line, opacity: 0.6 } };
@@ -41,7 +41,7 @@ export function frame(token, fontFamily, touch) {
         borderColor: line, fillerColor: `${accent}22`, backgroundColor: "transparent", handleStyle: handle,
         moveHandleStyle: { color: accent, opacity: 0.5 }, emphasis: { handleStyle: handle, moveHandleStyle: { color: accent } },
       },
-      // On a touch screen a finger on the chart scrolls the page; the slider is there for the rest.
+      // On a touch screen a finger on the chart scrolls the page. The slider zooms there.
       ...(touch ? [] : [
         { ...inside, xAxisIndex: [0, 1], zoomOnMouseWheel: true, moveOnMouseMove: true },
         { ...inside, yAxisIndex: [0], zoomOnMouseWheel: "shift", moveOnMouseMove: false, moveOnMouseWheel: false },
@@ -50,10 +50,10 @@ export function frame(token, fontFamily, touch) {
   };
 }
 
-// What changes: bars, dots and the curve. ECharts can't draw a large series that became empty and misplaces the merged
-// data of one, so each drawing has series of its own, numbered `drawing`.
+// The options that change: bars, dots and the curve. ECharts can't draw a large series that became empty and misplaces
+// merged data, so each drawing has new series, numbered `drawing`.
 export function series(pieces, { token, all, now, width, curve, drawing }) {
-  const shortest = (all[1] - all[0]) / PIXELS;
+  const shortest = (all[1] - all[0]) / MAX_PIXELS;
   const bars = new Map();
   const dots = { "--ink": [], "--bad": [] };
   let count = 0;
@@ -91,7 +91,7 @@ export function series(pieces, { token, all, now, width, curve, drawing }) {
   return { series: drawn, bars: count };
 }
 
-// Keep the highest step of each of many small times: a curve of 20 000 points has no more pixels than that.
+// Keep the highest step of each short time: a curve has fewer pixels than 20 000 steps.
 function thin(steps, [begin, end]) {
   const width = (end - begin) / CURVE_POINTS;
   const kept = [];

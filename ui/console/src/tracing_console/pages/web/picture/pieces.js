@@ -1,26 +1,26 @@
-// What the timeline draws: requests and tasks, joined to traces, each with its place in a lane.
+// What the timeline draws: requests and tasks, grouped by trace, each with its place in a lane.
 
 import { Lanes } from "./lanes.js";
 
 const ERROR = 1;
 const RECOVERED = 2;
-const FOREVER = 8e15; // ms, the end of a task that still runs
+const FOREVER_MS = 8e15; // the end of a task that still runs
 const COLOURS = 8;
 
 export class Pieces {
   constructor(epoch = "") {
     this.epoch = epoch;
-    this.after = 0; // the number of the last segment that came
+    this.after = 0; // the number of the last segment that arrived
     this.all = [];
     this.groups = new Map(); // by trace: its request and its tasks
-    this.known = []; // names as the console numbers them
+    this.known = []; // names, by the console's numbers
     this.colours = new Map(); // by task
-    this.typical = new Map(); // by endpoint: how long after a request its task ended, at most
+    this.typical = new Map(); // by endpoint: from a request's start to its task's end, the longest so far
     this.repack(() => true, 0);
   }
 
-  // Take in what /data/timeline says.
-  take(data, wanted, gap) {
+  // Add an answer of /data/timeline.
+  add(data, wanted, gap) {
     this.after = data.after;
     this.wanted = wanted;
     this.gap = gap;
@@ -38,7 +38,7 @@ export class Pieces {
     this.#place(fresh);
   }
 
-  // Pack all lanes anew: another choice of pieces is wanted, or another gap (ms) between two of them.
+  // Pack all lanes again, for another filter or another gap (ms) between two bars.
   repack(wanted, gap) {
     Object.assign(this, { wanted, gap, lanes: new Lanes(), dropped: 0 });
     for (const piece of this.all) piece.slot = null;
@@ -50,12 +50,12 @@ export class Pieces {
     return piece.request ? null : this.groups.get(piece.trace)?.request;
   }
 
-  // Where a piece is drawn: a request with its first task.
+  // Where a piece is drawn. A request shares the place of its first task.
   slot(piece) {
     return piece.slot ?? (piece.request ? this.groups.get(piece.trace).tasks.find((task) => task.slot)?.slot : null);
   }
 
-  // Put a segment to the others of its trace; a bar that was drawn as running keeps its lane.
+  // Add a segment to its trace. A task that was drawn as running keeps its lane.
   #join(piece) {
     const group = this.#group(piece.trace);
     this.all.push(piece);
@@ -86,7 +86,7 @@ export class Pieces {
     return group;
   }
 
-  // Draw what the service says is running, and no longer what is not.
+  // Draw the tasks that run now, and remove those that no longer run.
   #showRunning(open, now) {
     const news = new Map(open.map((item) => [`${item[2]} ${item[1]}`, item]));
     const over = new Set(this.all.filter((piece) => piece.open && !news.delete(piece.key)));
@@ -97,13 +97,13 @@ export class Pieces {
     }
     if (over.size) this.all = this.all.filter((piece) => !over.has(piece));
     const fresh = [...news].map(([key, [start, name, trace]]) => ({
-      ...this.known[name], start, end: FOREVER, trace, flags: 0, number: key, open: true, slot: null, key,
+      ...this.known[name], start, end: FOREVER_MS, trace, flags: 0, number: key, open: true, slot: null, key,
     }));
     for (const piece of fresh) this.#join(piece);
     this.#place(fresh);
   }
 
-  // Forget what ended before the longest window.
+  // Remove what ended before the longest time shown.
   #drop(oldest) {
     const kept = this.all.filter((piece) => piece.end >= oldest);
     if (kept.length === this.all.length) return;
@@ -115,15 +115,15 @@ export class Pieces {
       if (piece.request) group.request ??= piece;
       else group.tasks.push(piece);
     }
-    if (this.dropped > kept.length) this.repack(this.wanted, this.gap); // or lanes that nobody uses would stay
+    if (this.dropped > kept.length) this.repack(this.wanted, this.gap); // or unused lanes would stay
   }
 
   #place(pieces) {
-    for (const piece of pieces.filter((item) => !item.slot && this.wanted(item)).sort((a, b) => a.start - b.start)) {
+    for (const piece of pieces.filter((item) => !item.slot && this.wanted(item)).toSorted((a, b) => a.start - b.start)) {
       const { request, tasks } = this.groups.get(piece.trace);
-      if (piece.request && (tasks.length || request !== piece)) continue; // drawn with its first task
+      if (piece.request && (tasks.length || request !== piece)) continue; // it is drawn with its first task
       const start = request && tasks[0] === piece ? Math.min(piece.start, request.start) : piece.start;
-      // A request whose task is still to come keeps the place for it.
+      // A request whose task has not arrived yet keeps a place for it.
       const end = piece.request ? Math.max(piece.end, piece.start + (this.typical.get(piece.label) ?? 0)) : piece.end;
       piece.slot = this.lanes.place(start, Math.max(end, start) + this.gap, piece);
     }
