@@ -173,7 +173,7 @@ def test_a_trace_grows_on_the_open_page(page: Page, console: str, service: Serve
 def test_an_unknown_trace_is_said_to_be_unknown_and_what_to_do(page: Page, console: str) -> None:
     page.goto(f"{console}/traces/no-such-trace")
     expect(page.locator("#main")).to_contain_text("No span of this trace has arrived yet")
-    expect(page.locator("#main")).to_contain_text("Check that the id is whole")
+    expect(page.locator("#main")).to_contain_text("Check that the id is complete")
     page.get_by_label("Open a trace by its id").fill("a/b?c")
     page.keyboard.press("Enter")
     page.wait_for_url("**/traces/a%2Fb%3Fc")
