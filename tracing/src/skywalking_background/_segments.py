@@ -367,6 +367,10 @@ class Origin(SegmentRef):  # type: ignore[misc]  # the agent has no types
         ended._nspans, ended._numbered, ended.ended = 0, 1, True  # noqa: SLF001
         return ended
 
+    def go_on(self, name: str) -> Context:
+        """Begin a segment that goes on from here, with one open span."""
+        return Context(name, self, 1)
+
     def export(self) -> Exported:
         """Write the place down for another process."""
         service, instance = self.service, self.service_instance

@@ -205,8 +205,8 @@ def _enter(name: str, outer: list[Any], parent: Origin | Caller | None) -> Span:
     if parent.__class__ is not Origin and _untraced(parent):
         span = noop_span()
     else:
-        context = Context(name, None if parent is NEW_TRACE else parent, 1)
-        span = TaskSpan(context, name, int(time.time() * 1000))
+        place = Context(name, spans=1) if parent is None or parent is NEW_TRACE else parent
+        span = TaskSpan(place, name, int(time.time() * 1000))
         span.strand = strand
     set_open_spans([span])
     return span
