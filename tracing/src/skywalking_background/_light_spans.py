@@ -136,6 +136,22 @@ class Part(LightSpan, Span):  # type: ignore[misc]  # the agent has no types
         self.refs = list(span.refs)
 
 
+class LostSpan(LightSpan, Span):  # type: ignore[misc]  # the agent has no types
+    """What stands for a task whose process was gone before its end."""
+
+    sid = 0
+    kind = Kind.Local
+    component = Component.FastAPI
+    error_occurred = True
+
+    def __init__(self, name: str, start: int, end: int, tags: dict[str, str]) -> None:
+        self.op = name
+        self.start_time, self.end_time = start, max(start, end)
+        self.tags = {key: OwnTag(key, value) for key, value in tags.items()}
+        self.logs: list[Any] = []
+        self.refs: list[Any] = []
+
+
 def noop_span() -> NoopSpan:
     """Make a span below which nothing is traced."""
     return NoopSpan(NoopContext())

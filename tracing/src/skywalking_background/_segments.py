@@ -30,6 +30,7 @@ from skywalking_background._internals import (
 )
 from skywalking_background._light_spans import TASK_ADDRESS, Part, noop_span
 from skywalking_background._limits import SEGMENT_SECONDS, SEGMENT_SPANS
+from skywalking_background._running import moved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -230,6 +231,7 @@ class Context(SpanContext):  # type: ignore[misc]  # the agent has no types
             return None
         rest = Context.__new__(Context)
         rest.__dict__.update(self.__dict__, segment_id=new_id(), spans=(), opened=moving, _nspans=len(moving))
+        moved(self.segment_id, rest.segment_id)
         now = int(time.time() * 1000)
         endpoint = self.primary_endpoint.get_name()  # a request's, before its entry span has it
         self.__dict__.pop("primary_endpoint", None)

@@ -25,6 +25,7 @@ from skywalking_background._internals import (
 from skywalking_background._light_spans import TaskSpan, noop_span, set_tag
 from skywalking_background._limits import ERROR_TEXT_CHARS, STACK_CHARS, cut, cut_middle
 from skywalking_background._names import span_name
+from skywalking_background._running import begun, ended
 from skywalking_background._segments import NEW_TRACE, UNSAMPLED, Context, Origin, imported, origin_of
 
 if TYPE_CHECKING:
@@ -208,6 +209,7 @@ def _enter(name: str, outer: list[Any], parent: Origin | Caller | None) -> Span:
         place = Context(name, spans=1) if parent is None or parent is NEW_TRACE else parent
         span = TaskSpan(place, name, int(time.time() * 1000))
         span.strand = strand
+        begun(span)
     set_open_spans([span])
     return span
 
@@ -228,6 +230,7 @@ def leave(span: Span | None, outer: Outer, error: BaseException | None) -> None:
         if error is not None:
             record_error(span, error)
         if isinstance(span, TaskSpan):
+            ended(span, error)
             Context.close(span)
         elif not isinstance(span.context, NoopContext):
             span.stop()
