@@ -537,8 +537,8 @@ async def test_faults_in_one_context_leave_the_others_alone(
         with background_span(name):
             await asyncio.sleep(0)
 
-    def enter_or_break(name: str, outer: Any, parent: Any) -> Any:
-        return broken() if name == "bad" else original(name, outer, parent)
+    def enter_or_break(name: str, *rest: Any) -> Any:
+        return broken() if name == "bad" else original(name, *rest)
 
     original = _spans._enter
     monkeypatch.setattr(_spans, "_enter", enter_or_break)
