@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from fastapi import HTTPException
-from skywalking_background import current_trace_id
+from skywalking_background import current_trace_id, meters
 
 from demo_service._redaction import Redactor
 from demo_service._registry import Registry, State, Task
@@ -52,6 +53,12 @@ class Runner:
         self.draining = False
         self._unfinished: set[Work] = set()
         self._idle = asyncio.Event()
+        meters.watch_queue(self._queued)
+
+    def _queued(self) -> Counter[str]:
+        """Count the tasks that were accepted and have not begun, by name; called in another thread."""
+        works = self._unfinished.copy()  # in one step
+        return Counter(work.task.name for work in works if work.task.state is State.ACCEPTED)
 
     def accept(
         self,

@@ -8,7 +8,7 @@ import time
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
-from skywalking_background import background_span, tag
+from skywalking_background import background_span, meters, tag
 
 from demo_service._dead_letters import letter_of
 from demo_service._logging import task_id
@@ -158,6 +158,9 @@ class Work:
         if number == 1:
             task.started = time.monotonic()
             tag("task.queue_delay_ms", round(task.queue_delay or 0))
+            meters.waited(task.queue_delay or 0)
+        else:
+            meters.count("retried", task.name)
         task.attempts = number
         self._runner.registry.move(task, State.RUNNING)
         try:
@@ -203,5 +206,6 @@ class Work:
         arguments, complete = runner.redactor.kept(self._arguments, runner.settings.max_argument_bytes)
         letter = letter_of(task, arguments, error, complete=complete, interrupted=interrupted)
         runner.end(self, State.DEAD)
+        meters.count("dead", task.name)
         runner.bury(letter)
         return outcome
