@@ -1,85 +1,61 @@
-"""What every endpoint that starts tasks has in common: room, faults, keys, and that nothing accepted is lost."""
+"""What all endpoints that start tasks share: the room for them, faults on purpose, and idempotency keys."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from fastapi import Depends, Header, HTTPException, Request
+from fastapi import BackgroundTasks, Depends, Header, HTTPException, Request
 from pydantic.json_schema import SkipJsonSchema
 
-from demo_service._faults import FAULTS, SYNTAX, Fault, parse_fault
-from demo_service._release import release
+from demo_service.http.unstarted import note_accepted
+from demo_service.tasks import FAULTS, SYNTAX, Fault, parse_fault
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from starlette.types import ASGIApp, Receive, Scope, Send
-
-    from demo_service._jobs import Job
-    from demo_service._runner import Runner
-    from demo_service._work import Work
+    from demo_service.tasks import Execution, Job, Room, Task
 
 T = TypeVar("T")
-
-_WORKS: Final = "demo_service.works"  # in the scope: what this request has accepted
-
-
-class Account:
-    """ASGI middleware: when a request is over, each task that it accepted has run or is a dead letter.
-
-    A task may stay behind because the one before it failed (`BackgroundTasks` then drops the rest), because the
-    endpoint failed after it had accepted it, or because the server cut the request short.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        works: list[Work] = []
-        scope[_WORKS] = works
-        try:
-            await self.app(scope, receive, send)
-        except Exception as error:
-            if not _is_told(error, works):
-                raise
-            release(error)
-        finally:
-            for work in works:
-                work.abandon()
-                work.forget()
-
-
-def _is_told(error: Exception, works: list[Work]) -> bool:
-    """Say whether the error is that of a task: those are in the log, with the task, already."""
-    if isinstance(error, ExceptionGroup):
-        return all(_is_told(one, works) for one in error.exceptions)
-    return any(work.error is error for work in works)
 
 
 class Starter:
     """Starts the tasks of one request."""
 
-    def __init__(self, request: Request, fault: Fault | None) -> None:
+    def __init__(self, request: Request, background_tasks: BackgroundTasks, fault: Fault | None) -> None:
         self._request = request
+        self._background_tasks = background_tasks
         self._fault = fault
 
-    def accept(self, *jobs: Job, replay_of: str | None = None, **arguments: Any) -> list[Work]:  # noqa: ANN401  # JSON
-        """Accept a task for each job, all with the same arguments, or none; the result is what `BackgroundTask` takes.
+    def in_background(self, job: Job, *, replay_of: str | None = None, **arguments: Any) -> Task:  # noqa: ANN401  # JSON
+        """Accept a task and run it when the response is sent.
+
+        Raises:
+            Refused: there is no room, or the service is about to end.
+        """
+        (execution,) = self.accept(job, replay_of=replay_of, **arguments)
+        # Not `add_task`: the span of a `BackgroundTask` ends when that returns, a task's with its last attempt.
+        self._background_tasks.tasks.append(execution)  # type: ignore[arg-type]
+        return execution.task
+
+    def accept(
+        self,
+        *jobs: Job,
+        replay_of: str | None = None,
+        **arguments: Any,  # noqa: ANN401  # JSON
+    ) -> list[Execution]:
+        """Accept a task for each job, all with the same arguments, or none; the caller has them run.
 
         Raises:
             Refused: there is no room, or the service is about to end.
         """
         scope = self._request.scope
-        runner: Runner = self._request.app.state.runner
+        room: Room = self._request.app.state.room
         endpoint = f"{scope['method']} {scope['route'].path}"
-        works = runner.accept(jobs, arguments, endpoint=endpoint, fault=self._fault, replay_of=replay_of)
-        scope[_WORKS] += works
-        return works
+        accepted = room.accept(jobs, arguments, endpoint=endpoint, fault=self._fault, replay_of=replay_of)
+        note_accepted(scope, accepted)
+        return accepted
 
     async def once(self, key: str | None, start: Callable[[], Awaitable[T]], body: object = None) -> T:
         """Run `start`, but only once for a key; without a key always.
@@ -113,17 +89,18 @@ Key = Annotated[
 ]
 
 
-async def _starter(request: Request, x_fault: XFault = None) -> Starter:
-    if x_fault is None:
-        return Starter(request, None)
-    if not request.app.state.settings.faults_enabled:
-        raise HTTPException(
-            422, "header.x-fault: faults are switched off here; SERVICE_FAULTS_ENABLED=true allows them"
-        )
-    try:
-        return Starter(request, parse_fault(x_fault))
-    except ValueError as error:
-        raise HTTPException(422, f"header.x-fault: {error}") from error
+async def _starter(request: Request, background_tasks: BackgroundTasks, x_fault: XFault = None) -> Starter:
+    fault = None
+    if x_fault is not None:
+        if not request.app.state.settings.faults_enabled:
+            raise HTTPException(
+                422, "header.x-fault: faults are switched off here; SERVICE_FAULTS_ENABLED=true allows them"
+            )
+        try:
+            fault = parse_fault(x_fault)
+        except ValueError as error:
+            raise HTTPException(422, f"header.x-fault: {error}") from error
+    return Starter(request, background_tasks, fault)
 
 
 Start = Annotated[Starter, Depends(_starter)]

@@ -1,6 +1,6 @@
-"""Which tasks are accepted or refused, how many run at once, and what becomes of them when the process ends.
+"""All tasks of this process: how many may run and wait, and what becomes of them when it ends.
 
-What runs them stays FastAPI's `BackgroundTasks` and `ParallelTasks`: a `Work` is what is given to them.
+What runs them stays FastAPI's `BackgroundTasks` and `ParallelTasks`: an `Execution` is what is given to them.
 """
 
 from __future__ import annotations
@@ -10,48 +10,55 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
-from fastapi import HTTPException
 from skywalking_background import current_trace_id
 
-from demo_service._redaction import Redactor
-from demo_service._registry import Registry, State, Task
-from demo_service._work import Work
+from demo_service.dead_letters import Redactor
+from demo_service.tasks.execution import Execution, Shared
+from demo_service.tasks.registry import Registry, Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from demo_service._dead_letters import DeadLetter
-    from demo_service._faults import Fault
-    from demo_service._jobs import Job
-    from demo_service._settings import Settings
+    from demo_service.dead_letters import DeadLetter
+    from demo_service.settings import Settings
+    from demo_service.tasks.faults import Fault
+    from demo_service.tasks.jobs import Job
 
 logger = logging.getLogger(__name__)
 
-RETRY_AFTER: Final = 5
-"""s after which a refused client may ask again."""
-PATIENCE: Final = 5.0
-"""s that interrupted tasks get to end, before the process does."""
+RETRY_AFTER_SECONDS: Final = 5
+"""When a refused client may ask again."""
+INTERRUPTED_SECONDS: Final = 5.0
+"""How long interrupted tasks may take to end, before the process does."""
 
 
-class Refused(HTTPException):
-    """503: no task was accepted; the client may ask again."""
+class Refused(Exception):  # noqa: N818  # the client did nothing wrong
+    """No task was accepted; the client may ask again."""
 
-    def __init__(self, detail: str, retry_after: int = RETRY_AFTER) -> None:
-        super().__init__(503, detail, {"Retry-After": str(retry_after)})
+    def __init__(self, detail: str, retry_after_seconds: int = RETRY_AFTER_SECONDS) -> None:
+        super().__init__(detail)
+        self.retry_after_seconds = retry_after_seconds
 
 
-class Runner:
-    """All tasks of this process: how many may run and wait, and what becomes of them when it ends."""
+class Room:
+    """Accepts tasks while there is room, and waits for them at the end."""
 
     def __init__(self, settings: Settings, bury: Callable[[DeadLetter], None]) -> None:
-        self.settings = settings
         self.registry = Registry(settings.kept_tasks)
-        self.redactor = Redactor(settings.redact)
-        self.slots = asyncio.Semaphore(settings.max_running)
-        self.bury = bury
         self.draining = False
-        self._unfinished: set[Work] = set()
+        self._limit = settings.max_running + settings.max_queued
+        self._drain_seconds = settings.drain_seconds
+        self._bury = bury
+        self._unfinished: set[Execution] = set()
         self._idle = asyncio.Event()
+        self._shared = Shared(
+            slots=asyncio.Semaphore(settings.max_running),
+            registry=self.registry,
+            redactor=Redactor(settings.redact),
+            attempt_seconds=settings.attempt_seconds,
+            max_argument_bytes=settings.max_argument_bytes,
+            on_end=self._end,
+        )
 
     def accept(
         self,
@@ -61,24 +68,23 @@ class Runner:
         endpoint: str,
         fault: Fault | None = None,
         replay_of: str | None = None,
-    ) -> list[Work]:
+    ) -> list[Execution]:
         """Accept a task for each job, all with the same arguments, or none of them.
 
         Raises:
             Refused: there is no room for so many, or the service is about to end.
         """
         self.refuse_when_draining()
-        limit = self.settings.max_running + self.settings.max_queued
-        if len(self._unfinished) + len(jobs) > limit:
-            raise Refused(f"{limit} tasks run or wait already: nothing was accepted, try again in {RETRY_AFTER} s")
+        if len(self._unfinished) + len(jobs) > self._limit:
+            message = f"{self._limit} tasks run or wait already: nothing was accepted"
+            raise Refused(f"{message}, try again in {RETRY_AFTER_SECONDS} s")
         trace_id = current_trace_id()
         accepted = []
         for job in jobs:
             task = Task(uuid4().hex, job.name, endpoint, trace_id, replay_of)
             self.registry.add(task)
-            work = Work(self, job, arguments, fault, task)
-            self._unfinished.add(work)
-            accepted.append(work)
+            accepted.append(Execution(task, job, arguments, fault=fault, shared=self._shared))
+        self._unfinished.update(accepted)
         return accepted
 
     def refuse_when_draining(self) -> None:
@@ -88,21 +94,14 @@ class Runner:
             Refused: it has.
         """
         if self.draining:
-            raise Refused("the service is about to end: try again in a while", self.settings.drain_seconds)
-
-    def end(self, work: Work, state: State) -> None:
-        """Note that a task is through, and free what it held."""
-        self.registry.move(work.task, state)
-        self._unfinished.discard(work)
-        if not self._unfinished:
-            self._idle.set()
+            raise Refused("the service is about to end: try again in a while", self._drain_seconds)
 
     async def drain(self) -> None:
         """Take no more work, give what runs `drain_seconds` to end, and make the rest dead letters."""
         self.draining = True
         at_first = len(self._unfinished)
-        logger.info("Draining: %d tasks get up to %d s", at_first, self.settings.drain_seconds)
-        await self._wait_until_idle(self.settings.drain_seconds)
+        logger.info("Draining: %d tasks get up to %d s", at_first, self._drain_seconds)
+        await self._wait_until_idle(self._drain_seconds)
         interrupted = len(self._unfinished)
         await self.close()
         logger.info("Drained: %d tasks ended, %d were interrupted", at_first - interrupted, interrupted)
@@ -110,9 +109,17 @@ class Runner:
     async def close(self) -> None:
         """End every task that is left, as interrupted; then none is."""
         self.draining = True
-        for work in list(self._unfinished):
-            work.interrupt()
-        await self._wait_until_idle(PATIENCE)
+        for execution in list(self._unfinished):
+            execution.interrupt()
+        await self._wait_until_idle(INTERRUPTED_SECONDS)
+
+    def _end(self, execution: Execution, letter: DeadLetter | None) -> None:
+        """Free the place of a task that is through."""
+        self._unfinished.discard(execution)
+        if not self._unfinished:
+            self._idle.set()
+        if letter is not None:
+            self._bury(letter)
 
     async def _wait_until_idle(self, seconds: float) -> None:
         if not self._unfinished:
