@@ -148,6 +148,18 @@ class background_span:  # noqa: N801  # reads as a keyword: `with background_spa
         except Exception:  # noqa: BLE001
             note("recording an error")
 
+    def hand_over(self) -> background_span:
+        """Let another asyncio task go on in this span: a `with` block around the result, there, ends it.
+
+        So a task that waits for its retry need not keep its request in memory. This code is outside of the span from
+        now on, and the end of the `with` block that opened the span does nothing to it.
+        """
+        heir = _HandedOver(self._name)
+        heir._span, self._span = self._span, None  # noqa: SLF001  # one of its own
+        if heir._span is not None:  # noqa: SLF001
+            _go_on_in(self._outer)
+        return heir
+
     def __enter__(self) -> Self:
         outer = open_spans()
         self._outer = keep(outer)
@@ -170,6 +182,24 @@ class background_span:  # noqa: N801  # reads as a keyword: `with background_spa
         span, self._span = self._span, None
         leave(span, self._outer, error)
         self._outer = None
+
+
+class _HandedOver(background_span):
+    """An open span that this code did not open."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> Self:
+        self._outer = None
+        try:
+            if self._span is not None:
+                self._outer = keep(open_spans())
+                if hasattr(self._span, "strand"):  # else it records nothing
+                    self._span.strand = strand_here()
+                set_open_spans([self._span])
+        except Exception:  # noqa: BLE001
+            note("going on in a background span")
+        return self
 
 
 Outer = list[Any] | Origin | None
@@ -249,6 +279,11 @@ def leave(span: Span | None, outer: Outer, error: BaseException | None) -> None:
         _meters.end(span, error)
     except Exception:  # noqa: BLE001  # the work is done
         note("closing a background span")
+    _go_on_in(outer)
+
+
+def _go_on_in(outer: Outer) -> None:
+    """Leave a span for those that `keep` kept."""
     set_open_spans(outer if isinstance(outer, list) else [] if outer is None else [outer])
 
 

@@ -14,25 +14,25 @@ import anyio
 from anyio import to_thread
 from skywalking_background import carry
 
-from demo_service._jobs import Retry, job
+from demo_service.tasks.jobs import Retry, job
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 logger = logging.getLogger(__name__)
 
-# Of their own: AnyIO's 40 are for all endpoints and dependencies that are no coroutines, and those must not wait.
+# Threads of their own: AnyIO's 40 serve endpoints and dependencies that are not coroutines, and those must not wait.
 _THREADS: Final = anyio.CapacityLimiter(100)
 
 
-def _tell(event: str, task: str) -> None:
+def _log(event: str, task: str) -> None:
     logger.info("Background task %s: %s", event, task, extra={"task": task})
 
 
 async def _sleep(task: str, seconds: float) -> None:
-    _tell("started", task)
+    _log("started", task)
     await asyncio.sleep(seconds)
-    _tell("completed", task)
+    _log("completed", task)
 
 
 @job()
@@ -47,14 +47,14 @@ async def threaded_sleep_task(seconds: float) -> None:
     ended = threading.Event()
 
     def sleep_in_thread() -> None:
-        _tell("started", "threaded_sleep_task")
+        _log("started", "threaded_sleep_task")
         if not ended.wait(seconds):
-            _tell("completed", "threaded_sleep_task")
+            _log("completed", "threaded_sleep_task")
 
     try:
         await to_thread.run_sync(carry(sleep_in_thread), abandon_on_cancel=True, limiter=_THREADS)
     finally:
-        ended.set()  # nothing can cancel a thread: it must be asked
+        ended.set()  # a thread cannot be cancelled: it must be told
 
 
 @job()

@@ -1,4 +1,4 @@
-"""Errors that are over: what they hold is freed at once, and not by the next full collection of garbage."""
+"""Freeing what an error holds as soon as it was handled, without waiting for a garbage collection."""
 
 from __future__ import annotations
 

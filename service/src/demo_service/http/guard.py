@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from request_guard import HEADERS, AsgiGuard, Rule, names
 
-from demo_service._problems import problem
+from demo_service.http.problems import problem
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp

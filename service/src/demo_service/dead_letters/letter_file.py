@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NAME: Final = "dead-letters.db"
-LEAST_FREE: Final = 1024 * 1024
-"""Bytes that the disk must have left."""
+MIN_FREE_BYTES: Final = 1024 * 1024
+"""How much the disk must have left."""
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _PRIMARY: Final = 0xFF  # the part of SQLite's codes that says what, the rest says how
 
@@ -84,7 +84,7 @@ class LetterFile:
         except OSError:
             return None  # the write itself will tell
         free = disk.f_bavail * disk.f_frsize
-        return f"the disk of {self.path.parent} has {free:,} bytes left" if free < LEAST_FREE else None
+        return f"the disk of {self.path.parent} has {free:,} bytes left" if free < MIN_FREE_BYTES else None
 
     def _identity(self) -> tuple[int, int] | None:
         try:

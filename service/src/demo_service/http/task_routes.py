@@ -1,4 +1,4 @@
-"""What became of the tasks, over HTTP: their states, and the dead letters."""
+"""The endpoints that show what became of the tasks: their states, and the dead letters."""
 
 from __future__ import annotations
 
@@ -7,20 +7,17 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import quote
 
-from fastapi import APIRouter, BackgroundTasks, HTTPException, Path, Query, Request, Response
+from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from demo_service._jobs import JOBS
-from demo_service._problems import problems
-from demo_service._query import NO_PARAMETERS, Parameters
-from demo_service._registry import State
-from demo_service._runner import Refused
-from demo_service._starting import Key, Start
+from demo_service.http.problems import problems
+from demo_service.http.query import NO_PARAMETERS, Parameters
+from demo_service.http.starting import Key, Start
+from demo_service.tasks import JOBS, Refused, State
 
 if TYPE_CHECKING:
-    from demo_service import _dead_letters, _registry
-    from demo_service._dead_letters import DeadLetters
-    from demo_service._runner import Runner
+    from demo_service import dead_letters, tasks
+    from demo_service.tasks import Registry
 
 router = APIRouter(responses=problems(422))
 
@@ -110,7 +107,7 @@ def trace_url(template: str, trace_id: str | None) -> str | None:
     return None if trace_id is None else template.replace("{trace_id}", quote(trace_id, safe=""))
 
 
-def _task(task: _registry.Task, template: str) -> Task:
+def _task(task: tasks.Task, template: str) -> Task:
     return Task(
         id=task.id,
         name=task.name,
@@ -118,8 +115,8 @@ def _task(task: _registry.Task, template: str) -> Task:
         state=task.state,
         attempts=task.attempts,
         accepted_at=datetime.fromtimestamp(task.accepted_at, UTC),
-        queue_delay_ms=_rounded(task.queue_delay),
-        run_time_ms=_rounded(task.run_time),
+        queue_delay_ms=_rounded(task.queue_delay_ms),
+        run_time_ms=_rounded(task.run_time_ms),
         trace_id=task.trace_id,
         trace_url=trace_url(template, task.trace_id),
         error=task.error,
@@ -131,7 +128,7 @@ def _rounded(milliseconds: float | None) -> float | None:
     return None if milliseconds is None else round(milliseconds, 3)
 
 
-def _letter(letter: _dead_letters.DeadLetter, template: str) -> DeadLetter:
+def _letter(letter: dead_letters.DeadLetter, template: str) -> DeadLetter:
     return DeadLetter(
         id=letter.id,
         name=letter.name,
@@ -155,9 +152,8 @@ def _unknown(what: str) -> HTTPException:
 @router.get("/tasks")
 async def list_tasks(request: Request, wanted: Annotated[WantedTasks, Query()]) -> Tasks:
     """Show the unfinished tasks of this process and the latest finished ones."""
-    runner: Runner = request.app.state.runner
+    registry: Registry = request.app.state.room.registry
     template: str = request.app.state.settings.trace_url
-    registry = runner.registry
     return Tasks(
         tasks=[_task(task, template) for task in registry.newest(wanted.state, wanted.limit)],
         counts={each: registry.counts[each] for each in State},
@@ -168,7 +164,7 @@ async def list_tasks(request: Request, wanted: Annotated[WantedTasks, Query()]) 
 @router.get("/tasks/{task_id}", responses=problems(404), dependencies=[NO_PARAMETERS])
 async def get_task(request: Request, task_id: TaskId) -> Task:
     """Show one task."""
-    task = request.app.state.runner.registry.get(task_id)
+    task = request.app.state.room.registry.get(task_id)
     if task is None:
         raise _unknown("task")
     return _task(task, request.app.state.settings.trace_url)
@@ -188,11 +184,9 @@ async def list_dead_letters(request: Request, wanted: Annotated[Limited, Query()
     responses=problems(404, 409, 413, 503),
     dependencies=[NO_PARAMETERS],
 )
-async def replay(
-    request: Request, task_id: TaskId, background_tasks: BackgroundTasks, start: Start, key: Key = None
-) -> Replayed:
+async def replay(request: Request, task_id: TaskId, start: Start, key: Key = None) -> Replayed:
     """Run a dead letter's task again, as a new task in a trace of its own, and take the letter out."""
-    letters: DeadLetters = request.app.state.letters
+    letters: dead_letters.DeadLetters = request.app.state.letters
 
     async def begin() -> Replayed:
         letter = await letters.get(task_id)
@@ -205,14 +199,13 @@ async def replay(
         if not await letters.remove(task_id):
             raise _unknown("dead letter")  # somebody else was faster
         try:
-            (work,) = start.accept(
+            task = start.in_background(
                 JOBS[letter.name], replay_of=letter.trace_id or "unknown", **json.loads(letter.arguments)
             )
         except Refused:
             letters.put(letter)
             raise
-        background_tasks.add_task(work)
-        return Replayed(task_id=work.task.id)
+        return Replayed(task_id=task.id)
 
     return await start.once(key, begin)
 

@@ -1,4 +1,4 @@
-"""The end, in two steps: the tasks first, then the server."""
+"""A graceful end in two steps: first the tasks, then the server."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def drain_first(drain: Callable[[], Awaitable[None]]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # no signals here: an app in a test
         yield
         return
-    hold = _Hold(drain)
-    for number, handler in hold.handlers.items():
+    delay = _DelayedSignals(drain)
+    for number, handler in delay.handlers.items():
         if callable(handler):  # the server's own; without one there is nobody to hold it back from
-            signal.signal(number, hold.catch)
+            signal.signal(number, delay.catch)
     try:
         yield
     finally:
-        for number, handler in hold.handlers.items():
+        for number, handler in delay.handlers.items():
             signal.signal(number, handler)
 
 
-class _Hold:
-    """What becomes of the signals: the first one starts the drain, and reaches the server after it."""
+class _DelayedSignals:
+    """The first signal starts the drain and reaches the server after it; the next ones reach it at once."""
 
     def __init__(self, drain: Callable[[], Awaitable[None]]) -> None:
         self.handlers = {number: signal.getsignal(number) for number in SIGNALS}

@@ -1,4 +1,4 @@
-"""Keeping secrets out of what is kept and told of a failed task."""
+"""Secrets stay out of dead letters, logs and traces of failed tasks."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 REDACTED: Final = "[redacted]"
-SHORTEST: Final = 3
-"""Characters of the shortest secret that is looked for in texts: a shorter one would blank out half of them."""
-LONGEST: Final = 1000
-"""Characters of an error's description."""
+MIN_SECRET_CHARS: Final = 3
+"""The shortest secret that is looked for in texts: a shorter one would blank out half of them."""
+DESCRIPTION_CHARS: Final = 1000
+"""The longest description of an error."""
 
 
 def storable(text: str) -> str:
@@ -24,7 +24,7 @@ def storable(text: str) -> str:
 
 def describe(error: BaseException) -> str:
     """Return an error in one line of reasonable length."""
-    return storable(f"{type(error).__name__}: {error}")[:LONGEST]
+    return storable(f"{type(error).__name__}: {error}")[:DESCRIPTION_CHARS]
 
 
 def _plain(name: str) -> str:
@@ -57,10 +57,7 @@ class Redactor:
         return [self._value("", item) for item in value] if isinstance(value, list) else value
 
     def error(self, error: Exception, arguments: Mapping[str, Any]) -> Exception:
-        """Return the error, or where it or one of its causes tells a secret of the arguments, one that does not.
-
-        The other one is of a class of the same name below the error's own, so that `except` and traces see no change.
-        """
+        """Return the error; or, if it or one of its causes contains a secret of the arguments, a redacted copy."""
         secrets = sorted({*self._secrets(arguments, within=False)}, key=len, reverse=True)
         text = "".join(traceback.format_exception(error)) if secrets else ""
         if not any(secret in text for secret in secrets):
@@ -68,11 +65,8 @@ class Redactor:
         message = str(error)
         for secret in secrets:
             message = message.replace(secret, REDACTED)
-        kind = type(error)
-        silent: type[Exception] = type(
-            kind.__name__, (kind,), {"__str__": lambda _self: message, "__module__": kind.__module__}
-        )
-        clean = silent.__new__(silent)
+        redacted = _redacted_class(type(error), message)
+        clean = redacted.__new__(redacted)
         clean.__suppress_context__ = True
         return clean.with_traceback(error.__traceback__)
 
@@ -91,6 +85,11 @@ class Redactor:
             within
             and isinstance(value, str | int | float)
             and not isinstance(value, bool)
-            and len(str(value)) >= SHORTEST
+            and len(str(value)) >= MIN_SECRET_CHARS
         ):
             yield str(value)
+
+
+def _redacted_class(kind: type[Exception], message: str) -> type[Exception]:
+    """Make a subclass of an error's class with the same name and this message: `except` and traces see no change."""
+    return type(kind.__name__, (kind,), {"__str__": lambda _self: message, "__module__": kind.__module__})

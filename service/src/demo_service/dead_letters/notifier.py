@@ -1,4 +1,4 @@
-"""Telling people of dead letters: seldom, in one message for many, and never at a task's expense."""
+"""Notifications about dead letters: one message for many, and no task waits for them."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from skywalking_background import carry
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from demo_service._dead_letters import DeadLetter
-    from demo_service._settings import Settings
+    from demo_service.dead_letters.letter import DeadLetter
+    from demo_service.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 LATEST: Final = 5
-"""Letters that a message describes one by one."""
-PATIENCE: Final = 15.0
-"""s that sending may take."""
+"""How many letters a message describes one by one."""
+SEND_SECONDS: Final = 15.0
+"""How long sending may take."""
 
 
 class _Batch:
-    """What one message tells: how many of each kind, and the latest of them."""
+    """The contents of one message: how many letters of each kind, and the latest of them."""
 
     def __init__(self) -> None:
         self.kinds: Counter[str] = Counter()
@@ -39,7 +39,7 @@ class _Batch:
 
 
 class Notifier:
-    """Sends what it is given by Apprise, at most one message in `notify_seconds`."""
+    """Sends notifications by Apprise, at most one message in `notify_seconds`."""
 
     def __init__(self, settings: Settings, trace_url: Callable[[str | None], str | None]) -> None:
         self._apprise = apprise.Apprise()
@@ -55,11 +55,11 @@ class Notifier:
         self._closing = asyncio.Event()
 
     def put(self, letter: DeadLetter) -> None:
-        """Tell of a letter: at once, or together with others once the time has come."""
+        """Notify of a letter: at once, or together with others when `notify_seconds` have passed."""
         if not self._apprise:
             return
         if not self._waiting.kinds:
-            # The message becomes part of the trace of the first task that it tells of.
+            # The message becomes part of the trace of the first task that it describes.
             self._notify_in_trace = carry(self._notify, name="notify")
         self._waiting.add(letter)
         if self._sender is None or self._sender.done():
@@ -75,13 +75,13 @@ class Notifier:
         while self._waiting.kinds:
             batch, self._waiting = self._waiting, _Batch()
             try:
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(SEND_SECONDS):
                     sent = await asyncio.to_thread(self._notify_in_trace, batch)
             except Exception:  # a plugin of Apprise may raise anything
                 logger.exception("The notifier failed")
             else:
                 if not sent:
-                    logger.warning("Not everybody could be told of the dead letters: see the lines of `apprise`")
+                    logger.warning("Not everybody could be notified of dead letters: see the lines of `apprise`")
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._seconds):
                     await self._closing.wait()

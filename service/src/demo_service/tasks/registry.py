@@ -1,4 +1,4 @@
-"""What is known of the tasks: every unfinished one, and the latest finished ones."""
+"""The tasks that are known: all unfinished ones and the latest finished ones."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ class Task:
         return self.ended is not None
 
     @property
-    def queue_delay(self) -> float | None:
-        """The time in ms from its acceptance to its first attempt."""
+    def queue_delay_ms(self) -> float | None:
+        """From its acceptance to its first attempt."""
         return None if self.started is None else (self.started - self.accepted) * 1000
 
     @property
-    def run_time(self) -> float | None:
-        """The time in ms from its first attempt to its end, or until now."""
+    def run_time_ms(self) -> float | None:
+        """From its first attempt to its end, or until now."""
         return None if self.started is None else ((self.ended or time.monotonic()) - self.started) * 1000
 
 

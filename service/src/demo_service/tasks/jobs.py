@@ -1,4 +1,4 @@
-"""What can run in the background: a function with a name that it is replayed by, and its retry policy."""
+"""What can run in the background: a function, its name (a replay finds it by that) and its retry policy."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Retry:
-    """How often an attempt is made, and how long (s) to wait before the next: twice as long each time, with jitter."""
+    """How many attempts a job gets, and the wait between them: twice as long each time, with jitter."""
 
     attempts: int = 3
     on: tuple[type[Exception], ...] = (OSError,)
-    """What may pass by itself: connections, timeouts, files. A programming error never does."""
-    wait_initial: float = 0.5
-    wait_max: float = 10.0
-    wait_jitter: float = 0.5
+    """Errors that may pass: connections, timeouts, files. A programming error never does."""
+    initial_wait_seconds: float = 0.5
+    max_wait_seconds: float = 10.0
+    jitter_seconds: float = 0.5
 
-    def wait(self, failed: int) -> float:
-        """Return how long (s) to wait after so many failed attempts.
+    def wait_seconds(self, failed: int) -> float:
+        """Return how long to wait after so many failed attempts.
 
         Our own, as tenacity (and stamina, which is built on it) leaves a circle of 49 objects behind each retried call.
         """
-        jitter = random.uniform(0, self.wait_jitter)  # noqa: S311  # no secret
-        return min(self.wait_max, self.wait_initial * 2.0 ** min(failed - 1, 32) + jitter)
+        jitter = random.uniform(0, self.jitter_seconds)  # noqa: S311  # no secret
+        return min(self.max_wait_seconds, self.initial_wait_seconds * 2.0 ** min(failed - 1, 32) + jitter)
 
 
 @dataclass(frozen=True)

@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import traceback
 from contextvars import Context
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from fastapi import HTTPException
 from skywalking_background import untraced
 from sqlalchemy import Boolean, Column, Integer, MetaData, String, Table, Text, delete, func, insert, select
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from demo_service._letter_file import LetterFile
-from demo_service._redaction import describe, storable
+from demo_service.dead_letters.letter import DeadLetter
+from demo_service.dead_letters.letter_file import LetterFile
+from demo_service.dead_letters.redaction import describe
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -25,8 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy import RowMapping
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from demo_service._registry import Task
-    from demo_service._settings import Settings
+    from demo_service.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -34,16 +32,16 @@ BATCH: Final = 1_000
 """Letters in one transaction, at the most: a storm must not mean a disk write for each, nor a queue that grows."""
 MAX_PENDING: Final = 20_000
 """Letters that wait for a slow database, at the most."""
-PATIENCE: Final = 10.0
-"""s that the database may take to answer."""
+ANSWER_SECONDS: Final = 10.0
+"""How long the database may take to answer."""
 TIDY_SECONDS: Final = 60.0
-"""s between two looks at what is to be forgotten."""
+"""How long it is from one deletion of what is too old or too much to the next."""
 PROBE_SECONDS: Final = 5.0
-"""s between two tries of a database that has failed, asked for by health checks."""
-PROBE_PATIENCE: Final = 2.0
-"""s that such a try may take: a health check does not wait for long."""
+"""How long it is from one probe of a database that has failed to the next; health checks ask for them."""
+PROBE_ANSWER_SECONDS: Final = 2.0
+"""How long a probe may take: a health check does not wait for long."""
 PROBE_ID: Final = "probe"
-PROBE_SIZE: Final = 64 * 1024
+PROBE_BYTES: Final = 64 * 1024
 
 T = TypeVar("T")
 
@@ -67,43 +65,8 @@ _LETTERS = Table(
 )
 
 
-@dataclass(frozen=True)
-class DeadLetter:
-    """One task that failed for good; `arguments` is JSON, without secrets."""
-
-    id: str
-    name: str
-    endpoint: str
-    arguments: str
-    complete: bool
-    """Whether all arguments are there, so that the task can be replayed."""
-    error_type: str
-    error_message: str
-    error_stack: str
-    attempts: int
-    reason: Literal["failed", "interrupted"]
-    trace_id: str | None
-    replay_of: str | None
-    died_at: str
-
-
-def letter_of(task: Task, arguments: str, error: BaseException, *, complete: bool, interrupted: bool) -> DeadLetter:
-    """Write down how a task ended; `arguments` is JSON."""
-    return DeadLetter(
-        id=task.id,
-        name=task.name,
-        endpoint=task.endpoint,
-        arguments=arguments,
-        complete=complete,
-        error_type=type(error).__name__,
-        error_message=storable(str(error)),
-        error_stack=storable("".join(traceback.format_exception(error))),
-        attempts=task.attempts,
-        reason="interrupted" if interrupted else "failed",
-        trace_id=task.trace_id,
-        replay_of=task.replay_of,
-        died_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
-    )
+class StoreUnavailableError(Exception):
+    """The database of the dead letters does not answer."""
 
 
 class DeadLetters:
@@ -144,7 +107,7 @@ class DeadLetters:
             self._probed = time.monotonic()
             try:
                 with untraced():
-                    async with asyncio.timeout(PROBE_PATIENCE):
+                    async with asyncio.timeout(PROBE_ANSWER_SECONDS):
                         await self._attempt(_probe)
                 self._failure = None
             except Exception as error:  # noqa: BLE001  # whatever it is, it is what the answer says
@@ -155,7 +118,7 @@ class DeadLetters:
         """Return the latest letters and how many there are.
 
         Raises:
-            HTTPException: 503, the database does not answer.
+            StoreUnavailableError: the database does not answer.
         """
 
         async def run(connection: AsyncConnection) -> tuple[list[DeadLetter], int]:
@@ -170,7 +133,7 @@ class DeadLetters:
         """Return a letter; `None` when there is none of that id.
 
         Raises:
-            HTTPException: 503, the database does not answer.
+            StoreUnavailableError: the database does not answer.
         """
 
         async def run(connection: AsyncConnection) -> DeadLetter | None:
@@ -183,7 +146,7 @@ class DeadLetters:
         """Delete a letter; say whether it was there, which is true for one caller only.
 
         Raises:
-            HTTPException: 503, the database does not answer.
+            StoreUnavailableError: the database does not answer.
         """
 
         async def run(connection: AsyncConnection) -> bool:
@@ -223,7 +186,8 @@ class DeadLetters:
         except Exception as error:
             self._failure = _in_a_line(error)
             logger.exception("The store of dead letters does not answer")
-            raise HTTPException(503, "the store of dead letters does not answer; the log says why") from error
+            message = "the store of dead letters does not answer; the log says why"
+            raise StoreUnavailableError(message) from error
 
     async def _attempt(self, run: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """Run something in a transaction; once more with a new file, where the old one is damaged or gone."""
@@ -247,7 +211,7 @@ class DeadLetters:
             await self._start_anew()
         if self._file and not self._ready:
             self._file.prepare()
-        async with asyncio.timeout(PATIENCE), self._engine.begin() as connection:
+        async with asyncio.timeout(ANSWER_SECONDS), self._engine.begin() as connection:
             if not self._ready:  # not at the start: the service must come up while its database is away
                 await connection.run_sync(_METADATA.create_all)
             result = await run(connection)
@@ -275,7 +239,7 @@ class DeadLetters:
 
 async def _probe(connection: AsyncConnection) -> None:
     """Write something that is as large as a letter can be, and that nobody will find."""
-    stack = "x" * PROBE_SIZE
+    stack = "x" * PROBE_BYTES
     letter = DeadLetter(PROBE_ID, "", "", "{}", False, "", "", stack, 0, "failed", None, None, "")
     await connection.execute(delete(_LETTERS).where(_LETTERS.c.id == PROBE_ID))
     await connection.execute(insert(_LETTERS), [vars(letter)])

@@ -1,25 +1,23 @@
-"""The HTTP contract: every endpoint answers at once, but for the one that shows why."""
+"""The endpoints that start work, and the health checks."""
 
 from __future__ import annotations
 
 import asyncio
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from fastapi import APIRouter, BackgroundTasks, Body, Query, Request
 from fastapi.responses import JSONResponse
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StrictStr, model_validator
 from skywalking_background import ParallelTasks
-from starlette.background import BackgroundTask
 
-from demo_service import _tasks as tasks
-from demo_service._json import check_json
-from demo_service._problems import problems
-from demo_service._query import NO_PARAMETERS, Parameters
-from demo_service._runner import Refused
-from demo_service._starting import Key, Start
+from demo_service.http.json_values import check_json
+from demo_service.http.problems import problems
+from demo_service.http.query import NO_PARAMETERS, Parameters
+from demo_service.http.starting import Key, Start
+from demo_service.tasks import Refused, sleep_tasks
 
-MAX_SECONDS = 60.0
+MAX_SECONDS: Final = 60.0
 
 router = APIRouter(responses=problems(422))
 health = APIRouter(prefix="/health", tags=["health"], responses=problems(422), dependencies=[NO_PARAMETERS])
@@ -94,12 +92,9 @@ class Accepted(BaseModel):
 
 
 @router.get("/test", responses=problems(503))
-async def test(
-    request: Request, background_tasks: BackgroundTasks, start: Start, timing: Annotated[Timing, Query()]
-) -> Literal["ok"]:
+async def test(request: Request, start: Start, timing: Annotated[Timing, Query()]) -> Literal["ok"]:
     """Answer at once; a task sleeps on."""
-    (work,) = start.accept(tasks.background_sleep_task, seconds=_seconds(request, timing))
-    background_tasks.add_task(work)
+    start.in_background(sleep_tasks.background_sleep_task, seconds=_seconds(request, timing))
     return "ok"
 
 
@@ -111,28 +106,18 @@ async def test_blocking(request: Request, timing: Annotated[Timing, Query()]) ->
 
 
 @router.get("/test/threading", responses=problems(503))
-async def test_threading(
-    request: Request, background_tasks: BackgroundTasks, start: Start, timing: Annotated[Timing, Query()]
-) -> Literal["ok"]:
+async def test_threading(request: Request, start: Start, timing: Annotated[Timing, Query()]) -> Literal["ok"]:
     """Answer at once; a task sleeps on in a thread."""
-    (work,) = start.accept(tasks.threaded_sleep_task, seconds=_seconds(request, timing))
-    background_tasks.add_task(work)
+    start.in_background(sleep_tasks.threaded_sleep_task, seconds=_seconds(request, timing))
     return "ok"
 
 
 @router.post("/action", responses=problems(413, 503))
-async def action(
-    request: Request,
-    background_tasks: BackgroundTasks,
-    start: Start,
-    timing: Annotated[Timing, Query()],
-    key: Key = None,
-) -> Processing:
+async def action(request: Request, start: Start, timing: Annotated[Timing, Query()], key: Key = None) -> Processing:
     """Fire and forget."""
 
     async def begin() -> Processing:
-        (work,) = start.accept(tasks.long_running_task, seconds=_seconds(request, timing))
-        background_tasks.add_task(work)
+        start.in_background(sleep_tasks.long_running_task, seconds=_seconds(request, timing))
         return Processing()
 
     return await start.once(key, begin)
@@ -143,12 +128,15 @@ async def complex_action(
     request: Request, start: Start, timing: Annotated[ComplexTiming, Query()], key: Key = None
 ) -> JSONResponse:
     """Start three tasks, side by side or one after the other."""
-    collection = BackgroundTasks() if timing.mode is Mode.SEQUENTIAL else ParallelTasks()
+    parallel = timing.mode is Mode.PARALLEL
+    collection = ParallelTasks() if parallel else BackgroundTasks()
 
     async def begin() -> ComplexProcessing:
-        works = start.accept(tasks.task1, tasks.task2, tasks.task3, seconds=_seconds(request, timing))
-        collection.tasks += [BackgroundTask(work) for work in works]
-        return ComplexProcessing(tasks=len(works))
+        jobs = (sleep_tasks.task1, sleep_tasks.task2, sleep_tasks.task3)
+        for execution in start.accept(*jobs, seconds=_seconds(request, timing)):
+            execution.retries_apart = parallel  # one after the other, each waits for all attempts of the one before
+            collection.tasks.append(execution)  # type: ignore[arg-type]  # any coroutine function serves
+        return ComplexProcessing(tasks=len(jobs))
 
     answer = await start.once(key, begin)
     return JSONResponse(answer.model_dump(), background=collection)
@@ -158,7 +146,6 @@ async def complex_action(
 async def process(
     request: Request,
     data: Annotated[Data, Body()],
-    background_tasks: BackgroundTasks,
     start: Start,
     timing: Annotated[Timing, Query()],
 ) -> Accepted:
@@ -166,8 +153,7 @@ async def process(
     values = data.model_dump()
 
     async def begin() -> Accepted:
-        (work,) = start.accept(tasks.process_data, data=values, seconds=_seconds(request, timing))
-        background_tasks.add_task(work)
+        start.in_background(sleep_tasks.process_data, data=values, seconds=_seconds(request, timing))
         return Accepted(id=data.id)
 
     return await start.once(repr(data.id), begin, values)
@@ -181,9 +167,9 @@ async def live() -> dict[str, str]:
 
 @health.get("/ready", responses=problems(503))
 async def ready(request: Request) -> dict[str, str]:
-    """Say that new requests are welcome: all that they need is there, and SIGTERM has not come."""
+    """Say whether new requests are welcome: all that they need is there, and SIGTERM has not come."""
     state = request.app.state
-    state.runner.refuse_when_draining()
+    state.room.refuse_when_draining()
     if state.descriptors.exhausted():
         raise Refused(state.descriptors.reason)
     if reason := await state.letters.trouble():

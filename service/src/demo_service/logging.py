@@ -1,4 +1,4 @@
-"""Structured log lines, each with the ids that lead to its trace and its task."""
+"""Structured log lines, each with the ids of its trace and its task."""
 
 from __future__ import annotations
 

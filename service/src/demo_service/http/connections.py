@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from demo_service._bodies import REFUSAL
-from demo_service._problems import problem
+from demo_service.http.bodies import REFUSAL
+from demo_service.http.problems import problem
 
 if TYPE_CHECKING:
     import asyncio
 
-    from demo_service._descriptors import Descriptors
-    from demo_service._settings import Settings
+    from demo_service.http.descriptors import Descriptors
+    from demo_service.settings import Settings
 
 GRACE: Final = 5.0
 """s after `body_seconds` in which the app may still say 408, before the connection is cut."""

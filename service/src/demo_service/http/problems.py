@@ -11,7 +11,8 @@ from pydantic import BaseModel
 from skywalking_background import current_trace_id
 from starlette.exceptions import HTTPException
 
-from demo_service._release import release
+from demo_service.dead_letters import StoreUnavailableError
+from demo_service.tasks import Refused, release
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,6 +72,15 @@ async def _http_error(_request: Request, error: Exception) -> JSONResponse:
     return problem(error.status_code, error.detail, error.headers)
 
 
+async def _refused(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, Refused)  # noqa: S101  # what it is registered for
+    return problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error), {"Retry-After": str(error.retry_after_seconds)})
+
+
+async def _store_unavailable(_request: Request, error: Exception) -> JSONResponse:
+    return problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
+
+
 async def _invalid(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101  # what it is registered for
     # Without the rejected input: it can be huge, and need not even be encodable.
@@ -96,6 +106,8 @@ def install_problem_documents(app: FastAPI) -> None:
     """Answer every error of the app with a problem document, and say so in its OpenAPI document."""
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(Refused, _refused)
+    app.add_exception_handler(StoreUnavailableError, _store_unavailable)
     app.add_exception_handler(Exception, _unexpected)
     make = app.openapi
 
