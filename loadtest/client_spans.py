@@ -1,7 +1,7 @@
 """`--trace-client`: every request is an Exit span of Locust's own, and the service's spans hang below it.
 
-The spans are sent, in batches, to OAP's HTTP receiver: the agent's threads and gRPC don't go with gevent. A header
-alone would give traces whose root never arrives.
+The spans are sent in batches to OAP's HTTP receiver, as the agent's threads and gRPC do not work with gevent. With the
+header alone the root of each trace would never arrive.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ SERVICE = "locust"
 INSTANCE = f"{os.getpid()}@{socket.gethostname()}"
 HTTP_CLIENT = 2
 """SkyWalking's number of the component `HttpClient`."""
-BATCH = 500
-INTERVAL = 1.0
-"""s between two looks at what waits."""
-PATIENCE = 10.0
-"""s that OAP gets for what is left at the end."""
+BATCH_SEGMENTS = 500
+SEND_SECONDS = 1.0
+"""Time between two deliveries."""
+OAP_TIMEOUT_SECONDS = 10.0
+"""How long OAP may take for a batch, and for all that is left at the end."""
 
 _waiting: list[dict[str, Any]] = []
 
@@ -48,7 +48,7 @@ class Span:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What the service needs in order to go on with the trace."""
+        """The header by which the service continues the trace."""
         fields = (SERVICE, INSTANCE, self.name, self.peer)
         ids = f"{_base64(self.trace_id)}-{_base64(self.segment_id)}"
         return {"sw8": f"1-{ids}-0-" + "-".join(map(_base64, fields))}
@@ -73,7 +73,7 @@ class Span:
 
 
 def open_span(environment: Environment, name: str, host: str) -> Span | None:
-    """Start the span of a request to `host`; `None` where nobody asked for it."""
+    """Start the span of a request to `host`; `None` without `--trace-client`."""
     return Span(name, urlparse(host).netloc) if environment.parsed_options.trace_client else None
 
 
@@ -83,32 +83,32 @@ def _start(environment: Environment, **_: object) -> None:
         logger.error("--trace-client needs --oap-url, such as http://127.0.0.1:12800: there Locust's spans go")
         sys.exit(2)
     if environment.parsed_options.oap_url:
-        gevent.spawn(_run, environment.parsed_options.oap_url)
+        gevent.spawn(_send_regularly, environment.parsed_options.oap_url)
 
 
-def _run(oap_url: str) -> None:
+def _send_regularly(oap_url: str) -> None:
     while True:
-        gevent.sleep(INTERVAL)
+        gevent.sleep(SEND_SECONDS)
         _send(oap_url)
 
 
 @events.quitting.add_listener
 def _finish(environment: Environment, **_: object) -> None:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + OAP_TIMEOUT_SECONDS
     while _waiting and time.monotonic() < deadline:
         if not _send(environment.parsed_options.oap_url):
-            gevent.sleep(INTERVAL)
+            gevent.sleep(SEND_SECONDS)
     if _waiting:
         logger.error("OAP did not take %d of Locust's own spans: their traces have no root", len(_waiting))
 
 
 def _send(oap_url: str) -> bool:
-    """Deliver all that waits; what OAP does not take stays."""
+    """Send all waiting segments; what OAP does not take is kept."""
     with requests.Session() as session:
         session.trust_env = False
-        while batch := _waiting[:BATCH]:
+        while batch := _waiting[:BATCH_SEGMENTS]:
             try:
-                session.post(f"{oap_url}/v3/segments", json=batch, timeout=PATIENCE).raise_for_status()
+                session.post(f"{oap_url}/v3/segments", json=batch, timeout=OAP_TIMEOUT_SECONDS).raise_for_status()
             except requests.RequestException:
                 return False
             del _waiting[: len(batch)]

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from oap_query import Segment
-from stack._found import judge, peak
-from stack._locust import Load, Request, check, percentile, scenarios
-from stack._settings import UsageError
+from stack.load import Load, Request, most_at_once, percentile, scenarios
+from stack.load.locust import check_scenario
+from stack.load.traces import count_traces
+from stack.settings import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,34 +29,34 @@ def whole(trace_id: str, tasks: int = 1) -> Iterable[Segment]:
 
 
 def test_a_trace_is_complete_when_the_request_and_each_of_its_tasks_are_there() -> None:
-    found = judge([asked("a"), asked("b", 3)], [*whole("a"), *whole("b", 3)])
-    assert found.whole
+    found = count_traces([asked("a"), asked("b", 3)], [*whole("a"), *whole("b", 3)])
+    assert found.is_complete
     assert (found.expected, found.traces, found.complete, found.lost, len(found.tasks)) == (2, 2, 2, 0, 4)
 
 
 @pytest.mark.parametrize("missing", [0, 1, 2, 3])
 def test_each_missing_segment_is_counted(missing: int) -> None:
-    found = judge([asked("a", 2), asked("b")], [*whole("a", 2), *whole("b")][missing:])
+    found = count_traces([asked("a", 2), asked("b")], [*whole("a", 2), *whole("b")][missing:])
     assert found.lost == missing
-    assert found.whole == (missing == 0)
+    assert found.is_complete == (missing == 0)
     assert found.traces == (1 if missing == 3 else 2)
     assert found.incomplete == (frozenset("a") if missing else frozenset())
 
 
 def test_segments_of_others_and_rows_that_come_twice_count_for_nothing() -> None:
-    found = judge([asked("a", 2)], [*whole("a"), *whole("a"), *whole("stranger", 5)])
+    found = count_traces([asked("a", 2)], [*whole("a"), *whole("a"), *whole("stranger", 5)])
     assert (found.traces, found.complete, found.lost, len(found.tasks)) == (1, 0, 1, 1)
 
 
 def test_a_request_without_an_answer_has_no_trace_to_look_for() -> None:
-    assert judge([asked("")], []).expected == 0
+    assert count_traces([asked("")], []).expected == 0
 
 
 def test_the_peak_is_the_most_tasks_that_share_a_moment() -> None:
-    assert peak([]) == 0
-    assert peak([(0, 10), (10, 20)]) == 1
-    assert peak([(0, 10), (9, 20), (5, 6), (15, 30)]) == 2
-    assert peak([(0, 10)] * 7 + [(20, 30)] * 5) == 7
+    assert most_at_once([]) == 0
+    assert most_at_once([(0, 10), (10, 20)]) == 1
+    assert most_at_once([(0, 10), (9, 20), (5, 6), (15, 30)]) == 2
+    assert most_at_once([(0, 10)] * 7 + [(20, 30)] * 5) == 7
 
 
 def test_a_percentile_is_one_of_the_values() -> None:
@@ -71,4 +72,4 @@ def test_every_scenario_says_in_one_line_what_it_shows() -> None:
 
 def test_an_unknown_scenario_is_refused_with_those_that_there_are() -> None:
     with pytest.raises(UsageError, match=r"there is no scenario 'flood': SCENARIO is one of .*burst"):
-        check(Load("flood"))
+        check_scenario(Load("flood"))

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 from argon2 import PasswordHasher
-from stack._engine import EngineError, check
-from stack._project import Project
-from stack._run_dir import prepare
-from stack._settings import ROOT, Settings, UsageError, load_settings, recorded_runtime
+from stack.runtime import ComposeRuntime, EngineError, NativeRuntime, choose_runtime, current_runtime
+from stack.runtime.compose import containers, passwords
+from stack.runtime.compose.project import Project
+from stack.runtime.engine import check_engine
+from stack.runtime.run_dir import prepare
+from stack.settings import ROOT, Settings, UsageError, load_settings, recorded_runtime
 from standins import web_part
-
-from stack import _compose, _containers, _native, _runtime, _secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from stack._parts import Part
+    from stack.runtime.native.parts import Part
 
 WORKS = 'case "$*" in version*) echo 28.0 ;; "compose version"*) echo 5.6.0 ;; esac'
 
@@ -58,7 +58,7 @@ def test_what_docker_lacks_is_one_sentence_with_the_way_out(
     if script:
         docker(script)
     with pytest.raises(EngineError) as error:
-        check()
+        check_engine()
     assert words in str(error.value)
     assert str(error.value).endswith("or run the stack without Docker: `make up RUNTIME=native`")
     assert "\n" not in str(error.value)
@@ -71,7 +71,7 @@ def test_images_that_cannot_be_pulled_are_one_sentence_with_the_ways_out(
         WORKS + '\ncase "$*" in *config*) echo \'{"services": {}}\' ;; *pull*) echo "no such host" >&2; exit 1 ;; esac'
     )
     settings.runtime = "compose"
-    assert _compose.up(settings) == 1
+    assert ComposeRuntime(settings).up() == 1
     out = capsys.readouterr().out
     assert "the images can't be pulled (no such host)" in out
     assert "`make up IMAGES=local`, or run the stack without Docker: `make up RUNTIME=native`" in out
@@ -79,18 +79,18 @@ def test_images_that_cannot_be_pulled_are_one_sentence_with_the_ways_out(
 
 def test_auto_takes_compose_where_an_engine_answers(settings: Settings, docker: Callable[[str], None]) -> None:
     docker(WORKS)
-    assert _runtime.to_start(settings, None) is _runtime.COMPOSE
+    assert isinstance(choose_runtime(settings, None), ComposeRuntime)
     assert settings.runtime == "compose"
 
 
 def test_auto_runs_without_docker_elsewhere_and_says_why(
     settings: Settings, docker: Callable[[str], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert _runtime.to_start(settings, None) is _runtime.NATIVE
-    assert "running without Docker, as Docker is not installed" in capsys.readouterr().out
+    assert isinstance(choose_runtime(settings, None), NativeRuntime)
+    assert "running without Docker: Docker is not installed" in capsys.readouterr().out
     settings.runtime = "compose"
     with pytest.raises(EngineError):
-        _runtime.to_start(settings, None)
+        choose_runtime(settings, None)
 
 
 def test_what_runs_natively_stays_native(
@@ -98,13 +98,13 @@ def test_what_runs_natively_stays_native(
 ) -> None:
     use_parts(web_part(settings))
     settings.runtime = "native"
-    assert _native.up(settings) == 0
+    assert NativeRuntime(settings).up() == 0
     docker(WORKS)
     settings.runtime = "auto"
-    assert _runtime.to_start(settings, "native") is _runtime.NATIVE
+    assert isinstance(choose_runtime(settings, "native"), NativeRuntime)
     settings.runtime = "compose"
-    with pytest.raises(UsageError, match="the stack runs with RUNTIME=native: `make down` ends it"):
-        _runtime.to_start(settings, "native")
+    with pytest.raises(UsageError, match="the stack runs with RUNTIME=native: end it with `make down`"):
+        choose_runtime(settings, "native")
 
 
 def test_later_commands_mean_the_runtime_that_was_started(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,8 +114,8 @@ def test_later_commands_mean_the_runtime_that_was_started(settings: Settings, mo
     monkeypatch.setenv("RUNTIME", "native")
     assert recorded_runtime(Settings()) == "compose"
     found = load_settings(running=True)
-    assert _runtime.running(found) is _runtime.COMPOSE
-    assert _runtime.running(load_settings()) is _runtime.NATIVE
+    assert isinstance(current_runtime(found), ComposeRuntime)
+    assert isinstance(current_runtime(load_settings()), NativeRuntime)
 
 
 def test_compose_is_told_what_the_settings_say(settings: Settings, docker: Callable[[str], None]) -> None:
@@ -145,24 +145,24 @@ def test_local_images_come_with_postgresql(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_passwords_are_made_once_for_their_owner_only(settings: Settings) -> None:
     settings.storage, settings.ui = "postgresql", "horizon"
-    assert _secrets.make_missing(settings) == ["POSTGRES_PASSWORD", "HORIZON_AUTH_LOCAL_USERS"]
-    made = _secrets.load(settings)
-    assert stat.S_IMODE(_secrets.file_of(settings).stat().st_mode) == 0o600
+    assert passwords.make_missing(settings) == ["POSTGRES_PASSWORD", "HORIZON_AUTH_LOCAL_USERS"]
+    made = passwords.load(settings)
+    assert stat.S_IMODE(passwords.file_of(settings).stat().st_mode) == 0o600
     (user,) = json.loads(made["HORIZON_AUTH_LOCAL_USERS"])
     assert user["passwordHash"].startswith("$argon2id$")
     assert PasswordHasher().verify(user["passwordHash"], made["HORIZON_PASSWORD"])
-    assert _secrets.make_missing(settings) == []
-    assert _secrets.load(settings) == made
+    assert passwords.make_missing(settings) == []
+    assert passwords.load(settings) == made
 
 
 def test_a_password_of_ones_own_is_taken(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, docker: Callable[[str], None]
 ) -> None:
     settings.storage = "postgresql"
-    assert _secrets.make_missing(settings) == ["POSTGRES_PASSWORD"]
+    assert passwords.make_missing(settings) == ["POSTGRES_PASSWORD"]
     monkeypatch.setenv("POSTGRES_PASSWORD", "mine")
     own = Settings(storage="postgresql")
-    assert _secrets.make_missing(own) == []
+    assert passwords.make_missing(own) == []
     docker(WORKS)
     assert "POSTGRES_PASSWORD" in Project(settings).environment
     assert "POSTGRES_PASSWORD" not in Project(own).environment
@@ -172,4 +172,4 @@ def test_a_password_of_ones_own_is_taken(
 
 @pytest.mark.parametrize(("text", "size"), [("397.5MiB", 416_808_960), ("0B", 0), ("1.25GiB", 1_342_177_280)])
 def test_sizes_are_read_as_docker_writes_them(text: str, size: int) -> None:
-    assert _containers.in_bytes(text) == size
+    assert containers.parse_bytes(text) == size

@@ -12,23 +12,24 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
-from stack._marked import MARK, ours
-from stack._run_dir import prepare
-from stack._supervisor import Supervisor
+from stack.runtime import NativeRuntime
+from stack.runtime.native.runtime import NOT_RUNNING
+from stack.runtime.native.start import answers
+from stack.runtime.native.supervisor import Supervisor
+from stack.runtime.processes import RUN_DIR_VARIABLE, stack_processes
+from stack.runtime.run_dir import prepare
 from standins import ODD, web_part
-
-from stack import _logs, _native, _start, _status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from stack._parts import Part
-    from stack._settings import Settings
+    from stack.runtime.native.parts import Part
+    from stack.settings import Settings
 
 
 def pid_of(settings: Settings, name: str = "service") -> int:
-    return int(Supervisor(settings.run_dir).info(name)["pid"])
+    return int(NativeRuntime(settings).pids().get(name, 0))
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 15) -> None:
@@ -42,17 +43,17 @@ def test_up_twice_then_down_leaves_nothing(
     settings: Settings, use_parts: Callable[..., list[Part]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     use_parts(web_part(settings))
-    assert _status.status(settings) == _status.NOT_RUNNING
-    assert _native.up(settings) == 0
-    assert _status.status(settings) == 0
+    assert NativeRuntime(settings).status() == NOT_RUNNING
+    assert NativeRuntime(settings).up() == 0
+    assert NativeRuntime(settings).status() == 0
     first = pid_of(settings)
-    assert _native.up(settings) == 0
+    assert NativeRuntime(settings).up() == 0
     assert pid_of(settings) == first
     assert settings.service_url in capsys.readouterr().out
-    assert len(ours(settings.run_dir)) == 2
-    assert _native.down(settings) == 0
-    assert ours(settings.run_dir) == []
-    assert _native.down(settings) == 0
+    assert len(stack_processes(settings.run_dir)) == 2
+    assert NativeRuntime(settings).down() == 0
+    assert stack_processes(settings.run_dir) == []
+    assert NativeRuntime(settings).down() == 0
     assert "nothing runs" in capsys.readouterr().out
 
 
@@ -60,13 +61,13 @@ def test_a_killed_part_is_shown_and_started_again(
     settings: Settings, use_parts: Callable[..., list[Part]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (part,) = use_parts(web_part(settings))
-    assert _native.up(settings) == 0
+    assert NativeRuntime(settings).up() == 0
     first = pid_of(settings)
     os.kill(first, signal.SIGKILL)
     wait_for(lambda: pid_of(settings) not in {0, first})
-    wait_for(lambda: Supervisor(settings.run_dir).state("service") == "RUNNING")
-    wait_for(lambda: _start.answers(part))
-    assert _status.status(settings) == 0
+    wait_for(lambda: Supervisor(settings.run_dir).infos()["service"]["statename"] == "RUNNING")
+    wait_for(lambda: answers(part))
+    assert NativeRuntime(settings).status() == 0
     assert "1x, last: terminated by SIGKILL" in " ".join(capsys.readouterr().out.split())
 
 
@@ -75,11 +76,11 @@ def test_a_part_that_ends_is_named_with_its_last_words(
 ) -> None:
     command = (sys.executable, "-c", "import sys; print('no such 100% thing'); sys.exit(7)")
     use_parts(web_part(settings, "broken", command=command))
-    assert _native.up(settings) == 1
+    assert NativeRuntime(settings).up() == 1
     out = capsys.readouterr().out
     assert "broken is not up: it ended each time it was started (exit status 7)" in out
     assert "no such 100% thing" in out
-    assert _status.status(settings) == 1
+    assert NativeRuntime(settings).status() == 1
 
 
 def test_a_part_that_never_answers_is_named(
@@ -87,9 +88,9 @@ def test_a_part_that_never_answers_is_named(
 ) -> None:
     command = (sys.executable, "-c", "import time; print('thinking'); time.sleep(60)")
     use_parts(web_part(settings, "slow", command=command, quiet_seconds=2))
-    assert _native.up(settings) == 1
+    assert NativeRuntime(settings).up() == 1
     out = " ".join(capsys.readouterr().out.split())
-    assert "and for 2 s it has done nothing" in out
+    assert "and there was no progress for 2 s" in out
     assert "thinking" in out
 
 
@@ -100,31 +101,31 @@ def test_a_busy_port_is_reported_before_anything_starts(
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", settings.service_port))
         taken.listen()
-        assert _native.up(settings) == 1
+        assert NativeRuntime(settings).up() == 1
     out = " ".join(capsys.readouterr().out.split())
     assert f"(pid {os.getpid()})" in out
     assert f"make up SERVICE_PORT={settings.service_port + 1}" in out
-    assert ours(settings.run_dir) == []
+    assert stack_processes(settings.run_dir) == []
 
 
 def test_a_changed_setting_restarts_the_part_that_it_changes(
     settings: Settings, use_parts: Callable[..., list[Part]]
 ) -> None:
     use_parts(web_part(settings))
-    assert _native.up(settings) == 0
+    assert NativeRuntime(settings).up() == 0
     first = pid_of(settings)
     use_parts(web_part(settings, environment={"COLOUR": "100% red"}))
-    assert _native.up(settings) == 0
+    assert NativeRuntime(settings).up() == 0
     assert pid_of(settings) != first
     assert psutil.Process(pid_of(settings)).environ()["COLOUR"] == "100% red"
 
 
 def test_restart_gives_a_new_process(settings: Settings, use_parts: Callable[..., list[Part]]) -> None:
     use_parts(web_part(settings))
-    assert _native.restart(settings, "service") == 1  # not up
-    assert _native.up(settings) == 0
+    assert NativeRuntime(settings).restart("service") == 1  # not up
+    assert NativeRuntime(settings).up() == 0
     first = pid_of(settings)
-    assert _native.restart(settings, "service") == 0
+    assert NativeRuntime(settings).restart("service") == 0
     assert pid_of(settings) != first
 
 
@@ -132,25 +133,25 @@ def test_what_a_killed_supervisord_leaves_behind_is_ended(
     settings: Settings, use_parts: Callable[..., list[Part]]
 ) -> None:
     use_parts(web_part(settings))
-    assert _native.up(settings) == 0
+    assert NativeRuntime(settings).up() == 0
     supervisord = Supervisor(settings.run_dir).process
     assert supervisord is not None
     supervisord.kill()
     supervisord.wait()
-    assert len(ours(settings.run_dir)) == 1
-    assert _native.down(settings) == 0
-    assert ours(settings.run_dir) == []
+    assert len(stack_processes(settings.run_dir)) == 1
+    assert NativeRuntime(settings).down() == 0
+    assert stack_processes(settings.run_dir) == []
 
 
 def test_an_on_demand_part_waits_until_it_is_asked_for(
     settings: Settings, use_parts: Callable[..., list[Part]]
 ) -> None:
     (part,) = use_parts(web_part(settings, "loadtest", on_demand=True))
-    assert _native.up(settings) == 0
-    assert not _start.answers(part)
-    assert _status.status(settings) == 0
-    assert _native.start_part(settings, "loadtest") == 0
-    assert _start.answers(part)
+    assert NativeRuntime(settings).up() == 0
+    assert not answers(part)
+    assert NativeRuntime(settings).status() == 0
+    assert NativeRuntime(settings).start_part("loadtest") == 0
+    assert answers(part)
 
 
 def test_a_long_path_gets_a_short_socket(
@@ -158,31 +159,31 @@ def test_a_long_path_gets_a_short_socket(
 ) -> None:
     settings.run_dir = tmp_path / ("x" * 100)
     use_parts(web_part(settings))
-    assert _native.up(settings) == 0
+    assert NativeRuntime(settings).up() == 0
     socket_folder = Supervisor(settings.run_dir).socket.parent
     assert socket_folder.stat().st_mode & 0o77 == 0
-    assert _native.down(settings) == 0
-    assert ours(settings.run_dir) == []
+    assert NativeRuntime(settings).down() == 0
+    assert stack_processes(settings.run_dir) == []
 
 
 def test_logs_of_all_parts_carry_their_names(
     settings: Settings, use_parts: Callable[..., list[Part]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     use_parts(web_part(settings))
-    assert _logs.logs(settings, None, 5, follow=False) == 0
+    assert NativeRuntime(settings).logs(None, 5, follow=False) == 0
     assert "no logs yet" in capsys.readouterr().out
     log = Supervisor(settings.run_dir).log_of("service")
     prepare(settings.run_dir)
     log.parent.mkdir()
     log.write_text("one\ntwo [bold]\nthree\n")
-    _logs.logs(settings, None, 2, follow=False)
+    NativeRuntime(settings).logs(None, 2, follow=False)
     assert capsys.readouterr().out.splitlines() == ["service | two [bold]", "service | three"]
 
 
 def test_the_mark_is_the_run_folder(settings: Settings, use_parts: Callable[..., list[Part]]) -> None:
     use_parts(web_part(settings))
-    assert _native.up(settings) == 0
-    assert psutil.Process(pid_of(settings)).environ()[MARK] == str(settings.run_dir)
+    assert NativeRuntime(settings).up() == 0
+    assert psutil.Process(pid_of(settings)).environ()[RUN_DIR_VARIABLE] == str(settings.run_dir)
 
 
 SLOW_START = """
@@ -206,7 +207,7 @@ def test_a_part_gets_as_long_as_it_gets_on(
 ) -> None:
     command = (sys.executable, "-c", program, str(settings.service_port))
     use_parts(web_part(settings, command=command, quiet_seconds=3))
-    assert _native.up(settings) == 0
+    assert NativeRuntime(settings).up() == 0
 
 
 def test_a_machine_that_stands_still_for_a_while_is_waited_for(
@@ -216,7 +217,7 @@ def test_a_machine_that_stands_still_for_a_while_is_waited_for(
     use_parts(web_part(settings, command=command, quiet_seconds=8))
 
     def stand_still() -> None:
-        wait_for(lambda: bool(Supervisor(settings.run_dir).info("service").get("pid")))
+        wait_for(lambda: bool(pid_of(settings)))
         process = psutil.Process(pid_of(settings))
         process.suspend()
         time.sleep(5)
@@ -224,7 +225,7 @@ def test_a_machine_that_stands_still_for_a_while_is_waited_for(
 
     thread = threading.Thread(target=stand_still)
     thread.start()
-    assert _native.up(settings) == 0
+    assert NativeRuntime(settings).up() == 0
     thread.join()
 
 
@@ -233,8 +234,10 @@ def test_work_without_an_end_has_an_end_and_names_the_variable(
 ) -> None:
     settings.start_seconds = 4
     use_parts(web_part(settings, command=(sys.executable, "-c", "while True: print('busy', flush=True)")))
-    assert _native.up(settings) == 1
-    assert "though it is at work: give it more with START_SECONDS=8" in " ".join(capsys.readouterr().out.split())
+    assert NativeRuntime(settings).up() == 1
+    assert "but it still makes progress: give it more time with START_SECONDS=8" in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 def test_the_last_lines_are_those_of_this_start(
@@ -245,7 +248,7 @@ def test_the_last_lines_are_those_of_this_start(
     log.parent.mkdir()
     log.write_text("a trouble of yesterday\n")
     use_parts(web_part(settings, command=(sys.executable, "-c", "print('a trouble of today')")))
-    assert _native.up(settings) == 1
+    assert NativeRuntime(settings).up() == 1
     out = capsys.readouterr().out
     assert "a trouble of today" in out
     assert "a trouble of yesterday" not in out
@@ -257,9 +260,9 @@ def test_a_stack_runs_in_a_folder_of_any_name(
 ) -> None:
     settings.run_dir = tmp_path / name  # without a \ that H2 would not find again
     use_parts(web_part(settings, environment={"COLOUR": ODD}))
-    assert _native.up(settings) == 0
+    assert NativeRuntime(settings).up() == 0
     assert psutil.Process(pid_of(settings)).environ()["COLOUR"] == ODD
-    assert _status.status(settings) == 0
+    assert NativeRuntime(settings).status() == 0
     assert Supervisor(settings.run_dir).log_of("service").is_file()
-    assert _native.down(settings) == 0
-    assert ours(settings.run_dir) == []
+    assert NativeRuntime(settings).down() == 0
+    assert stack_processes(settings.run_dir) == []

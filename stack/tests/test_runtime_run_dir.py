@@ -6,15 +6,14 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-from stack._run_dir import MARKER, clear, prepare
-from stack._settings import ROOT, UsageError
-
-from stack import _native
+from stack.runtime import NativeRuntime
+from stack.runtime.run_dir import MARKER, clear, prepare
+from stack.settings import ROOT, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from stack._settings import Settings
+    from stack.settings import Settings
 
 
 def test_a_new_an_empty_and_ones_own_folder_are_taken(tmp_path: Path) -> None:
@@ -45,7 +44,7 @@ def test_a_folder_with_other_things_in_it_is_refused_and_left_alone(tmp_path: Pa
 def test_clean_deletes_nothing_of_the_repository(settings: Settings) -> None:
     settings.run_dir = ROOT
     with pytest.raises(UsageError, match="has other things in it"):
-        _native.clean(settings)
+        NativeRuntime(settings).clean()
     assert (ROOT / "oap").is_dir()
     settings.run_dir = ROOT / ".run" / "never"  # what the fixture ends
 

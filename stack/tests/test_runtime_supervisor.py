@@ -12,12 +12,11 @@ from unittest import mock
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from stack._parts import Part
-from stack._supervisor import Supervisor
+from stack.runtime.native import become
+from stack.runtime.native.parts import Part
+from stack.runtime.native.supervisor import Supervisor
 from standins import ODD
 from supervisor.options import ServerOptions
-
-from stack import _part
 
 WORDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30)
 NAMES = WORDS.map(lambda word: word.replace("/", "|")).filter(lambda name: name not in {"", ".", ".."})
@@ -44,14 +43,14 @@ def test_what_supervisor_reads_is_what_was_meant(folder: str, value: str, word: 
             environment = supervisor.environment
         with mock.patch.dict("os.environ", environment):
             read = _read_by_supervisor(supervisor.configuration)
-            became = _become("oap")
+            became = _become(str(supervisor.parts_file), "oap")
         try:
             assert read.logfile == str(supervisor.run_dir / "log" / "supervisord.log")
             assert read.pidfile == str(supervisor.pid_file)
             assert read.server_configs[0]["file"] == str(supervisor.socket)
             ((program,),) = [group.process_configs for group in read.process_group_configs]
             assert program.stdout_logfile == str(supervisor.log_of("oap"))
-            assert shlex.split(program.command) == [python, "-m", "stack._part", "oap"]
+            assert shlex.split(program.command) == [*(python, "-P", become.__file__, str(supervisor.parts_file), "oap")]
             assert program.stopwaitsecs == 7
             assert became[0] == python
             assert became[1] == [python, word]
@@ -66,10 +65,10 @@ def _read_by_supervisor(file: Path) -> Any:
     return options.configroot.supervisord
 
 
-def _become(name: str) -> tuple[Any, ...]:
-    with mock.patch("os.execve") as become, mock.patch.object(sys, "argv", ["_part", name]):
-        _part.main()
-    return become.call_args.args
+def _become(*arguments: str) -> tuple[Any, ...]:
+    with mock.patch("os.execve") as execve, mock.patch.object(sys, "argv", ["become.py", *arguments]):
+        become.main()
+    return execve.call_args.args
 
 
 @pytest.mark.parametrize("changed", [{"environment": {"COLOUR": "red"}}, {"command": ("/bin/true", "x")}])
@@ -84,4 +83,4 @@ def test_what_changes_in_a_part_changes_what_supervisor_reads(tmp_path: Path, ch
 
 def test_the_command_and_its_secrets_are_for_their_owner_only(tmp_path: Path) -> None:
     Supervisor(tmp_path)._write([])
-    assert (tmp_path / _part.FILE).stat().st_mode & 0o077 == 0
+    assert (tmp_path / "parts.json").stat().st_mode & 0o077 == 0

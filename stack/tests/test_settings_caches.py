@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 from oap_embedded import OapEmbeddedError
-from stack._caches import VARIABLE, choose_cache
-from stack._parts import parts
-
-from stack import _caches
+from stack.runtime.native.parts import native_parts
+from stack.settings import caches
+from stack.settings.caches import VARIABLE, choose_cache
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from stack._settings import Settings
+    from stack.settings import Settings
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +37,7 @@ def test_without_one_it_is_in_the_run_folder(
         def fail() -> Path:
             raise OapEmbeddedError("this user has no home folder")
 
-        monkeypatch.setattr(_caches, "cache_directory", fail)
+        monkeypatch.setattr(caches, "cache_directory", fail)
     else:
         monkeypatch.setenv("XDG_CACHE_HOME", home)
     choose_cache(settings)
@@ -52,4 +51,4 @@ def test_ones_own_is_never_changed(settings: Settings, monkeypatch: pytest.Monke
 
 
 def _oap_cache(settings: Settings) -> str:
-    return next(part for part in parts(settings) if part.name == "oap").environment[VARIABLE]
+    return next(part for part in native_parts(settings) if part.name == "oap").environment[VARIABLE]

@@ -10,18 +10,17 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
-from stack._network import LOOPBACK, direct, exempt_loopback, proxies, shown
-from stack._settings import ROOT
-from stack._supervisor import Supervisor
+from stack.runtime import NativeRuntime
+from stack.runtime.checks import check_environment
+from stack.settings import ROOT
+from stack.settings.network import LOOPBACK, direct, exempt_loopback, proxies, without_password
 from standins import web_part
-
-from stack import _doctor, _native, _status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from stack._parts import Part
-    from stack._settings import Settings
+    from stack.runtime.native.parts import Part
+    from stack.settings import Settings
 
 DEAD = "http://127.0.0.1:9"
 NAMES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
@@ -57,9 +56,9 @@ def test_a_star_excepts_everything_for_all_who_read_it() -> None:
     assert proxies(os.environ) == {}
 
 
-def test_a_password_is_not_shown() -> None:
-    assert shown("http://me:secret@proxy:8080") == "http://me:***@proxy:8080"
-    assert shown("proxy:8080") == "proxy:8080"
+def test_a_password_is_not_without_password() -> None:
+    assert without_password("http://me:secret@proxy:8080") == "http://me:***@proxy:8080"
+    assert without_password("proxy:8080") == "proxy:8080"
 
 
 @pytest.mark.usefixtures("dead_proxy")
@@ -68,9 +67,9 @@ def test_a_part_is_told_to_leave_the_loopback_alone_and_keeps_the_proxy(
 ) -> None:
     exempt_loopback()
     use_parts(web_part(settings))
-    assert _native.up(settings) == 0
-    assert _status.status(settings) == 0
-    environment = psutil.Process(Supervisor(settings.run_dir).info("service")["pid"]).environ()
+    assert NativeRuntime(settings).up() == 0
+    assert NativeRuntime(settings).status() == 0
+    environment = psutil.Process(NativeRuntime(settings).pids()["service"]).environ()
     assert environment["https_proxy"] == DEAD
     assert "127.0.0.1" in environment["no_proxy"].split(",")
 
@@ -78,7 +77,7 @@ def test_a_part_is_told_to_leave_the_loopback_alone_and_keeps_the_proxy(
 @pytest.mark.usefixtures("dead_proxy")
 def test_the_command_line_does_so_first_of_all() -> None:
     program = (
-        "import os; from stack import _commands as c; c._run = lambda *_: print(os.environ['no_proxy']) or 0; c.main()"
+        "import os; from stack import commands as c; c._run = lambda *_: print(os.environ['no_proxy']) or 0; c.main()"
     )
     done = subprocess.run([sys.executable, "-c", program, "status"], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == ",".join(LOOPBACK)
@@ -86,15 +85,15 @@ def test_the_command_line_does_so_first_of_all() -> None:
 
 @pytest.mark.usefixtures("dead_proxy")
 def test_doctor_names_the_proxy_and_what_becomes_of_it(settings: Settings) -> None:
-    found = [check for check in _doctor.environment(settings) if check.name == "proxy"]
+    found = [check for check in check_environment(settings) if check.name == "proxy"]
     names = ", ".join(name for name in os.environ if name in NAMES)
-    finding = f"{names}={DEAD}: downloads take it, what is on this machine does not"
+    finding = f"{names}={DEAD}: downloads use it, connections on this machine do not"
     assert [check.finding for check in found] == [finding]
 
 
 def test_doctor_names_certificates_that_cannot_be_read(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_CERT", "/nowhere/company.pem")
-    (bad,) = [check for check in _doctor.environment(settings) if not check.fine]
+    (bad,) = [check for check in check_environment(settings) if not check.fine]
     assert bad.finding == "PIP_CERT=/nowhere/company.pem: can't be read"
 
 
@@ -105,6 +104,6 @@ def test_health_checks_of_containers_need_no_proxy(
 ) -> None:
     (program,) = HEALTH.findall((ROOT / file).read_text())
     use_parts(web_part(settings))
-    assert _native.up(settings) == 0
+    assert NativeRuntime(settings).up() == 0
     environment = {**os.environ, "HEALTH_URL": settings.service_url}
     assert subprocess.run([sys.executable, "-c", program], env=environment, check=False).returncode == 0

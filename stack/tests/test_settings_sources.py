@@ -6,9 +6,8 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-from stack._settings import UsageError, load_settings
-
-from stack import _given, _runtime, _settings
+from stack.runtime import choose_runtime
+from stack.settings import Settings, UsageError, known_names, load_settings, loading, typing_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,8 +17,8 @@ if TYPE_CHECKING:
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Let the repository be another folder, without a `.env` so far, and with an environment that is put back."""
-    monkeypatch.setattr(_settings, "ROOT", tmp_path)
-    monkeypatch.setitem(_settings.Settings.model_config, "env_file", tmp_path / ".env")
+    monkeypatch.setattr(loading, "ROOT", tmp_path)
+    monkeypatch.setitem(Settings.model_config, "env_file", tmp_path / ".env")
     monkeypatch.delenv("MAKEFLAGS", raising=False)
     before = dict(os.environ)
     yield tmp_path
@@ -117,8 +116,8 @@ def test_a_slip_in_the_environment_is_told_and_not_refused(root: Path, monkeypat
     monkeypatch.setenv("SERVICE_PROT", "8123")
     monkeypatch.setenv("SERVICE_ACCOUNT_JSON", "{}")  # somebody else's
     load_settings()
-    known = _given.known_names(_settings.Settings)
-    assert _given.slips(known) == ["SERVICE_PROT is set and means nothing here: did you mean SERVICE_PORT?"]
+    known = known_names(Settings)
+    assert typing_errors(known) == ["SERVICE_PROT is set, but there is no such variable: did you mean SERVICE_PORT?"]
 
 
 @pytest.mark.parametrize(
@@ -129,16 +128,16 @@ def test_what_needs_containers_is_refused_without_them(
 ) -> None:
     monkeypatch.setenv("RUNTIME", "native")
     monkeypatch.setenv(name, value)
-    with pytest.raises(UsageError, match=f"{name}={value} is nothing for this stack.*RUNTIME=compose"):
-        _runtime.to_start(load_settings(), None)
+    with pytest.raises(UsageError, match=f"{name}={value} needs RUNTIME=compose"):
+        choose_runtime(load_settings(), None)
 
 
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("SERVICE_NAME", "x" * 71, "1 to 70 letters"),
+        ("SERVICE_NAME", "x" * 71, "1 to 70 printable characters"),
         ("SERVICE_NAME", " shop", "no blank at either end"),
-        ("SERVICE_NAME", "a\tb", "can be printed"),
+        ("SERVICE_NAME", "a\tb", "printable characters"),
         ("RUN_DIR", "~nobody-of-this-name/x", "RUN_DIR=.* can't be found"),
         ("RUN_DIR", "/tmp/a\nb", "RUN_DIR=.* can't be printed"),
     ],

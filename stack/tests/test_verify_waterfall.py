@@ -4,7 +4,7 @@ from io import StringIO
 
 from oap_query import Span, build
 from rich.console import Console
-from stack._waterfall import waterfall
+from stack.verify.waterfall import waterfall
 
 
 def span(ids: tuple[int, int], name: str, times: tuple[int, int]) -> Span:

@@ -8,26 +8,40 @@ from typing import TYPE_CHECKING, Final
 
 from oap_embedded import OapEmbeddedError
 
-from stack._caches import choose_cache
-from stack._engine import EngineError
-from stack._given import known_names, slips
-from stack._network import exempt_loopback
-from stack._settings import UsageError, load_settings, recorded_runtime
+from stack.runtime import EngineError, choose_runtime, current_runtime
+from stack.settings import (
+    Settings,
+    UsageError,
+    choose_cache,
+    exempt_loopback,
+    known_names,
+    load_settings,
+    recorded_runtime,
+    typing_errors,
+)
 
 if TYPE_CHECKING:
-    from stack._runtime import Runtime
-    from stack._settings import Settings
+    from stack.runtime import Runtime
 
 USAGE: Final = 2
 INTERRUPTED: Final = 130
-LOAD_OPTIONS: Final = ("scenario", "users", "rate", "duration", "task_seconds", "processes", "tags", "trace_client")
+LOAD_OPTIONS: Final = (
+    "scenario",
+    "users",
+    "rate",
+    "duration_seconds",
+    "task_seconds",
+    "processes",
+    "tags",
+    "trace_client",
+)
 
 
 def main() -> int:
-    """Run one command and return its exit code: 0 good, 1 not, 2 asked for wrongly."""
+    """Run one command and return its exit code: 0 for success, 1 for a failure, 2 for a wrong request."""
     arguments = _parser().parse_args()
     try:
-        # `up` does what is asked for now; all others mean the stack that runs.
+        # `up` takes the settings of now; all other commands mean the running stack.
         settings = load_settings(running=arguments.command != "up")
         exempt_loopback()
         choose_cache(settings)
@@ -39,59 +53,56 @@ def main() -> int:
         print(f"stack: {error}", file=sys.stderr)  # noqa: T201
         return 1
     except KeyboardInterrupt:
-        print("stack: interrupted; `make status` shows what runs, `make down` ends it", file=sys.stderr)  # noqa: T201
+        print("stack: interrupted: `make status` shows what runs, `make down` ends it", file=sys.stderr)  # noqa: T201
         return INTERRUPTED
 
 
 def _run(arguments: argparse.Namespace, settings: Settings) -> int:  # noqa: C901, PLR0911  # one for each command
-    # Imported where they are used: `make status` should not wait for what `make verify` needs.
-    from stack import _runtime  # noqa: PLC0415
-
-    runtime = _runtime.running(settings)
+    runtime = current_runtime(settings)
     match arguments.command:
         case "up":
-            for slip in slips(known_names(type(settings))):
-                print(f"stack: {slip}", file=sys.stderr)  # noqa: T201
-            return _runtime.to_start(settings, recorded_runtime(settings)).up(settings)
+            for sentence in typing_errors(known_names(Settings)):
+                print(f"stack: {sentence}", file=sys.stderr)  # noqa: T201
+            return choose_runtime(settings, recorded_runtime(settings)).up()
         case "down":
-            return runtime.down(settings)
+            return runtime.down()
         case "clean":
-            return runtime.clean(settings)
+            return runtime.clean()
         case "restart":
-            return runtime.restart(settings, arguments.part)
+            return runtime.restart(arguments.part)
         case "load-ui":
             return _load_ui(runtime, settings)
         case "status":
-            return runtime.status(settings)
+            return runtime.status()
         case "logs":
-            return runtime.logs(settings, arguments.part, arguments.lines, follow=arguments.follow)
+            return runtime.logs(arguments.part, arguments.lines, follow=arguments.follow)
         case "doctor":
-            return runtime.doctor(settings)
+            return runtime.doctor()
         case "verify":
-            from stack._verify import verify  # noqa: PLC0415
+            # Imported where they are used: `make status` should not wait for what they need.
+            from stack.verify import verify  # noqa: PLC0415
 
             return verify(settings)
         case "report":
-            from stack._report import report  # noqa: PLC0415
+            from stack.report import report  # noqa: PLC0415
 
             return report(settings, quick=arguments.quick)
         case _:
-            from stack._load import load  # noqa: PLC0415
-            from stack._locust import Load  # noqa: PLC0415
+            from stack.load import Load, load  # noqa: PLC0415
 
             return load(settings, Load(**{name: getattr(arguments, name) for name in LOAD_OPTIONS}))
 
 
 def _load_ui(runtime: Runtime, settings: Settings) -> int:
-    code = runtime.start_part(settings, "loadtest")
+    code = runtime.start_part("loadtest")
     if code == 0:
-        print(f"Locust waits for your click: {settings.locust_url}")  # noqa: T201
+        print(f"Locust's page: {settings.locust_url}")  # noqa: T201
     return code
 
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
     return int(text)
 
 
@@ -101,7 +112,7 @@ def _positive(text: str) -> float:
     except ValueError:
         number = 0.0
     if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return number
 
 
@@ -110,11 +121,11 @@ def _seconds(text: str) -> float:
     try:
         return _positive(text[:-1] if unit else text) * (unit or 1)
     except argparse.ArgumentTypeError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time such as 90, 90s or 5m") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 90, 90s or 5m") from None
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="stack", description="The tracing stack; `make` lists the usual ways in.")
+    parser = argparse.ArgumentParser(prog="stack", description="The tracing stack; `make` lists the usual commands.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("up", "down", "status", "doctor", "verify", "load-ui", "clean"):
         commands.add_parser(name)
@@ -127,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     loading.add_argument("--scenario", default="smoke")
     loading.add_argument("--users", type=_count)
     loading.add_argument("--rate", type=_positive)
-    loading.add_argument("--duration", type=_seconds)
+    loading.add_argument("--duration", type=_seconds, dest="duration_seconds")
     loading.add_argument("--task-seconds", type=_positive)
     loading.add_argument("--processes", type=_count)
     loading.add_argument("--tags", nargs="*", default=())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 import time
-import xmlrpc.client
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -13,45 +12,42 @@ import psutil
 from oap_query import Oap, OapError
 from rich.table import Table
 
-from stack._native import find
-from stack._progress import Progress
-from stack._settings import UsageError
-from stack._start import answers, late
-from stack._supervisor import ALIVE, Supervisor
+from stack.runtime import NativeRuntime, PartError
+from stack.settings import UsageError
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from rich.console import Console
 
-    from stack._found import Found
-    from stack._locust import Request
-    from stack._settings import Settings
+    from stack.load.locust import Request
+    from stack.load.traces import TraceCount
+    from stack.settings import Settings
 
-QUIET: Final = 10.0
-"""s of undisturbed load before each fault and after the last one."""
-MARGIN: Final = 5.0
-"""s before a fault of which OAP may still hold something in memory that it has acknowledged."""
-PATIENCE: Final = 120.0
-"""s that OAP gets to take what has gathered while it was away."""
-SPANS: Final = 3
-"""Of a request for `/test`: the request, its handling, the task."""
-LASTS: Final = 10.0
-"""s that OAP stays away, or its disk full."""
+REST_SECONDS: Final = 10.0
+"""The load is left undisturbed for so long before each fault and after the last one."""
+UNSTORED_SECONDS: Final = 5.0
+"""OAP may lose what it acknowledged so shortly before a fault, as it has it in memory only."""
+CATCH_UP_SECONDS: Final = 120.0
+"""How long OAP may take to receive what was queued while it was away."""
+SPANS_OF_TEST: Final = 3
+"""A request for `/test` has the spans of the request, its handling, and the task."""
+FAULT_SECONDS: Final = 10.0
+"""For so long OAP is away, or its disk full."""
 
 
 @dataclass
 class Fault:
-    """What was done, and when it began and was over, in s since the epoch."""
+    """A fault, and when it began and ended, in seconds since the epoch."""
 
     name: str
     begin: float
     end: float = float("inf")
 
     def covers(self, request: Request) -> bool:
-        """Say whether the request was under way, or its task ran, during the fault."""
-        return self.begin - MARGIN <= request.end and request.start <= self.end
+        """Whether the fault may have cost this request, its answer or its trace."""
+        return self.begin - UNSTORED_SECONDS <= request.end and request.start <= self.end
 
 
 class Chaos:
@@ -69,9 +65,9 @@ class Chaos:
         self.faults: list[Fault] = []
         self._settings = settings
         self._console = console
-        self._supervisor = Supervisor(settings.run_dir)
-        if self._supervisor.process is None:
-            raise UsageError("chaos needs the native runtime, whose processes it ends: `make up RUNTIME=native`")
+        self._runtime = NativeRuntime(settings)
+        if not self._runtime.is_up:
+            raise UsageError("chaos ends processes, so it needs the native runtime: `make up RUNTIME=native`")
 
     def play(self, locust: subprocess.Popen[bytes]) -> None:
         """Play every fault, then end the load.
@@ -85,7 +81,7 @@ class Chaos:
                 ("service restarted", self._service_restarted),
                 ("OAP's disk full", self._disk_full),
             ):
-                time.sleep(QUIET)
+                time.sleep(REST_SECONDS)
                 self._catch_up()
                 fault = Fault(name, time.time())
                 self.faults.append(fault)
@@ -93,16 +89,16 @@ class Chaos:
                 play()
                 fault.end = time.time()
                 self._console.print(f"works again after {fault.end - fault.begin:.0f} s")
-            time.sleep(QUIET)
+            time.sleep(REST_SECONDS)
             self._catch_up()
-        except (OSError, OapError, httpx.HTTPError, psutil.Error, xmlrpc.client.Error) as error:
+        except (OSError, OapError, httpx.HTTPError, psutil.Error, PartError) as error:
             raise RuntimeError(f"the faults could not be played: {error}") from error
         finally:
             # Users end their requests, and the results are written. SIGINT would do the same, but a shell's background
             # jobs ignore it.
             locust.terminate()
 
-    def judge(self, requests: Sequence[Request], found: Found) -> int:
+    def judge(self, requests: Sequence[Request], found: TraceCount) -> int:
         """Show what each fault has cost; 0 when nothing failed or was lost that no fault explains."""
         table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
         for title in ("fault", "lasted s", "requests", "failed", "traces incomplete"):
@@ -126,42 +122,32 @@ class Chaos:
         return 0
 
     def _catch_up(self) -> None:
-        """Wait until a request of now is in OAP: then all before it are, and the next fault is to blame for its own."""
+        """Wait until OAP has the trace of a new request: all older ones have arrived then."""
         url = f"{self._settings.service_url}/test"
         trace_id = httpx.get(url, params={"duration": 0}, trust_env=False).headers["X-Trace-Id"]
         oap = Oap(self._settings.oap_url, timeout=60)
-        if len(oap.wait_for_trace(trace_id, lambda spans: len(spans) >= SPANS, PATIENCE)) < SPANS:
-            raise RuntimeError(f"trace {trace_id} is not in OAP after {PATIENCE:.0f} s")
+        if (
+            len(oap.wait_for_trace(trace_id, lambda spans: len(spans) >= SPANS_OF_TEST, CATCH_UP_SECONDS))
+            < SPANS_OF_TEST
+        ):
+            raise RuntimeError(f"trace {trace_id} is not in OAP after {CATCH_UP_SECONDS:.0f} s")
 
     def _oap_away(self) -> None:
-        self._restart("oap", lambda: time.sleep(LASTS))
+        self._runtime.restart_quietly("oap", pause_seconds=FAULT_SECONDS)
 
     def _service_restarted(self) -> None:
-        self._restart("service")
+        self._runtime.restart_quietly("service")
 
     def _disk_full(self) -> None:
-        """Forbid OAP to let any file grow: to a process that is the same as a full disk, and needs no root."""
-        process = psutil.Process(self._supervisor.info("oap")["pid"])
+        """Forbid OAP to let any file grow: a process can't tell that from a full disk, and it needs no root."""
+        process = psutil.Process(self._runtime.pids().get("oap", 0))
         process.rlimit(resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
-        time.sleep(LASTS)
+        time.sleep(FAULT_SECONDS)
         process.rlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        self._restart("oap")  # H2 closes its database when it can't write
-
-    def _restart(self, name: str, meanwhile: Callable[[], None] = lambda: None) -> None:
-        part = find(self._settings, name)
-        if self._supervisor.state(name) in ALIVE:
-            self._supervisor.rpc.stopProcess(name)
-        meanwhile()
-        progress, began = Progress(self._supervisor.log_of(name)), time.monotonic()
-        self._supervisor.rpc.startProcess(name, False)
-        while not answers(part):
-            idle = progress.idle_seconds(self._supervisor.info(name).get("pid", 0))
-            if reason := late(self._settings, part, idle, time.monotonic() - began):
-                raise RuntimeError(reason)
-            time.sleep(0.2)
+        self._runtime.restart_quietly("oap")  # H2 closes its database when it can't write
 
 
-def _row(requests: Sequence[Request], found: Found) -> tuple[str, str, str]:
+def _row(requests: Sequence[Request], found: TraceCount) -> tuple[str, str, str]:
     failed = sum(bool(request.error) for request in requests)
     lost = sum(request.trace_id in found.incomplete for request in requests if request.trace_id)
     return f"{len(requests):,}", f"{failed:,}", f"{lost:,}"

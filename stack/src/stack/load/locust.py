@@ -1,4 +1,4 @@
-"""Locust without its web page, and what it leaves behind: one line per request."""
+"""Running Locust without its web page, and reading its results: one line per request."""
 
 from __future__ import annotations
 
@@ -13,28 +13,27 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from stack._settings import HOST, ROOT, UsageError
+from stack.settings import HOST, ROOT, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from stack._settings import Settings
+    from stack.settings import Settings
 
 LOCUSTFILE: Final = ROOT / "loadtest" / "locustfile.py"
-FOREIGN: Final = ("LOAD_", "LOCUST_")
-"""Beginnings of variables with which a shell could change what a run does without anybody seeing it."""
+REMOVED_PREFIXES: Final = ("LOAD_", "LOCUST_")
+"""Variables with these prefixes are not passed on: they would change a run, and nobody would see why."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """What was asked for; `None` leaves it to the scenario."""
+    """A load as it was asked for; `None` leaves a value to the scenario."""
 
     scenario: str = "smoke"
     users: int | None = None
     rate: float | None = None
     """Requests per second of all users together."""
-    duration: float | None = None
-    """s that the load lasts."""
+    duration_seconds: float | None = None
     task_seconds: float | None = None
     processes: int | None = None
     """Locust processes that share the users."""
@@ -49,7 +48,7 @@ class Load:
 
 
 class Request(NamedTuple):
-    """A request as Locust saw it: start in s since the epoch, response time in ms, status 0 without an answer."""
+    """A request as Locust saw it: start in seconds since the epoch, response time in ms, status 0 without an answer."""
 
     start: float
     ms: float
@@ -58,13 +57,13 @@ class Request(NamedTuple):
     trace_id: str
     tasks: int
     """Background tasks that it leaves behind."""
-    seconds: float | None
+    task_seconds: float | None
     """How long each of them was to run; `None` for the service's own default."""
     error: str
 
     @property
     def end(self) -> float:
-        """When the answer was there, in s since the epoch."""
+        """When the answer had arrived, in seconds since the epoch."""
         return self.start + self.ms / 1000
 
 
@@ -75,8 +74,8 @@ def scenarios() -> dict[str, str]:
     return {path.stem.replace("_", "-"): line for path, line in lines.items()}
 
 
-def check(load: Load) -> None:
-    """Refuse what there is not.
+def check_scenario(load: Load) -> None:
+    """Refuse an unknown scenario.
 
     Raises:
         UsageError: no scenario has that name.
@@ -85,10 +84,10 @@ def check(load: Load) -> None:
         raise UsageError(f"there is no scenario {load.scenario!r}: SCENARIO is one of {', '.join(scenarios())}")
 
 
-def start(settings: Settings, load: Load, *, quiet: bool = False) -> subprocess.Popen[bytes]:
-    """Start Locust on a new results folder; its exit code is 1 where the scenario's own limits are broken.
+def start_locust(settings: Settings, load: Load, *, quiet: bool = False) -> subprocess.Popen[bytes]:
+    """Start Locust with an empty results folder; its exit code is 1 where the scenario's own limits are broken.
 
-    With `quiet` what it says goes to `locust.log` in that folder.
+    With `quiet` its output goes to `locust.log` in that folder.
     """
     folder = load.folder(settings)
     shutil.rmtree(folder, ignore_errors=True)
@@ -99,7 +98,7 @@ def start(settings: Settings, load: Load, *, quiet: bool = False) -> subprocess.
     for option, value in (
         ("users", load.users),
         ("rate", load.rate),
-        ("run-time", load.duration and math.ceil(load.duration)),
+        ("run-time", load.duration_seconds and math.ceil(load.duration_seconds)),
         ("task-seconds", load.task_seconds),
         ("processes", load.processes),
     ):
@@ -113,7 +112,7 @@ def start(settings: Settings, load: Load, *, quiet: bool = False) -> subprocess.
         command += ["--master-bind-host", HOST, "--master-bind-port", port, "--master-port", port]
     command += ["--trace-client"] if load.trace_client else []
     command += ["--tags", *load.tags] if load.tags else []
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(REMOVED_PREFIXES)}
     environment["LOAD_SCENARIO"] = load.scenario
     if not quiet:
         return subprocess.Popen(command, env=environment)  # noqa: S603  # our own command line
@@ -121,14 +120,14 @@ def start(settings: Settings, load: Load, *, quiet: bool = False) -> subprocess.
         return subprocess.Popen(command, env=environment, stdout=log, stderr=log)  # noqa: S603  # the same
 
 
-def requests(settings: Settings, load: Load) -> list[Request]:
-    """Read what a run has left, the earliest request first."""
+def read_requests(settings: Settings, load: Load) -> list[Request]:
+    """Read the requests of a run, the earliest first."""
     lines = [line for path in load.folder(settings).glob("requests-*.jsonl") for line in path.open()]
     return sorted(Request(*json.loads(line)) for line in lines)
 
 
 def percentile(values: list[float], share: float) -> float:
-    """Return the value that `share` (0 to 1) of the values don't exceed; not a number where there are none."""
+    """Return the value that `share` (0 to 1) of the values do not exceed; NaN where there are no values."""
     if not values:
         return float("nan")
     ordered = sorted(values)

@@ -1,77 +1,31 @@
-"""Memory while tasks fail for a while: what a failure leaves behind shows as a line that rises."""
+"""How the memory of the parts develops during a load: by how much it grows, and a picture of it."""
 
 from __future__ import annotations
 
 import io
 import math
-from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Final
-
-from stack import _locust
-from stack._locust import Load
-from stack._meter import Meter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from stack._meter import Sample
-    from stack._settings import Settings
+    from stack.load.meter import Sample
 
-RATE: Final = 60.0
-"""Requests/s of a report's soak; four of twelve leave a task behind that fails."""
-MOST: Final = 30.0
-"""MB that the service may grow by."""
-WARM: Final = 0.25
-"""The share of a soak in which caches fill and the number of running tasks grows, which is no leak."""
+WARM_UP_SHARE: Final = 0.25
+"""At the beginning of a load caches fill and the number of running tasks grows, which is no leak."""
 
 
-@dataclass(frozen=True)
-class Soak:
-    """What a soak of failures has shown."""
-
-    seconds: float
-    requests: int
-    failed: int
-    samples: Mapping[str, Sequence[Sample]] = field(repr=False)
-
-    @property
-    def growth(self) -> float:
-        """What the service grew by in MB, from its first quarter on; not a number where it was not measured."""
-        return growth(self.samples.get("service", ()))
-
-    @property
-    def holds(self) -> bool:
-        """Whether every request was answered, and the line is flat."""
-        return bool(self.requests) and not self.failed and self.growth < MOST
-
-
-def soak(settings: Settings, seconds: float) -> Soak:
-    """Let tasks fail for so long, and look at the memory meanwhile.
-
-    Raises:
-        RuntimeError: Locust did not run.
-    """
-    load = Load("failures", users=20, rate=RATE, duration=seconds, results="report-failures")
-    with Meter(settings) as meter:
-        code = _locust.start(settings, load, quiet=True).wait()
-    requests = _locust.requests(settings, load)
-    if not requests:
-        log = load.folder(settings) / "locust.log"
-        raise RuntimeError(f"Locust sent no request (exit code {code}): {log} says why")
-    return Soak(seconds, len(requests), sum(bool(request.error) for request in requests), meter.samples)
-
-
-def growth(samples: Sequence[Sample]) -> float:
-    """Return by how many MB the memory grew between the second and the last quarter; not a number without enough."""
-    quarter = int(len(samples) * WARM)
-    if quarter < 2:  # noqa: PLR2004  # a median of one is none
+def growth_mb(samples: Sequence[Sample]) -> float:
+    """Return by how many MB the memory grew between the second and the last quarter; NaN without enough samples."""
+    quarter = int(len(samples) * WARM_UP_SHARE)
+    if quarter < 2:  # noqa: PLR2004  # one sample has no useful median
         return math.nan
     early, late = samples[quarter : 2 * quarter], samples[-quarter:]
-    return median(one.memory for one in late) - median(one.memory for one in early)
+    return median(one.memory_mb for one in late) - median(one.memory_mb for one in early)
 
 
-def draw(samples: Mapping[str, Sequence[Sample]], title: str) -> str:
+def draw_memory(samples: Mapping[str, Sequence[Sample]], title: str) -> str:
     """Draw the memory of each part as an SVG."""
     import matplotlib as mpl  # noqa: PLC0415  # slow to import, and of no use while measuring
 
@@ -81,7 +35,7 @@ def draw(samples: Mapping[str, Sequence[Sample]], title: str) -> str:
     figure, axes = plt.subplots(figsize=(12, 3.2), layout="constrained")
     for part, seen in samples.items():
         if seen:
-            axes.plot([one.time - seen[0].time for one in seen], [one.memory for one in seen], label=part)
+            axes.plot([one.time - seen[0].time for one in seen], [one.memory_mb for one in seen], label=part)
     axes.set_title(title)
     axes.set_xlabel("s")
     axes.set_ylabel("MB")

@@ -10,36 +10,36 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 import psutil
 
-from stack._supervisor import Supervisor
+from stack.runtime import NativeRuntime
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from stack._settings import Settings
+    from stack.settings import Settings
 
-INTERVAL: Final = 0.5
-"""s between two looks."""
+LOOK_SECONDS: Final = 0.5
+"""Time between two samples."""
 
 
 class Sample(NamedTuple):
-    """One look at a part: s since the epoch, CPU s used since its start, resident memory in MB."""
+    """A part at one moment: seconds since the epoch, CPU time since its start, resident memory."""
 
     time: float
-    cpu: float
-    memory: float
+    cpu_seconds: float
+    memory_mb: float
 
 
 class Meter:
-    """Looks at parts of the natively running stack in a thread of its own; knows nothing of containers.
+    """Samples parts of the native stack in a thread of its own. It can't see containers.
 
     Args:
         settings: of the running stack.
-        parts: the names of the parts to look at.
+        parts: the names of the parts.
     """
 
     def __init__(self, settings: Settings, parts: tuple[str, ...] = ("service", "oap")) -> None:
         self.samples: dict[str, list[Sample]] = {part: [] for part in parts}
-        self._supervisor = Supervisor(settings.run_dir)
+        self._runtime = NativeRuntime(settings)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -53,29 +53,30 @@ class Meter:
         self._over.set()
         self._thread.join()
 
-    def cpu(self, part: str, start: float, end: float) -> float:
-        """Return the share of one core that a part used between two moments, in percent; not a number if unknown."""
+    def cpu_percent(self, part: str, start: float, end: float) -> float:
+        """Return the share of one core that a part used between two moments, in percent; NaN if unknown."""
         seen = [sample for sample in self.samples[part] if start <= sample.time <= end]
         if not seen or seen[-1].time == seen[0].time:
             return float("nan")
         # A part that was restarted begins at 0 again.
-        used = sum(max(0.0, after.cpu - before.cpu) for before, after in itertools.pairwise(seen))
+        used = sum(max(0.0, after.cpu_seconds - before.cpu_seconds) for before, after in itertools.pairwise(seen))
         return used / (seen[-1].time - seen[0].time) * 100
 
-    def memory(self, part: str, start: float, end: float) -> float:
-        """Return the most memory that a part had between two moments, in MB; not a number if unknown."""
+    def memory_mb(self, part: str, start: float, end: float) -> float:
+        """Return the most memory that a part had between two moments, in MB; NaN if unknown."""
         return max(
-            (sample.memory for sample in self.samples[part] if start <= sample.time <= end), default=float("nan")
+            (sample.memory_mb for sample in self.samples[part] if start <= sample.time <= end), default=float("nan")
         )
 
     def _run(self) -> None:
-        while not self._over.wait(INTERVAL):
+        while not self._over.wait(LOOK_SECONDS):
+            pids = self._runtime.pids()
             for part, samples in self.samples.items():
-                if sample := _look(self._supervisor.info(part).get("pid", 0)):
+                if sample := _sample(pids.get(part, 0)):
                     samples.append(sample)
 
 
-def _look(pid: int) -> Sample | None:
+def _sample(pid: int) -> Sample | None:
     cpu = memory = 0.0
     try:
         process = psutil.Process(pid) if pid else None

@@ -1,4 +1,4 @@
-"""What OAP has of the requests of a run: traces, tasks, and what was lost."""
+"""Counting what OAP has of the requests of a run: traces, tasks, and lost segments."""
 
 from __future__ import annotations
 
@@ -10,55 +10,56 @@ from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from oap_query import Segment, segments
+from tracing_claims import TASK_MS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from oap_query import Oap
 
-    from stack._locust import Request
+    from stack.load.locust import Request
 
-SETTLE: Final = 20.0
-"""s without a new segment after which the count is final."""
-PAUSE: Final = 1.0
-"""s between two looks at least; one that took long is followed by a longer pause, as OAP has work to do."""
-FEW: Final = 100
-"""Traces that are asked for one by one."""
-SLICE: Final = 5.0
-"""s whose segments are listed at once."""
-TASK_SECONDS: Final = 10.0
-"""How long a task of the service runs where nobody says otherwise."""
+SETTLED_SECONDS: Final = 20.0
+"""The count is final after so long without a new segment."""
+QUERY_PAUSE_SECONDS: Final = 1.0
+"""Shortest time between two queries; a slow query is followed by a longer pause, as OAP is busy."""
+SINGLE_QUERIES: Final = 100
+"""Up to so many traces are asked for one by one."""
+SLICE_SECONDS: Final = 5.0
+"""Segments are listed in slices of time of this length."""
+TASK_SECONDS: Final = TASK_MS / 1000
+"""How long a task of the service runs by default."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """OAP's side of a run."""
+class TraceCount:
+    """What OAP has of a run."""
 
     expected: int
-    """Requests that were answered with a trace id."""
+    """How many requests were answered with a trace id."""
     traces: int
-    """Of these, how many OAP knows."""
+    """How many of their traces OAP has, complete or not."""
     complete: int
-    """Of these, how many have the request's segment and one for each of its tasks."""
+    """How many of these have the request's segment and one for each of its tasks."""
     lost: int
-    """Segments that should be there and are not."""
+    """How many segments are missing."""
     tasks: tuple[tuple[int, int], ...]
     """Start and end of every task that ran, in ms since the epoch."""
     incomplete: frozenset[str]
-    """The ids of the traces that are not complete, or not there."""
+    """The ids of the traces that are incomplete or missing."""
 
     @property
     def peak(self) -> int:
         """How many tasks ran at the same time at most."""
-        return peak(self.tasks)
+        return most_at_once(self.tasks)
 
     @property
-    def whole(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether nothing is missing."""
         return self.complete == self.expected
 
 
-def peak(tasks: Iterable[tuple[int, int]]) -> int:
+def most_at_once(tasks: Iterable[tuple[int, int]]) -> int:
     """Count the most intervals that share a moment."""
     # An end sorts before a start of the same ms: such two never ran side by side.
     changes = sorted((moment, change) for start, end in tasks for moment, change in ((start, 1), (end, -1)))
@@ -69,8 +70,8 @@ def peak(tasks: Iterable[tuple[int, int]]) -> int:
     return most
 
 
-def judge(requests: Iterable[Request], rows: Iterable[Segment]) -> Found:
-    """Hold what should be there against what is."""
+def count_traces(requests: Iterable[Request], rows: Iterable[Segment]) -> TraceCount:
+    """Compare the segments that the requests must have left with those that OAP has."""
     wanted = {request.trace_id: request.tasks for request in requests if request.trace_id}
     entries: Counter[str] = Counter()
     tasks: Counter[str] = Counter()
@@ -84,7 +85,7 @@ def judge(requests: Iterable[Request], rows: Iterable[Segment]) -> Found:
             times.append((segment.start, segment.end))
     missing = {trace: (entries[trace] < 1) + max(0, count - tasks[trace]) for trace, count in wanted.items()}
     incomplete = frozenset(trace for trace, count in missing.items() if count)
-    return Found(
+    return TraceCount(
         expected=len(wanted),
         traces=len(entries | tasks),
         complete=len(wanted) - len(incomplete),
@@ -94,8 +95,10 @@ def judge(requests: Iterable[Request], rows: Iterable[Segment]) -> Found:
     )
 
 
-def wait(oap: Oap, service: str, requests: Sequence[Request], tell: Callable[[Found], object]) -> Found:
-    """Look again and again until every trace is complete, or nothing new has come for `SETTLE` seconds.
+def wait_for_traces(
+    oap: Oap, service: str, requests: Sequence[Request], report: Callable[[TraceCount], object]
+) -> TraceCount:
+    """Ask OAP until every trace is complete, or nothing new has come for `SETTLED_SECONDS`.
 
     Raises:
         OapError: OAP does not answer.
@@ -103,23 +106,23 @@ def wait(oap: Oap, service: str, requests: Sequence[Request], tell: Callable[[Fo
     last = max((request.end + _tasks_seconds(request) for request in requests), default=0.0)
     time.sleep(max(0.0, last - time.time()))
     seen: dict[str, Segment] = {}
-    found, idle = judge(requests, ()), 0.0
-    while not found.whole and idle < SETTLE:
+    found, idle = count_traces(requests, ()), 0.0
+    while not found.is_complete and idle < SETTLED_SECONDS:
         began = time.monotonic()
-        for segment in _look(oap, service, [one for one in requests if one.trace_id in found.incomplete]):
+        for segment in _segments_of(oap, service, [one for one in requests if one.trace_id in found.incomplete]):
             seen[segment.segment_id] = segment
-        now = judge(requests, seen.values())
-        tell(now)
-        if not now.whole:
-            time.sleep(max(PAUSE, time.monotonic() - began))
+        now = count_traces(requests, seen.values())
+        report(now)
+        if not now.is_complete:
+            time.sleep(max(QUERY_PAUSE_SECONDS, time.monotonic() - began))
         idle = 0.0 if now.lost < found.lost else idle + time.monotonic() - began
         found = now
     return found
 
 
-def _look(oap: Oap, service: str, requests: Sequence[Request]) -> Iterator[Segment]:
+def _segments_of(oap: Oap, service: str, requests: Sequence[Request]) -> Iterator[Segment]:
     """Ask for the segments of these requests: a few one by one, many by the time in which they began."""
-    if len(requests) <= FEW:
+    if len(requests) <= SINGLE_QUERIES:
         for request in requests:
             for span in oap.trace(request.trace_id):
                 if span.span_id == 0:
@@ -130,11 +133,11 @@ def _look(oap: Oap, service: str, requests: Sequence[Request]) -> Iterator[Segme
     start = min(request.start for request in requests) - 1
     end = max(request.end + _tasks_seconds(request) for request in requests)
     while start < end:
-        times = [datetime.fromtimestamp(moment, UTC) for moment in (start, start + SLICE)]
+        times = [datetime.fromtimestamp(moment, UTC) for moment in (start, start + SLICE_SECONDS)]
         yield from chain.from_iterable(segments(oap, *times, service=service))
-        start += SLICE
+        start += SLICE_SECONDS
 
 
 def _tasks_seconds(request: Request) -> float:
-    """How long the tasks of a request run at most: one after the other."""
-    return request.tasks * (TASK_SECONDS if request.seconds is None else request.seconds)
+    """Return how long the tasks of a request run at most: one after the other."""
+    return request.tasks * (TASK_SECONDS if request.task_seconds is None else request.task_seconds)

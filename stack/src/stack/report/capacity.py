@@ -9,22 +9,19 @@ from typing import TYPE_CHECKING, Final
 
 import psutil
 
-from stack import _found, _locust
-from stack._locust import Load, percentile
-from stack._meter import Meter
+from stack.load import Load, Meter, percentile, read_requests, start_locust, wait_for_traces
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from oap_query import Oap
 
-    from stack._found import Found
-    from stack._meter import Sample
-    from stack._settings import Settings
+    from stack.load import Sample, TraceCount
+    from stack.settings import Settings
 
-SETTLE: Final = 3.0
-"""s of peace before a load, in which the memory and CPU at rest are seen."""
-NEAR: Final = 0.95
+REST_SECONDS: Final = 3.0
+"""Memory and CPU at rest are measured for so long before a load."""
+REACHED_SHARE: Final = 0.95
 """The share of the wanted tasks that must have run at the same time."""
 
 
@@ -34,90 +31,91 @@ class Step:
 
     tasks: int
     task_seconds: float
-    hold: float = 20.0
-    """s that the number of running tasks stands still: only then response times and CPU are measured."""
-    fill: float | None = None
-    """s in which all tasks are started, before the load ends and they only sleep; by default the load goes on."""
+    hold_seconds: float = 20.0
+    """For so long the number of running tasks is constant: only then response times and CPU are measured."""
+    fill_seconds: float | None = None
+    """All tasks are started within this time, then the load ends and they only sleep; by default the load goes on."""
 
     @property
     def load(self) -> Load:
-        """The load that does it."""
-        seconds = self.fill or self.task_seconds
+        """The load that starts these tasks."""
+        seconds = self.fill_seconds or self.task_seconds
         return Load(
             "parallel",
             users=100,
             rate=self.tasks / seconds,
-            duration=self.fill or self.task_seconds + self.hold,
+            duration_seconds=self.fill_seconds or self.task_seconds + self.hold_seconds,
             task_seconds=self.task_seconds,
-            results=f"report-{self.tasks}" + ("-asleep" if self.fill else ""),
+            results=f"report-{self.tasks}" + ("-asleep" if self.fill_seconds else ""),
         )
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a step has shown; times in ms, CPU in percent of one core, memory in MB; not a number where unknown."""
+    """The result of a step; NaN where a value is unknown."""
 
     step: Step
     requests: int
     failed: int
-    p50: float
-    p99: float
-    worst: float
-    found: Found
-    service_cpu: float
-    oap_cpu: float
-    locust_cpu: float
-    others_cpu: float
-    """What processes that are no part of this have used: they, and not the service, may be what is measured."""
-    memory_before: float
-    memory: float
+    p50_ms: float
+    p99_ms: float
+    worst_ms: float
+    found: TraceCount
+    service_cpu_percent: float
+    """Of one core, as all others."""
+    oap_cpu_percent: float
+    locust_cpu_percent: float
+    others_cpu_percent: float
+    """Used by processes that do not belong to this stack: a high value makes the measurement worthless."""
+    memory_before_mb: float
+    memory_mb: float
     times: list[tuple[float, float]] = field(repr=False)
-    """Of each request: s since the load began, ms that the answer took."""
+    """Of each request: seconds since the load began, response time in ms."""
     samples: dict[str, list[Sample]] = field(repr=False)
     began: float = 0.0
 
     @property
-    def kilobytes_per_task(self) -> float:
-        """What the service grew by, for each running task."""
-        return (self.memory - self.memory_before) * 1024 / self.found.peak if self.found.peak else float("nan")
+    def kb_per_task(self) -> float:
+        """By how much the service has grown for each running task."""
+        return (self.memory_mb - self.memory_before_mb) * 1024 / self.found.peak if self.found.peak else float("nan")
 
     @property
     def holds(self) -> bool:
-        """Whether that many tasks did run, every request was answered, and every trace is complete."""
-        return not self.failed and self.found.whole and self.found.peak >= NEAR * self.step.tasks
+        """Whether so many tasks ran at once, every request was answered, and every trace is complete."""
+        return not self.failed and self.found.is_complete and self.found.peak >= REACHED_SHARE * self.step.tasks
 
 
-def measure(settings: Settings, oap: Oap, step: Step, tell: Callable[[str], object]) -> Measured:
-    """Run a step.
+def measure(settings: Settings, oap: Oap, step: Step, report: Callable[[str], object]) -> Measured:
+    """Run a step, and say by `report` how far it is.
 
     Raises:
         OapError: OAP does not answer.
-        RuntimeError: Locust did not run.
+        RuntimeError: Locust sent no request.
     """
     began = time.time()
     with Meter(settings) as meter:
-        time.sleep(SETTLE)
+        time.sleep(REST_SECONDS)
         psutil.cpu_percent()
         loaded, used = time.time(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        code = _locust.start(settings, step.load, quiet=True).wait()
+        code = start_locust(settings, step.load, quiet=True).wait()
         machine = psutil.cpu_percent() * (psutil.cpu_count() or 1)
         over, use = time.time(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        requests = _locust.requests(settings, step.load)
+        requests = read_requests(settings, step.load)
         if not requests:
             log = step.load.folder(settings) / "locust.log"
             raise RuntimeError(f"Locust sent no request (exit code {code}): {log} says why")
         first, last = requests[0].start, requests[-1].start
-        tell(f"{step.tasks:,} tasks: waiting for the last of them and their traces")
-        found = _found.wait(
+        report(f"{step.tasks:,} tasks: waiting for the last of them and their traces")
+        found = wait_for_traces(
             oap,
             settings.service_name,
             requests,
-            lambda found: tell(f"{step.tasks:,} tasks: {found.complete:,} of {found.expected:,} traces complete"),
+            lambda found: report(f"{step.tasks:,} tasks: {found.complete:,} of {found.expected:,} traces complete"),
         )
     locust = (use.ru_utime + use.ru_stime - used.ru_utime - used.ru_stime) / (over - loaded) * 100
-    ours = locust + meter.cpu("service", loaded, over) + meter.cpu("oap", loaded, over)
-    window = (last + 2, first + step.task_seconds - 1) if step.fill else (first + step.task_seconds, last)
-    counted = [request.ms for request in requests if step.fill or request.start >= window[0]]
+    ours = locust + meter.cpu_percent("service", loaded, over) + meter.cpu_percent("oap", loaded, over)
+    window = (last + 2, first + step.task_seconds - 1) if step.fill_seconds else (first + step.task_seconds, last)
+    counted = [request.ms for request in requests if step.fill_seconds or request.start >= window[0]]
     return Measured(
         step,
         len(requests),
@@ -126,12 +124,12 @@ def measure(settings: Settings, oap: Oap, step: Step, tell: Callable[[str], obje
         percentile(counted, 0.99),
         max(counted, default=float("nan")),
         found,
-        meter.cpu("service", *window),
-        meter.cpu("oap", *window),
+        meter.cpu_percent("service", *window),
+        meter.cpu_percent("oap", *window),
         locust,
         machine - ours,
-        meter.memory("service", began, first),
-        meter.memory("service", *window),
+        meter.memory_mb("service", began, first),
+        meter.memory_mb("service", *window),
         [(request.start - first, request.ms) for request in requests],
         meter.samples,
         first,

@@ -17,14 +17,10 @@ from oap_embedded import cache_directory
 from rich.markup import escape
 from rich.table import Table
 
-from stack import _engine, _network
-from stack._console import new_console
-from stack._given import known_names, slips
-from stack._marked import ours
-from stack._parts import parts
-from stack._run_dir import examine
-from stack._settings import HOST, UsageError
-from stack._supervisor import ALIVE, Supervisor
+from stack.runtime.engine import EngineError, check_engine
+from stack.runtime.processes import stack_processes
+from stack.runtime.run_dir import examine
+from stack.settings import HOST, UsageError, known_names, network, typing_errors
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
@@ -32,16 +28,16 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from stack._parts import Part
-    from stack._settings import Settings
+    from stack.runtime.native.parts import Part
+    from stack.settings import Settings
 
-DISK: Final = 1000
-"""MB: OAP's jars, H2's data, logs."""
+DISK_MEGABYTES: Final = 1000
+"""For OAP's jars, H2's data and logs."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at; `advice` says what to do where it is not fine."""
+    """The result of one check; `advice` says what to do where it is not fine."""
 
     name: str
     finding: str
@@ -53,23 +49,7 @@ class Check:
         return not self.advice
 
 
-def doctor(settings: Settings) -> int:
-    """Show every check; 0 when all is fine."""
-    supervisor = Supervisor(settings.run_dir)
-    every = parts(settings)
-    stopped = [part for part in every if supervisor.state(part.name) not in ALIVE]
-    checks = [
-        docker(needed=False),
-        *machine(settings, [part for part in stopped if not part.on_demand]),
-        *environment(settings),
-        *ports_of(settings, every),
-    ]
-    console = new_console()
-    show(console, checks)
-    return 0 if all(check.fine for check in checks) else 1
-
-
-def show(console: Console, checks: Iterable[Check]) -> None:
+def show_checks(console: Console, checks: Iterable[Check]) -> None:
     """Print the checks as a table."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for check in checks:
@@ -79,32 +59,32 @@ def show(console: Console, checks: Iterable[Check]) -> None:
     console.print(table)
 
 
-def machine(settings: Settings, starting: Sequence[Part]) -> list[Check]:
-    """Look at what the machine has for the parts that are to be started."""
-    every = [_python(), _java(), _loopback(), _run_folder(settings.run_dir)]
-    if needed := sum(part.memory for part in starting):
-        every.append(_memory(needed))
-    every.append(_disk(settings.run_dir, "RUN_DIR"))
-    every.append(_disk(cache_directory().absolute(), "OAP_EMBEDDED_CACHE"))
-    return every
+def check_machine(settings: Settings, starting: Sequence[Part]) -> list[Check]:
+    """Check what this machine has for the parts that are to be started."""
+    checks = [_python(), _java(), _loopback(), _run_folder(settings.run_dir)]
+    if needed := sum(part.memory_megabytes for part in starting):
+        checks.append(_memory(needed))
+    checks.append(_disk(settings.run_dir, "RUN_DIR"))
+    checks.append(_disk(cache_directory().absolute(), "OAP_EMBEDDED_CACHE"))
+    return checks
 
 
-def ports_of(settings: Settings, wanted: Iterable[Part]) -> list[Check]:
-    """Look at the ports of those parts: each must be free, or held by the stack itself."""
-    family = {process.pid: process for process in ours(settings.run_dir)}
+def check_ports(settings: Settings, wanted: Iterable[Part]) -> list[Check]:
+    """Check the ports of those parts: each must be free, or held by the stack itself."""
+    family = {process.pid: process for process in stack_processes(settings.run_dir)}
     return [_port(settings, name, family) for part in wanted for name in part.ports]
 
 
-def free_ports(settings: Settings, names: Iterable[str]) -> list[Check]:
-    """Look at ports that the stack does not hold yet, by the variables that change them."""
+def check_free_ports(settings: Settings, names: Iterable[str]) -> list[Check]:
+    """Check ports that the stack does not hold yet, named by their variables."""
     return [_port(settings, name, ()) for name in names]
 
 
-def docker(*, needed: bool) -> Check:
-    """Look for an engine."""
+def check_docker(*, needed: bool) -> Check:
+    """Check whether Docker can be used."""
     try:
-        return Check("Docker", _engine.check())
-    except _engine.EngineError as error:
+        return Check("Docker", check_engine())
+    except EngineError as error:
         return Check("Docker", error.reason, str(error) if needed else "")
 
 
@@ -138,9 +118,7 @@ def _loopback() -> Check:
 
 def _run_folder(run_dir: Path) -> Check:
     if "\\" in str(run_dir):
-        return Check(
-            "run folder", str(run_dir), "OAP's H2 takes a \\ in a path for a /: name another folder in RUN_DIR"
-        )
+        return Check("run folder", str(run_dir), "OAP's H2 reads a \\ in a path as a /: name another folder in RUN_DIR")
     try:
         examine(run_dir)
     except UsageError as error:
@@ -153,22 +131,22 @@ def _disk(folder: Path, variable: str) -> Check:
     free = shutil.disk_usage(existing).free // 2**20
     if not os.access(existing, os.W_OK):
         return Check("disk", f"{existing} is not writable", f"name another folder in {variable}")
-    advice = f"{DISK} MB are needed: free some, or name another folder in {variable}"
-    return Check("disk", f"{free:,} MB free at {folder}", "" if free >= DISK else advice)
+    advice = f"{DISK_MEGABYTES} MB are needed: free some disk space, or name another folder in {variable}"
+    return Check("disk", f"{free:,} MB free at {folder}", "" if free >= DISK_MEGABYTES else advice)
 
 
-def environment(settings: Settings) -> Iterator[Check]:
-    """Tell what the environment says of a company's network, and what becomes of it; and what it says in vain."""
-    for names, url in _grouped(_network.proxies(os.environ)):
-        finding = f"{names}={_network.shown(url)}: downloads take it, what is on this machine does not"
+def check_environment(settings: Settings) -> Iterator[Check]:
+    """Report proxies, certificates and what they are used for, and variables that look like typing errors."""
+    for names, url in _grouped(network.proxies(os.environ)):
+        finding = f"{names}={network.without_password(url)}: downloads use it, connections on this machine do not"
         yield Check("proxy", finding)
-    broken = set(_network.broken_certificates(os.environ))
-    for names, path in _grouped({name: os.environ.get(name, "") for name in _network.CERTIFICATES}):
+    broken = set(network.broken_certificates(os.environ))
+    for names, path in _grouped({name: os.environ.get(name, "") for name in network.CERTIFICATES}):
         unread = [name for name in names.split(", ") if name in broken]
         advice = f"name a file of certificates in {unread[0]}, or unset it" if unread else ""
         yield Check("certificates", f"{names}={path}: " + ("can't be read" if unread else "downloads trust it"), advice)
-    for slip in slips(known_names(type(settings))):
-        yield Check("variable", slip)
+    for sentence in typing_errors(known_names(type(settings))):
+        yield Check("variable", sentence)
 
 
 def _grouped(variables: Mapping[str, str]) -> list[tuple[str, str]]:

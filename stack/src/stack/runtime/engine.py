@@ -10,44 +10,44 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 WAY_OUT: Final = "run the stack without Docker: `make up RUNTIME=native`"
-_SECONDS: Final = 20
-"""How long a question to the engine may take."""
+TIMEOUT_SECONDS: Final = 20
+"""How long the engine may take to answer."""
 
 
 class EngineError(Exception):
-    """What Docker can't do here, and what to do about it."""
+    """Why Docker can't be used, and what to do about it."""
 
     def __init__(self, reason: str, advice: str) -> None:
         self.reason = reason
         super().__init__(f"{reason}: {advice}, or {WAY_OUT}")
 
 
-def check() -> str:
-    """Return the versions of an engine that can be used.
+def check_engine() -> str:
+    """Return the versions of the engine and of Compose.
 
     Raises:
-        EngineError: there is none, it is not for us to use, or it has no Compose.
+        EngineError: there is no engine, it refuses this user, or it has no Compose.
     """
     try:
-        engine = ask("version", "--format", "{{.Server.Version}}")
+        engine = ask_docker("version", "--format", "{{.Server.Version}}")
     except subprocess.CalledProcessError as error:
         if "permission denied" in error.stderr.lower():
             advice = "add yourself to its group (`sudo usermod -aG docker $USER`, then log in anew)"
-            raise EngineError("you may not use Docker's socket", advice) from error
+            raise EngineError("you have no permission to use Docker's socket", advice) from error
         raise EngineError(f"no Docker engine answers ({last_line(error.stderr)})", "start it") from error
     try:
-        compose = ask("compose", "version", "--short")
+        compose = ask_docker("compose", "version", "--short")
     except subprocess.CalledProcessError as error:
         raise EngineError("Docker has no Compose here", "install its plugin (docker-compose-plugin)") from error
     return f"Docker {engine}, Compose {compose}"
 
 
-def ask(*words: str, environment: Mapping[str, str] | None = None, seconds: float = _SECONDS) -> str:
+def ask_docker(*words: str, environment: Mapping[str, str] | None = None, seconds: float = TIMEOUT_SECONDS) -> str:
     """Return what the client prints.
 
     Raises:
         EngineError: there is no client, or it takes longer than `seconds`.
-        subprocess.CalledProcessError: it says no.
+        subprocess.CalledProcessError: the command fails.
     """
     try:
         done = subprocess.run(  # noqa: S603  # our own command line
@@ -67,15 +67,15 @@ def ask(*words: str, environment: Mapping[str, str] | None = None, seconds: floa
 
 
 def has_buildx() -> bool:
-    """Say whether the client can build with BuildKit."""
+    """Whether the client can build with BuildKit."""
     try:
-        ask("buildx", "version")
+        ask_docker("buildx", "version")
     except subprocess.CalledProcessError:
         return False
     return True
 
 
 def last_line(text: str) -> str:
-    """Return the last line that says something."""
+    """Return the last line that is not empty."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "no reason given"

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from stack._settings import DEFAULT_RUN_DIR
+from stack.settings import DEFAULT_RUN_DIR
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from stack._settings import Settings
+    from stack.settings import Settings
 
 
 def print_links(console: Console, settings: Settings, *, locust: bool) -> None:

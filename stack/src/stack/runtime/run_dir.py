@@ -9,7 +9,7 @@ import stat
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from stack._settings import DEFAULT_RUN_DIR, ROOT, UsageError
+from stack.settings import DEFAULT_RUN_DIR, ROOT, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,15 +32,15 @@ CONTENT: Final = (
     "secrets.json",
     "socket",
 )
-"""What `clean` deletes: nothing that somebody else may have put there."""
-_KEPT: Final = ("lock", "supervisord.pid", "supervisor.sock", "uv", "jars", MARKER)
+"""What `clean` deletes. Files of anybody else are left alone."""
+KEPT: Final = ("lock", "supervisord.pid", "supervisor.sock", "uv", "jars", MARKER)
 
 
 def prepare(run_dir: Path) -> None:
-    """Make the folder, for nobody else to write in.
+    """Make the folder, where only this user may write.
 
     Raises:
-        UsageError: it can't be made, belongs to others too, or has something else in it.
+        UsageError: it can't be made, others may write in it, or it has other files in it.
     """
     examine(run_dir)
     try:
@@ -49,7 +49,7 @@ def prepare(run_dir: Path) -> None:
             run_dir.chmod(0o700)
         marker = run_dir / MARKER
         if not marker.exists():
-            marker.write_text("What `make up` keeps of the stack is in this folder; `make clean` deletes it.\n")
+            marker.write_text("The stack of `make up` keeps its data in this folder; `make clean` deletes it.\n")
     except OSError as error:
         raise UsageError(f"RUN_DIR={run_dir} can't be made or used ({error.strerror}): name another folder") from error
     if stat.S_IMODE(run_dir.stat().st_mode) & (stat.S_IWGRP | stat.S_IWOTH):
@@ -57,10 +57,10 @@ def prepare(run_dir: Path) -> None:
 
 
 def examine(run_dir: Path) -> None:
-    """Look whether the folder, if it is there, is the stack's and nobody else's; the place for it is if it is not.
+    """Check that the folder belongs to the stack alone; where it does not exist, check the folders above it.
 
     Raises:
-        UsageError: it is not.
+        UsageError: somebody else uses the folder, or could replace it.
     """
     try:
         _examine_above(run_dir)
@@ -76,7 +76,7 @@ def examine(run_dir: Path) -> None:
         raise UsageError(f"RUN_DIR={run_dir} belongs to another user: name another folder")
     if not os.access(run_dir, os.W_OK | os.X_OK):
         raise UsageError(f"RUN_DIR={run_dir} is not writable: name another folder")
-    before = bool(names & {"lock", "settings.json"}) and names <= {*CONTENT, *_KEPT}  # there was no marker once
+    before = bool(names & {"lock", "settings.json"}) and names <= {*CONTENT, *KEPT}  # there was no marker once
     ours = MARKER in names or before
     if names and not ours and run_dir != DEFAULT_RUN_DIR:
         raise UsageError(f"RUN_DIR={run_dir} has other things in it: name a folder of its own, such as {run_dir}/run")
@@ -98,14 +98,14 @@ def _examine_above(run_dir: Path) -> None:
 
 
 @contextmanager
-def alone(run_dir: Path, console: Console) -> Iterator[None]:
-    """Let one command at a time change what runs; a second one waits, and says so."""
+def exclusive(run_dir: Path, console: Console) -> Iterator[None]:
+    """Let one command at a time change the stack; a second one says that it waits."""
     prepare(run_dir)
     with (run_dir / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            console.print("another `make up` or `make down` is at work, waiting for it")
+            console.print("waiting for another `make up` or `make down` to end")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -10,13 +10,13 @@ from oap_embedded import OapEmbeddedError, cache_directory
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from stack._settings import Settings
+    from stack.settings.model import Settings
 
 VARIABLE: Final = "OAP_EMBEDDED_CACHE"
 
 
 def choose_cache(settings: Settings) -> None:
-    """Let it be the run folder where the user's cache can't be made: without a home folder, or with a read-only one."""
+    """Keep the jars in the run folder where the user's cache folder can't be made, such as in a read-only home."""
     if os.environ.get(VARIABLE):
         return
     try:
@@ -28,7 +28,7 @@ def choose_cache(settings: Settings) -> None:
 
 
 def _usable(cache: Path) -> bool:
-    """Say whether the folder is there, or can be made; a read-only one may be complete."""
+    """Say whether the folder exists or can be made. A read-only one counts: it may hold all jars already."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
     except OSError:

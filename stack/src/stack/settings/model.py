@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from stack import _given
-from stack._given import ROOT as ROOT  # noqa: PLC0414  # as all others read it here
-from stack._given import UsageError as UsageError  # noqa: PLC0414  # the same
+from stack.settings.basics import HOST, ROOT
 
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
-
-HOST: Final = "127.0.0.1"
-"""Nothing of the stack listens anywhere else: it has no passwords."""
 DEFAULT_RUN_DIR: Final = ROOT / ".run"
 
-NAME_LIMIT: Final = 70
-"""Letters of a service's name; OAP cuts off what is beyond."""
+NAME_LIMIT_CHARACTERS: Final = 70
+"""Characters of a service's name; OAP cuts longer ones off."""
 SECRETS: Final = frozenset({"postgres_password", "horizon_auth_local_users"})
-"""What is never written to the record."""
+"""Fields that are never written to a file."""
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
-def _readable(name: str) -> str:
-    if not name.isprintable() or name != name.strip() or len(name) > NAME_LIMIT:
-        message = f"it is 1 to {NAME_LIMIT} letters that can be printed, with no blank at either end"
+def _printable(name: str) -> str:
+    if not name.isprintable() or name != name.strip() or len(name) > NAME_LIMIT_CHARACTERS:
+        message = f"it must have 1 to {NAME_LIMIT_CHARACTERS} printable characters, with no blank at either end"
         raise ValueError(message)
     return name
 
@@ -47,7 +39,7 @@ class Settings(BaseSettings):
     """Where the OAP of Compose keeps its data."""
     ui: Literal["classic", "horizon"] = "classic"
     postgres_password: SecretStr | None = None
-    """Made at random where it is needed and not set, as is who may log in to Horizon."""
+    """A random one is made where one is needed and none is set; the same goes for Horizon's login."""
     horizon_auth_local_users: SecretStr | None = None
     workers: Annotated[int, Field(ge=0, le=64)] = 0
     """Locust workers behind its page; without any, its one process makes the load itself."""
@@ -62,7 +54,7 @@ class Settings(BaseSettings):
     banyandb_http_port: Port = 17913
     allowed_hosts: str = ""
     """Names by which the pages may be called beside the loopback ones, separated by commas."""
-    service_name: Annotated[str, AfterValidator(_readable)] = "demo-service"
+    service_name: Annotated[str, AfterValidator(_printable)] = "demo-service"
     """The service's name in SkyWalking."""
     start_seconds: Annotated[int, Field(ge=1)] = 900
     """How long a part may take to come up at most, as long as it makes progress."""
@@ -78,7 +70,7 @@ class Settings(BaseSettings):
             message = f"RUN_DIR={self.run_dir} can't be found ({error}): name it by its full path"
             raise ValueError(message) from error
         if not str(self.run_dir).isprintable():
-            message = f"RUN_DIR={str(self.run_dir)!r} has a sign in it that can't be printed: name another folder"
+            message = f"RUN_DIR={str(self.run_dir)!r} has a character in it that can't be printed: name another folder"
             raise ValueError(message)
         takers: dict[int, str] = {}
         for name, port in self.ports.items():
@@ -144,60 +136,3 @@ class Settings(BaseSettings):
     def write_record(self) -> None:
         """Note these settings, so that `make verify` after `make up SERVICE_PORT=8001` finds the service."""
         self.record.write_text(self.model_dump_json(exclude={"run_dir", *SECRETS}))
-
-
-def load_settings(*, running: bool = False) -> Settings:
-    """Read the settings.
-
-    Args:
-        running: take what is not set from the stack that runs, if one does, before the defaults.
-
-    Raises:
-        UsageError: a variable has a value that it can't have, or means nothing.
-    """
-    file = ROOT / ".env"
-    given_there, known = _given.read(file), _given.known_names(Settings)
-    _given.check(given_there, known, str(file))
-    _given.check(_given.command_line(), known, "make")
-    _given.pass_on(given_there, [name.upper() for name in Settings.model_fields])
-    try:
-        given = Settings()
-        recorded = _recorded(given) if running else {}
-        return Settings(**recorded) if recorded else given
-    except ValidationError as error:
-        raise UsageError("; ".join(_sentence(problem) for problem in error.errors())) from error
-
-
-def recorded_runtime(settings: Settings) -> str | None:
-    """Return the runtime of the stack that runs, or ran last under Compose."""
-    return _read(settings).get("runtime")
-
-
-def _recorded(given: Settings) -> dict[str, Any]:
-    # Which runtime is meant is not a matter of taste once the stack runs.
-    return {
-        name: value for name, value in _read(given).items() if name == "runtime" or name not in given.model_fields_set
-    }
-
-
-def _read(settings: Settings) -> dict[str, Any]:
-    try:
-        recorded: dict[str, Any] = json.loads(settings.record.read_text())
-    except (OSError, ValueError):
-        return {}
-    return recorded
-
-
-def _sentence(problem: ErrorDetails) -> str:
-    if not problem["loc"]:
-        return problem["msg"].removeprefix("Value error, ")
-    name, value = ".".join(map(str, problem["loc"])).upper(), problem["input"]
-    if name.endswith("_PORT"):
-        reason = "is no port, which is a number from 1 to 65535"
-    elif "expected" in (context := problem.get("ctx", {})):
-        reason = f"can't be: it is {context['expected']}"
-    elif name == "OAP_HEAP":
-        reason = "is no size of a heap, such as 512m or 1g"
-    else:
-        reason = f"can't be: {problem['msg'].removeprefix('Value error, ')}"
-    return f"{name}={value!r} {reason}"

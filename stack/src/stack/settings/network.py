@@ -40,24 +40,24 @@ def direct(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def exempt_loopback() -> None:
-    """Do so for this process and all that it starts."""
+    """Let this process, and all that it starts, reach the loopback interface without a proxy."""
     found = direct(os.environ)
     if "*" in found.get("no_proxy", "").split(","):
-        # No host is to be reached by a proxy. gRPC does not know this sign, and urllib not in a list.
+        # `*` means that no proxy is to be used. gRPC does not know it, and urllib does not know it within a list.
         for name in (*proxies(os.environ), *found):
             os.environ.pop(name, None)
     else:
         os.environ.update(found)
 
 
-def shown(url: str) -> str:
-    """Write a proxy's URL without the password in it."""
+def without_password(url: str) -> str:
+    """Return a proxy's URL without its password."""
     found = urlsplit(url if "://" in url else f"//{url}")
     return url.replace(f":{found.password}@", ":***@") if found.password else url
 
 
 def broken_certificates(environment: Mapping[str, str]) -> Iterator[str]:
-    """Return the variables of certificates that name nothing which can be read."""
+    """Return the variables of certificates whose file or folder can't be read."""
     for name in CERTIFICATES:
         if (path := environment.get(name)) and not (Path(path).exists() and os.access(path, os.R_OK)):
             yield name

@@ -1,123 +1,49 @@
-"""`make verify`: one request to every endpoint, and its trace held against the contract line by line."""
+"""`make verify`: one request to every endpoint, and its trace compared with the contract line by line."""
 
 from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 import httpx
 from oap_query import Node, Oap, OapError, Span, build, outline
-from rich.console import Console
 from rich.markup import escape
+from tracing_claims import RESPONSE_LIMIT_MS
 
-from stack._found import peak
-from stack._verify_endpoints import check_endpoints
-from stack._verify_failures import Failures
-from stack._waterfall import waterfall
+from stack.load import most_at_once
+from stack.terminal import new_console
+from stack.verify.cases import CASES, THREE_TASKS, Case, span_tree
+from stack.verify.endpoints import check_endpoints
+from stack.verify.failures import Failures
+from stack.verify.waterfall import waterfall
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from stack._settings import Settings
+    from rich.console import Console
 
-AT_ONCE: Final = 100
-"""ms: the overview's limit for an answer that does not wait for its task."""
-TOLERANCE: Final = 250
-"""ms that a task may take longer than it sleeps, on a busy machine."""
-LATE: Final = 50
-"""ms that a span may end after the client has read the answer, on a busy machine."""
-CONCURRENT: Final = 20
-DEADLINE: Final = 30.0
-"""s after the last task's end by which its trace must be readable."""
+    from stack.settings import Settings
 
-
-@dataclass(frozen=True)
-class Case:
-    """A request, the answer and the span tree that it must give, and how long (s) each of its tasks runs."""
-
-    method: str
-    path: str
-    answer: object
-    outline: str
-    seconds: float
-    params: dict[str, str] = field(default_factory=dict)
-    body: object = None
-    blocking: bool = False
-    sequential: bool = False
-
-    @property
-    def title(self) -> str:
-        """The request as one reads it."""
-        query = "&".join(f"{key}={value}" for key, value in self.params.items())
-        return f"{self.method} {self.path}" + (f"?{query}" if query else "")
-
-    @property
-    def size(self) -> int:
-        """How many spans the trace has when it is complete."""
-        return self.outline.count("\n") + 1
-
-
-def _tree(request: str, *tasks: str) -> str:
-    """Write down the tree of the contract: the request, its handling, and the tasks in segments of their own."""
-    lines = [f"Entry HTTP {request} 200", "  Local FastAPI request handling 200"]
-    return "\n".join(lines + [f"  Local {task} CROSS_THREAD" for task in tasks])
-
-
-THREE: Final = ("task1", "task2", "task3")
-ORDER: Final = f"order-{uuid4().hex[:8]}"  # a new one each time: a known one would start no task
-SHORT: Final = {"duration": "2"}
-CASES: Final = (
-    Case("GET", "/test", "ok", _tree("GET /test", "background_sleep_task"), 10),
-    Case("GET", "/test/blocking", "ok", _tree("GET /test/blocking"), 2, SHORT, blocking=True),
-    Case(
-        "GET",
-        "/test/threading",
-        "ok",
-        _tree("GET /test/threading", "threaded_sleep_task") + "\n    Local sleep_in_thread CROSS_THREAD",
-        2,
-        SHORT,
-    ),
-    Case("POST", "/action", {"status": "processing"}, _tree("POST /action", "long_running_task"), 2, SHORT),
-    Case(
-        "POST",
-        "/complex-action",
-        {"status": "processing", "tasks": 3},
-        _tree("POST /complex-action", *THREE),
-        2,
-        {**SHORT, "mode": "parallel"},
-    ),
-    Case(
-        "POST",
-        "/complex-action",
-        {"status": "processing", "tasks": 3},
-        _tree("POST /complex-action", *THREE),
-        2,
-        {**SHORT, "mode": "sequential"},
-        sequential=True,
-    ),
-    Case(
-        "POST",
-        "/process",
-        {"status": "accepted", "id": ORDER},
-        _tree("POST /process", "process_data"),
-        2,
-        SHORT,
-        body={"id": ORDER, "lines": 3},
-    ),
-)
+TASK_TOLERANCE_MS: Final = 250
+"""A task may take longer than it sleeps by so much, on a busy machine."""
+ENTRY_TOLERANCE_MS: Final = 50
+"""The entry span may end so long after the client has the answer, on a busy machine."""
+CONCURRENT_REQUESTS: Final = 20
+TRACE_TIMEOUT_SECONDS: Final = 30.0
+"""So long after the end of the last task its trace must be complete in OAP."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a case: the response, how long it took (ms), and the trace."""
+    """The result of a case: the response, the response time, and the trace."""
 
     case: Case
     response: httpx.Response
-    took: float
+    response_ms: float
     spans: list[Span]
 
     @property
@@ -128,7 +54,7 @@ class Result:
 
 def verify(settings: Settings) -> int:
     """Check the running stack against its contract; 0 when every line holds."""
-    console = Console(width=None if Console().is_terminal else 120)
+    console = new_console()
     oap, began = Oap(settings.oap_url), datetime.now(UTC)
     try:
         with httpx.Client(base_url=settings.service_url, timeout=60, trust_env=False) as client:
@@ -136,8 +62,8 @@ def verify(settings: Settings) -> int:
             _warm_up(client)
             with console.status("sending one request to each endpoint, waiting for the tasks"):
                 results = _run(client, oap, CASES)
-            with console.status(f"sending {CONCURRENT} requests at once"):
-                concurrent = _run(client, oap, [_concurrent_case()] * CONCURRENT)
+            with console.status(f"sending {CONCURRENT_REQUESTS} requests at once"):
+                concurrent = _run(client, oap, [_concurrent_case()] * CONCURRENT_REQUESTS)
             with console.status("letting tasks fail in every way"):
                 failures = list(Failures(settings, client, oap).all())
         spans = [span for result in (*results, *concurrent) for span in result.spans]
@@ -146,7 +72,7 @@ def verify(settings: Settings) -> int:
             listed = check_endpoints(oap, settings.service_name, spans, began)
     except (httpx.HTTPError, OapError) as error:
         console.print(
-            f"[red]not verified:[/] {escape(str(error)) or type(error).__name__}. `make status` tells what is up."
+            f"[red]not verified:[/] {escape(str(error)) or type(error).__name__}. `make status` shows what runs."
         )
         return 1
     failed = 0
@@ -155,7 +81,7 @@ def verify(settings: Settings) -> int:
         console.print(f"\n[bold]{result.case.title}[/]  trace {result.response.headers.get('X-Trace-Id', 'none')}")
         console.print(waterfall(roots))
         failed += _report(console, _check(result, roots))
-    console.print(f"\n[bold]{CONCURRENT} times {concurrent[0].case.title} at once[/]")
+    console.print(f"\n[bold]{CONCURRENT_REQUESTS} times {concurrent[0].case.title} at once[/]")
     failed += _report(console, _check_concurrent(concurrent))
     for finding in failures:
         roots = build(finding.spans)
@@ -172,7 +98,7 @@ def verify(settings: Settings) -> int:
 
 
 def _warm_up(client: httpx.Client) -> None:
-    """Spare the cases what only the first request to an endpoint costs. These leave no trace: their caller has none."""
+    """Send one request to each endpoint, as the first one is slower. Its `sw8` header says that it is not sampled."""
     for case in CASES:
         body = {**case.body, "id": uuid4().hex} if isinstance(case.body, dict) else None
         params = {**case.params, "duration": "0"}
@@ -180,7 +106,7 @@ def _warm_up(client: httpx.Client) -> None:
 
 
 def _concurrent_case() -> Case:
-    return Case("GET", "/test", "ok", _tree("GET /test", "background_sleep_task"), 3, {"duration": "3"})
+    return Case("GET", "/test", "ok", span_tree("GET /test", "background_sleep_task"), 3, {"duration": "3"})
 
 
 def _run(client: httpx.Client, oap: Oap, cases: list[Case] | tuple[Case, ...]) -> list[Result]:
@@ -191,13 +117,13 @@ def _run(client: httpx.Client, oap: Oap, cases: list[Case] | tuple[Case, ...]) -
         response = client.request(case.method, case.path, params=case.params, json=case.body)
         return response, (time.perf_counter() - began) * 1000
 
-    def collect(case: Case, response: httpx.Response, took: float) -> Result:
+    def collect(case: Case, response: httpx.Response, response_ms: float) -> Result:
         trace_id = response.headers.get("X-Trace-Id")
         if trace_id is None:
-            return Result(case, response, took, [])
-        wait = case.seconds * (len(THREE) if case.sequential else 1) + DEADLINE
+            return Result(case, response, response_ms, [])
+        wait = case.task_seconds * (len(THREE_TASKS) if case.sequential else 1) + TRACE_TIMEOUT_SECONDS
         spans = oap.wait_for_trace(trace_id, lambda spans: len(spans) >= case.size, wait)
-        return Result(case, response, took, spans)
+        return Result(case, response, response_ms, spans)
 
     with ThreadPoolExecutor(len(cases)) as pool:
         answers = list(pool.map(send, cases))
@@ -212,25 +138,31 @@ def _check(result: Result, roots: list[Node]) -> Iterator[tuple[bool, str]]:
         f"answers {response.status_code} {response.text}",
     )
     if case.blocking:
-        yield result.took >= case.seconds * 1000, f"makes the client wait: {result.took:,.0f} ms"
+        yield result.response_ms >= case.task_seconds * 1000, f"makes the client wait: {result.response_ms:,.0f} ms"
     else:
-        yield result.took < AT_ONCE, f"answers in {result.took:.1f} ms (at once: under {AT_ONCE} ms)"
+        yield (
+            result.response_ms < RESPONSE_LIMIT_MS,
+            f"answers in {result.response_ms:.1f} ms (at once: under {RESPONSE_LIMIT_MS} ms)",
+        )
     right, text = _check_tree(roots, case.outline)
     yield right, text
     if not right:
         return
     entry = roots[0].span
     yield entry.layer == "Http" and entry.component == "FastAPI", f"entry span: {entry.layer}, {entry.component}"
-    yield entry.duration <= result.took + LATE, f"entry span ends with the response: {entry.duration} ms"
+    yield (
+        entry.duration <= result.response_ms + ENTRY_TOLERANCE_MS,
+        f"entry span ends with the response: {entry.duration} ms",
+    )
     for task in tasks:
-        low, high = case.seconds * 1000 - 1, case.seconds * 1000 + TOLERANCE
+        low, high = case.task_seconds * 1000 - 1, case.task_seconds * 1000 + TASK_TOLERANCE_MS
         yield (
             task.start >= entry.end,
             f"{task.name} starts after the entry span ended, at {task.start - entry.start} ms",
         )
         yield (
             low <= task.duration <= high,
-            f"{task.name} lasts {task.duration:,} ms (sleeps {case.seconds * 1000:,.0f})",
+            f"{task.name} lasts {task.duration:,} ms (sleeps {case.task_seconds * 1000:,.0f})",
         )
     if len(tasks) > 1:
         yield (
@@ -248,11 +180,11 @@ def _check_tree(roots: list[Node], expected: str) -> tuple[bool, str]:
 
 def _check_concurrent(results: list[Result]) -> Iterator[tuple[bool, str]]:
     right = sum(outline(build(result.spans)) == result.case.outline for result in results)
-    yield right == CONCURRENT, f"{right} of {CONCURRENT} traces have the span tree of the contract"
+    yield right == CONCURRENT_REQUESTS, f"{right} of {CONCURRENT_REQUESTS} traces have the span tree of the contract"
     tasks = [task for result in results for task in result.tasks]
     yield (
-        len(tasks) == CONCURRENT and _overlap(tasks),
-        f"{peak((task.start, task.end) for task in tasks)} tasks run at the same time",
+        len(tasks) == CONCURRENT_REQUESTS and _overlap(tasks),
+        f"{most_at_once((task.start, task.end) for task in tasks)} tasks run at the same time",
     )
 
 

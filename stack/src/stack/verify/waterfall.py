@@ -10,8 +10,8 @@ from rich.text import Text
 if TYPE_CHECKING:
     from oap_query import Node
 
-BAR: Final = 40
-"""Characters that stand for the whole trace."""
+BAR_CHARACTERS: Final = 40
+"""The length of the whole trace."""
 
 
 def waterfall(roots: list[Node]) -> Table:
@@ -27,9 +27,9 @@ def waterfall(roots: list[Node]) -> Table:
     for depth, node in rows:
         span = node.span
         colour = "red" if span.error else {"Entry": "green", "Exit": "yellow"}.get(span.kind, "cyan")
-        offset = (span.start - begin) * BAR // total
-        length = max(1, -(-span.duration * BAR // total))
+        offset = (span.start - begin) * BAR_CHARACTERS // total
+        length = max(1, -(-span.duration * BAR_CHARACTERS // total))
         label = Text("  " * depth + ("⇢ " if node.reference else "") + span.name, style=colour)
-        bar = Text(" " * min(offset, BAR - 1) + "━" * min(length, BAR), style=colour)
+        bar = Text(" " * min(offset, BAR_CHARACTERS - 1) + "━" * min(length, BAR_CHARACTERS), style=colour)
         table.add_row(label, f"{span.start - begin:,}", f"{span.duration:,}", bar)
     return table

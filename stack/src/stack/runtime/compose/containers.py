@@ -11,33 +11,29 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rich.table import Table
 
-from stack import _engine
-from stack._console import new_console
-from stack._engine import EngineError
-from stack._project import Project
-from stack._status import NOT_RUNNING
+from stack.runtime.engine import EngineError, ask_docker, last_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stack._settings import Settings
+    from stack.runtime.compose.project import Project
 
-_BYTES: Final = {"B": 1, "kB": 10**3, "KiB": 2**10, "MB": 10**6, "MiB": 2**20, "GB": 10**9, "GiB": 2**30}
+BYTES_BY_UNIT: Final = {"B": 1, "kB": 10**3, "KiB": 2**10, "MB": 10**6, "MiB": 2**20, "GB": 10**9, "GiB": 2**30}
 
 
 @dataclass(frozen=True)
 class Container:
-    """One container; `seconds` is how long it has been up."""
+    """One container."""
 
     id: str
     part: str
     state: str
     healthy: bool
-    seconds: int
+    up_seconds: int
     restarts: int
 
-    def tail(self, lines: int, since: datetime) -> str:
-        """Return the last lines that it wrote since."""
+    def last_lines(self, lines: int, since: datetime) -> str:
+        """Return the last lines that it has written since then."""
         done = subprocess.run(  # noqa: S603  # our own command line
             ["docker", "logs", "--tail", str(lines), "--since", since.isoformat(), self.id],  # noqa: S607
             check=False,
@@ -57,9 +53,10 @@ def containers(project: Project) -> list[Container]:
     """
     try:
         ids = project.ask("ps", "--all", "--quiet").split()
-        found = json.loads(_engine.ask("inspect", *ids)) if ids else []
+        found = json.loads(ask_docker("inspect", *ids)) if ids else []
     except subprocess.CalledProcessError as error:
-        raise EngineError(f"Compose can't be asked ({_engine.last_line(error.stderr)})", "see to that") from error
+        reason = f"Compose can't list the containers ({last_line(error.stderr)})"
+        raise EngineError(reason, "look at `docker ps` and `docker info`") from error
     return sorted(map(_read, found), key=lambda container: container.part)
 
 
@@ -79,40 +76,34 @@ def _read(found: dict[str, Any]) -> Container:
     )
 
 
-def memory(ids: Sequence[str]) -> dict[str, int]:
+def memory_bytes(ids: Sequence[str]) -> dict[str, int]:
     """Return how many bytes each of these running containers takes, without its page cache."""
     if not ids:
         return {}
-    lines = _engine.ask("stats", "--no-stream", "--no-trunc", "--format", "{{.ID}} {{.MemUsage}}", *ids).splitlines()
-    return {line.split()[0]: in_bytes(line.split()[1]) for line in lines}
+    lines = ask_docker("stats", "--no-stream", "--no-trunc", "--format", "{{.ID}} {{.MemUsage}}", *ids).splitlines()
+    return {line.split()[0]: parse_bytes(line.split()[1]) for line in lines}
 
 
-def in_bytes(size: str) -> int:
+def parse_bytes(size: str) -> int:
     """Read a size as Docker writes it, such as `397.5MiB`."""
     number, unit = re.fullmatch(r"([\d.]+)(\w+)", size).groups()  # type: ignore[union-attr]
-    return int(float(number) * _BYTES[unit])
+    return int(float(number) * BYTES_BY_UNIT[unit])
 
 
-def status(settings: Settings) -> int:
-    """Show every container; 0 when all are healthy, 1 when one is not, 3 when nothing runs."""
-    console = new_console()
-    found = containers(Project(settings))
-    if not found:
-        console.print("the stack is not up: `make up` starts it")
-        return NOT_RUNNING
+def status_table(found: Sequence[Container]) -> Table:
+    """Return a table of containers: how each is, for how long, and how much memory it takes."""
     table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
     for title in ("part", "state", "up", "memory", "restarted"):
         table.add_column(title, justify="right" if title in {"up", "memory"} else "left")
-    used = memory([container.id for container in found if container.seconds])
+    used_bytes = memory_bytes([container.id for container in found if container.up_seconds])
     for one in found:
         state = f"[green]{one.state}[/]" if one.healthy else f"[red]{one.state}[/]"
-        up = f"{one.seconds // 60}:{one.seconds % 60:02}" if one.seconds else ""
+        up = f"{one.up_seconds // 60}:{one.up_seconds % 60:02}" if one.up_seconds else ""
         restarts = f"{one.restarts}x" if one.restarts else ""
-        table.add_row(one.part, state, up, _megabytes(used.get(one.id, 0)), restarts)
-    table.add_row("all", "", "", _megabytes(sum(used.values())), "")
-    console.print(table)
-    return 0 if all(one.healthy for one in found) else 1
+        table.add_row(one.part, state, up, _megabytes(used_bytes.get(one.id, 0)), restarts)
+    table.add_row("all", "", "", _megabytes(sum(used_bytes.values())), "")
+    return table
 
 
-def _megabytes(size: int) -> str:
-    return f"{size // 2**20:,} MB" if size else ""
+def _megabytes(size_bytes: int) -> str:
+    return f"{size_bytes // 2**20:,} MB" if size_bytes else ""

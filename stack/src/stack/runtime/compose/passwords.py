@@ -1,4 +1,4 @@
-"""Passwords that nobody chose: made at random, once, and kept in the run folder where only its owner can read them."""
+"""Random passwords: made once and kept in the run folder, where only its owner can read them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Final
 
 from argon2 import PasswordHasher
 
-from stack._run_dir import prepare
+from stack.runtime.run_dir import prepare
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from stack._settings import Settings
+    from stack.settings import Settings
 
-USER: Final = "admin"
-"""Who logs in to Horizon."""
+HORIZON_USER: Final = "admin"
 
 
 def file_of(settings: Settings) -> Path:
@@ -25,7 +24,7 @@ def file_of(settings: Settings) -> Path:
 
 
 def load(settings: Settings) -> dict[str, str]:
-    """Return what has been made; nothing before the first `make_missing`."""
+    """Return the passwords that were made; none before the first `make_missing`."""
     try:
         found: dict[str, str] = json.loads(file_of(settings).read_text())
     except FileNotFoundError:
@@ -34,7 +33,7 @@ def load(settings: Settings) -> dict[str, str]:
 
 
 def make_missing(settings: Settings) -> list[str]:
-    """Make those that the stack of these settings needs and that neither exist nor are set; return which."""
+    """Make the passwords that these settings need and that neither exist nor are set; return their names."""
     found = load(settings)
     made = []
     if settings.storage == "postgresql" and not settings.postgres_password and "POSTGRES_PASSWORD" not in found:
@@ -42,7 +41,7 @@ def make_missing(settings: Settings) -> list[str]:
         made.append("POSTGRES_PASSWORD")
     if settings.ui == "horizon" and not settings.horizon_auth_local_users and "HORIZON_PASSWORD" not in found:
         password = secrets.token_urlsafe(12)
-        user = {"username": USER, "passwordHash": PasswordHasher().hash(password), "roles": ["admin"]}
+        user = {"username": HORIZON_USER, "passwordHash": PasswordHasher().hash(password), "roles": ["admin"]}
         found |= {"HORIZON_PASSWORD": password, "HORIZON_AUTH_LOCAL_USERS": json.dumps([user])}
         made.append("HORIZON_AUTH_LOCAL_USERS")
     if made:

@@ -1,4 +1,4 @@
-"""The Compose project of these settings: its files, profiles and variables, and the talk with `docker compose`."""
+"""The Compose project of these settings: its files, profiles and variables, and running `docker compose`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import subprocess
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from stack import _engine, _secrets
-from stack._engine import EngineError
-from stack._settings import ROOT
+from stack.runtime.compose import passwords
+from stack.runtime.engine import EngineError, ask_docker, has_buildx, last_line
+from stack.settings import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from stack._settings import Settings
+    from stack.settings import Settings
 
 
 class Project:
@@ -49,11 +49,11 @@ class Project:
             values["OAP_HEAP"] = settings.oap_heap
         if settings.workers:
             values["LOCUST_MASTER"] = "true"
-        if not _engine.has_buildx():
+        if not has_buildx():
             values["DOCKER_BUILDKIT"] = "0"
-        # One that the user has set is where Compose finds it too.
+        # Compose finds those that the user has set by itself.
         made = {
-            name: value for name, value in _secrets.load(settings).items() if not getattr(settings, name.lower(), None)
+            name: value for name, value in passwords.load(settings).items() if not getattr(settings, name.lower(), None)
         }
         return made | values
 
@@ -67,8 +67,8 @@ class Project:
         try:
             found: dict[str, Any] = json.loads(self.ask("config", "--format", "json"))
         except subprocess.CalledProcessError as error:
-            reason = f"Compose can't read its files ({_engine.last_line(error.stderr)})"
-            raise EngineError(reason, "mend them") from error
+            reason = f"Compose can't read its files ({last_line(error.stderr)})"
+            raise EngineError(reason, "correct them") from error
         return found
 
     @property
@@ -93,8 +93,8 @@ class Project:
         return [name for name, port in self.settings.ports.items() if port in published]
 
     def ask(self, *words: str) -> str:
-        """Return what `docker compose` prints; see `_engine.ask` for what it raises."""
-        return _engine.ask(*self.words, *words, environment=self.environment, seconds=60)
+        """Return what `docker compose` prints; see `ask_docker` for what it raises."""
+        return ask_docker(*self.words, *words, environment=self.environment, seconds=60)
 
     def run(self, *words: str, log: Path | None = None) -> int:
         """Run `docker compose` and return its exit code; its output goes to `log`, which is written anew."""

@@ -1,41 +1,41 @@
-"""`make logs`."""
+"""Showing the logs of the parts."""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, Final
 
-from stack._console import new_console
-from stack._native import find
-from stack._parts import parts
-from stack._progress import tail
-from stack._supervisor import Supervisor
+from stack.terminal import last_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from stack._settings import Settings
+    from rich.console import Console
 
-PAUSE: Final = 0.3
-"""s between two looks at a log that is followed."""
+LOOK_SECONDS: Final = 0.3
+"""Time between two looks at a log that is followed."""
 
 
-def logs(settings: Settings, name: str | None, lines: int, *, follow: bool) -> int:
-    """Print the last lines of one part's log or of all, and go on with what comes if asked to."""
-    console = new_console()
-    supervisor = Supervisor(settings.run_dir)
-    chosen = [find(settings, name)] if name else parts(settings)
-    files = {part.name: supervisor.log_of(part.name) for part in chosen}
+def show_logs(console: Console, files: Mapping[str, Path], lines: int, *, names: bool, follow: bool) -> None:
+    """Print the last lines of these logs.
+
+    Args:
+        console: where they are printed.
+        files: the logs by the names of their parts.
+        lines: how many of each.
+        names: begin each line with the name of its part.
+        follow: go on with new lines, until Ctrl+C.
+    """
     width = max(map(len, files))
 
     def show(part: str, line: str) -> None:
-        prefix = "" if name else f"{part:<{width}} | "
+        prefix = f"{part:<{width}} | " if names else ""
         console.print(prefix + line, markup=False, soft_wrap=True)
 
     followers = [_Follower(part, path) for part, path in files.items()]
     for part, path in files.items():
-        for line in tail(path, lines).splitlines():
+        for line in last_lines(path, lines).splitlines():
             show(part, line)
     if not any(path.exists() for path in files.values()):
         console.print("no logs yet: `make up` starts the stack")
@@ -43,14 +43,13 @@ def logs(settings: Settings, name: str | None, lines: int, *, follow: bool) -> i
         while follow:
             for follower in followers:
                 follower.show_new(show)
-            time.sleep(PAUSE)
+            time.sleep(LOOK_SECONDS)
     except KeyboardInterrupt:
         pass
-    return 0
 
 
 class _Follower:
-    """Where in one log file we are."""
+    """A position in one log file."""
 
     def __init__(self, part: str, path: Path) -> None:
         self.part = part

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from oap_embedded import cache_directory
 
-from stack._settings import HOST, ROOT
+from stack.settings import HOST, ROOT
 
 if TYPE_CHECKING:
-    from stack._settings import Settings
+    from stack.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -21,20 +21,20 @@ class Part:
     name: str
     command: tuple[str, ...]
     health: str
-    """A URL that answers 200 when the part works."""
+    """A URL that answers with success when the part works."""
     ports: tuple[str, ...]
     """The variables of the ports that it listens on."""
     environment: dict[str, str] = field(default_factory=dict)
     on_demand: bool = False
-    """Whether `up` leaves it alone until it is asked for."""
-    memory: int = 150
-    """MB that it needs, with room for load."""
+    """Whether it is started only when somebody asks for it, and not by `up`."""
+    memory_megabytes: int = 150
+    """What it needs, with room for load."""
     quiet_seconds: int = 60
-    """s without any progress after which its start is given up."""
+    """Its start is given up after so long without any progress."""
     stop_seconds: int = 10
 
 
-def parts(settings: Settings) -> list[Part]:
+def native_parts(settings: Settings) -> list[Part]:
     """Return the parts, in the order in which they are shown."""
     python = sys.executable
     oap = [python, "-m", "oap_embedded", "run", "--data", str(settings.run_dir / "oap")]
@@ -54,7 +54,7 @@ def parts(settings: Settings) -> list[Part]:
             f"{settings.oap_url}/healthcheck",
             ("OAP_GRPC_PORT", "OAP_HTTP_PORT"),
             {"OAP_EMBEDDED_CACHE": str(cache_directory().absolute())},
-            memory=settings.heap_megabytes + 450,
+            memory_megabytes=settings.heap_megabytes + 450,
             quiet_seconds=120,
             stop_seconds=20,
         ),
@@ -67,7 +67,7 @@ def parts(settings: Settings) -> list[Part]:
                 "SERVICE_HOST": HOST,
                 "SERVICE_PORT": str(settings.service_port),
                 "SERVICE_DATA_DIR": str(settings.run_dir / "service"),
-                **_allowed("SERVICE", settings),
+                **_allowed_hosts("SERVICE", settings),
                 "MALLOC_ARENA_MAX": "2",  # 20 MB less for a heap in pieces, under a storm of failing tasks
                 "SERVICE_FAULTS_ENABLED": "true",  # to be broken on purpose is what a demo is for
                 "SERVICE_TRACE_URL": f"{settings.console_url}/traces/{{trace_id}}",
@@ -77,7 +77,7 @@ def parts(settings: Settings) -> list[Part]:
                 "SKYWALKING_BACKGROUND_LOG_ENDPOINT": "tag",  # as oap/config/lal/default.yaml reads it
                 "SW_AGENT_LOG_REPORTER_LAYOUT": "%(message)s task_id=%(task_id)s",
             },
-            memory=250,
+            memory_megabytes=250,
             stop_seconds=65,  # tasks and then requests may take 25 s each to end, and their segments are delivered
         ),
         Part(
@@ -88,7 +88,7 @@ def parts(settings: Settings) -> list[Part]:
             {
                 "CONSOLE_HOST": HOST,
                 "CONSOLE_PORT": str(settings.console_port),
-                **_allowed("CONSOLE", settings),
+                **_allowed_hosts("CONSOLE", settings),
                 "CONSOLE_OAP_URL": settings.oap_url,
                 "CONSOLE_SERVICE_URL": settings.service_url,
                 "CONSOLE_SERVICE_NAME": settings.service_name,
@@ -99,12 +99,12 @@ def parts(settings: Settings) -> list[Part]:
             tuple(locust),
             settings.locust_url,
             ("LOCUST_PORT", *(("LOCUST_MASTER_PORT",) if settings.workers else ())),
-            _allowed("LOAD", settings),
+            _allowed_hosts("LOAD", settings),
             on_demand=True,
         ),
     ]
 
 
-def _allowed(prefix: str, settings: Settings) -> dict[str, str]:
-    """Names that were given to all parts; without any, each part's own variable stays what it is."""
+def _allowed_hosts(prefix: str, settings: Settings) -> dict[str, str]:
+    """Return the host names that are allowed for all parts; without any, a part's own variable counts."""
     return {f"{prefix}_ALLOWED_HOSTS": settings.allowed_hosts} if settings.allowed_hosts else {}

@@ -1,71 +1,57 @@
-"""`make status`."""
+"""The table of the native parts: how each is, and how much memory it takes."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import psutil
-from rich.markup import escape
 from rich.table import Table
 
-from stack._console import new_console
-from stack._marked import lost
-from stack._parts import Part, parts
-from stack._start import answers
-from stack._supervisor import Supervisor
+from stack.runtime.native.start import answers
 
 if TYPE_CHECKING:
-    from stack._settings import Settings
+    from collections.abc import Sequence
 
-NOT_RUNNING = 3
-"""The exit code of `status` when nothing runs, as of `systemctl status`."""
+    from stack.runtime.native.parts import Part
+    from stack.runtime.native.supervisor import Supervisor
 
 
-def status(settings: Settings) -> int:
-    """Show every part; 0 when all that should run does, 1 when one does not, 3 when nothing runs."""
-    console = new_console()
-    supervisor = Supervisor(settings.run_dir)
-    if supervisor.process is None:
-        if trouble := lost(settings.run_dir):
-            console.print(f"[red]{escape(trouble)}:[/] `make down` ends it, `make up` begins anew")
-            return 1
-        console.print("the stack is not up: `make up` starts it")
-        return NOT_RUNNING
+def status_table(supervisor: Supervisor, parts: Sequence[Part]) -> tuple[Table, bool]:
+    """Return the table, and whether all parts that should run are healthy."""
     table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
     for title in ("part", "state", "pid", "up", "memory", "health", "restarted"):
         table.add_column(title, justify="right" if title in {"pid", "up", "memory"} else "left")
-    total, good = 0, True
-    for part in parts(settings):
-        known = supervisor.info(part.name)
-        running = known.get("statename") == "RUNNING"
-        healthy = running and answers(part)
-        good = good and (healthy or (part.on_demand and known.get("statename") == "STOPPED"))
-        memory = _memory(known.get("pid", 0))
-        total += memory
-        table.add_row(part.name, *_row(part, known, memory, supervisor.exits(part.name), healthy=healthy))
-    table.add_row("all", "", "", "", f"{total:,} MB", "", "")
-    console.print(table)
-    return 0 if good else 1
+    total_megabytes, good = 0, True
+    infos, exits = supervisor.infos(), supervisor.exits()
+    for part in parts:
+        info = infos.get(part.name, {})
+        healthy = info.get("statename") == "RUNNING" and answers(part)
+        good = good and (healthy or (part.on_demand and info.get("statename") == "STOPPED"))
+        megabytes = _resident_megabytes(info.get("pid", 0))
+        total_megabytes += megabytes
+        table.add_row(part.name, *_row(part, info, megabytes, exits.get(part.name, []), healthy=healthy))
+    table.add_row("all", "", "", "", f"{total_megabytes:,} MB", "", "")
+    return table, good
 
 
-def _row(part: Part, known: dict[str, Any], memory: int, exits: list[str], *, healthy: bool) -> list[str]:
-    state = known.get("statename", "unknown").lower()
+def _row(part: Part, info: dict[str, Any], megabytes: int, exits: list[str], *, healthy: bool) -> list[str]:
+    state = info.get("statename", "unknown").lower()
     if part.on_demand and state == "stopped":
         return ["[dim]on demand[/]", "", "", "", "", ""]
-    seconds = known["now"] - known["start"] if known.get("pid") else 0
+    seconds = info["now"] - info["start"] if info.get("pid") else 0
     restarted = f"{len(exits)}x, last: {exits[-1]}" if exits else ""
     return [
         f"[green]{state}[/]" if healthy else f"[red]{state}[/]",
-        str(known.get("pid") or ""),
-        f"{seconds // 60}:{seconds % 60:02}" if known.get("pid") else "",
-        f"{memory:,} MB" if memory else "",
+        str(info.get("pid") or ""),
+        f"{seconds // 60}:{seconds % 60:02}" if info.get("pid") else "",
+        f"{megabytes:,} MB" if megabytes else "",
         "[green]answers[/]" if healthy else "[red]does not answer[/]",
         restarted,
     ]
 
 
-def _memory(pid: int) -> int:
-    """Resident memory of a process and its children in MB."""
+def _resident_megabytes(pid: int) -> int:
+    """Return the resident memory of a process and its children."""
     try:
         process = psutil.Process(pid) if pid else None
         family = [process, *process.children(recursive=True)] if process else []

@@ -20,23 +20,25 @@ from typing import TYPE_CHECKING, Any, Final
 import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
-from stack._marked import MARK, is_ours
-from stack._part import FILE
-from stack._settings import ROOT
+from stack.runtime.native import become
+from stack.runtime.processes import RUN_DIR_VARIABLE, belongs_to_stack
+from stack.settings import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from stack._parts import Part
+    from stack.runtime.native.parts import Part
 
-SOCKET_LIMIT: Final = 90
-"""Bytes of a unix socket's path that every system takes, with room for the suffix that supervisord adds for a while."""
+SOCKET_PATH_LIMIT_BYTES: Final = 90
+"""A unix socket's path may be so long on every system, with room for the suffix that supervisord adds for a while."""
 START_SECONDS: Final = 60
-ALIVE: Final = frozenset({"STARTING", "RUNNING", "BACKOFF"})
-"""The states in which supervisord itself sees to a part's start."""
-SOCKET: Final = "TRACING_STACK_SOCKET"
-PYTHON: Final = "TRACING_STACK_PYTHON"
-DIGEST: Final = "TRACING_STACK_PART"
+ALIVE_STATES: Final = frozenset({"STARTING", "RUNNING", "BACKOFF"})
+"""The states in which supervisord itself takes care of a part's start."""
+SOCKET_VARIABLE: Final = "TRACING_STACK_SOCKET"
+BECOME_VARIABLE: Final = "TRACING_STACK_BECOME"
+DIGEST_VARIABLE: Final = "TRACING_STACK_PART"
+EXIT: Final = re.compile(r"exited: ([^ ]+) \(([^)]*?)(?:; (?:not )?expected)?\)")
+"""A line of supervisord's log about a part that has ended by itself: its name, and how."""
 
 
 class Supervisor:
@@ -45,7 +47,7 @@ class Supervisor:
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
         self.configuration = run_dir / "supervisord.conf"
-        self.parts_file = run_dir / FILE
+        self.parts_file = run_dir / "parts.json"
         self.pid_file = run_dir / "supervisord.pid"
         self.log = run_dir / "log" / "supervisord.log"
 
@@ -57,7 +59,7 @@ class Supervisor:
     def socket(self) -> Path:
         """The control socket; in a private folder of its own where the run folder's path is too long for one."""
         usual = self.run_dir / "supervisor.sock"
-        if len(bytes(usual)) <= SOCKET_LIMIT:
+        if len(bytes(usual)) <= SOCKET_PATH_LIMIT_BYTES:
             return usual
         try:
             return Path(self._note.read_text(encoding="utf-8"))
@@ -66,15 +68,20 @@ class Supervisor:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What supervisord's configuration, and `_part`, read of where all is."""
-        return {MARK: str(self.run_dir), SOCKET: str(self.socket), PYTHON: shlex.quote(sys.executable)}
+        """The variables that supervisord's configuration refers to, and the one by which our processes are known."""
+        become_part = [sys.executable, "-P", become.__file__, str(self.parts_file)]
+        return {
+            RUN_DIR_VARIABLE: str(self.run_dir),
+            SOCKET_VARIABLE: str(self.socket),
+            BECOME_VARIABLE: shlex.join(become_part),
+        }
 
     @property
     def _note(self) -> Path:
         return self.run_dir / "socket"
 
     def _make_socket_folder(self) -> None:
-        if len(bytes(self.run_dir / "supervisor.sock")) <= SOCKET_LIMIT:
+        if len(bytes(self.run_dir / "supervisor.sock")) <= SOCKET_PATH_LIMIT_BYTES:
             return
         if not (self._note.exists() and self.socket.parent.is_dir()):
             self._note.write_text(str(_short_folder() / "supervisor.sock"), encoding="utf-8")
@@ -94,7 +101,7 @@ class Supervisor:
             process = psutil.Process(int(self.pid_file.read_text()))
         except (OSError, ValueError, psutil.Error):
             return None
-        return process if is_ours(process, self.run_dir) else None
+        return process if belongs_to_stack(process, self.run_dir) else None
 
     @property
     def rpc(self) -> Any:  # noqa: ANN401  # methods of the other side
@@ -102,26 +109,23 @@ class Supervisor:
         transport = SupervisorTransport(None, None, f"unix://{self.socket}")
         return xmlrpc.client.ServerProxy("http://127.0.0.1", transport).supervisor
 
-    def info(self, part: str) -> dict[str, Any]:
-        """What supervisord knows of a part; nothing when it does not run or does not know it."""
+    def infos(self) -> dict[str, dict[str, Any]]:
+        """What supervisord knows of each part, by its name; nothing when it does not run."""
         if self.process is None:
             return {}
         try:
-            answer: dict[str, Any] = self.rpc.getProcessInfo(part)
+            return {info["name"]: info for info in self.rpc.getAllProcessInfo()}
         except (OSError, xmlrpc.client.Error):
             return {}
-        return answer
 
-    def state(self, part: str) -> str:
-        """Supervisord's word for how a part is, such as `RUNNING`; `STOPPED` when there is no supervisord."""
-        return str(self.info(part).get("statename", "STOPPED"))
-
-    def exits(self, part: str) -> list[str]:
-        """How a part ended, each time that it did so by itself: supervisord starts it again and keeps no count."""
+    def exits(self) -> dict[str, list[str]]:
+        """How parts have ended by themselves, by their names: supervisord starts them again and keeps no count."""
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
-        since = text.rfind("supervisord started with pid")
-        found = re.findall(rf"exited: {re.escape(part)} \(([^)]*)\)", text[max(since, 0) :])
-        return [how.removesuffix("; not expected").removesuffix("; expected") for how in found]
+        since = max(text.rfind("supervisord started with pid"), 0)
+        found: dict[str, list[str]] = {}
+        for part, how in EXIT.findall(text, since):
+            found.setdefault(part, []).append(how)
+        return found
 
     def apply(self, parts: Sequence[Part]) -> list[str]:
         """Run supervisord with these parts; return those that were stopped because their definition has changed."""
@@ -173,22 +177,22 @@ class Supervisor:
 def _short_folder() -> Path:
     """Make a private folder with a path that is short enough for a socket in it."""
     usual = tempfile.gettempdir()
-    place = usual if len(usual.encode()) < SOCKET_LIMIT // 2 else "/tmp"  # noqa: S108  # mkdtemp makes it private
+    place = usual if len(usual.encode()) < SOCKET_PATH_LIMIT_BYTES // 2 else "/tmp"  # noqa: S108  # mkdtemp makes it private
     return Path(tempfile.mkdtemp(prefix="stack-", dir=place))
 
 
 def configuration(parts: Sequence[Part], digests: Mapping[str, str]) -> RawConfigParser:
-    """Return supervisord's configuration: no value in it comes from outside, as it could not hold every one.
+    """Return supervisord's configuration. It holds no value that users choose, as its format can't hold every value.
 
-    What does come from outside is read when supervisord reads this: `%(here)s` is this file's folder, `%(ENV_…)s` a
-    variable of supervisord's own environment.
+    Such values are inserted when supervisord reads it: `%(here)s` is its folder, `%(ENV_…)s` a variable of
+    supervisord's own environment.
 
     Args:
-        parts: what it is to run.
-        digests: by the part's name, a word that changes with what `_part` reads: what has changed is restarted.
+        parts: the parts to run.
+        digests: by the part's name, a word that changes with its command or environment: a changed part is restarted.
     """
     found = RawConfigParser()
-    found["unix_http_server"] = {"file": f"%(ENV_{SOCKET})s", "chmod": "0700"}
+    found["unix_http_server"] = {"file": f"%(ENV_{SOCKET_VARIABLE})s", "chmod": "0700"}
     found["supervisord"] = {
         "logfile": "%(here)s/log/supervisord.log",
         "logfile_maxbytes": "1MB",
@@ -201,8 +205,8 @@ def configuration(parts: Sequence[Part], digests: Mapping[str, str]) -> RawConfi
     }
     for place, part in enumerate(parts, start=1):
         found[f"program:{part.name}"] = {
-            "command": f"%(ENV_{PYTHON})s -m stack._part {part.name}",
-            "environment": f"{DIGEST}={digests[part.name]}",
+            "command": f"%(ENV_{BECOME_VARIABLE})s {part.name}",
+            "environment": f"{DIGEST_VARIABLE}={digests[part.name]}",
             "priority": str(place),  # the lower ends later: OAP takes what the service sends at its end
             "autostart": "false",  # `up` starts what it wants and waits for it
             "autorestart": "true",
