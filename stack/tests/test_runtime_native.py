@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 from stack.runtime import NativeRuntime
+from stack.runtime.native import progress
 from stack.runtime.native.runtime import NOT_RUNNING
 from stack.runtime.native.start import answers
 from stack.runtime.native.supervisor import Supervisor
@@ -203,8 +204,9 @@ web.HTTPServer(("127.0.0.1", int(sys.argv[1])), web.SimpleHTTPRequestHandler).se
 
 @pytest.mark.parametrize("program", [SLOW_START, BUSY_START])
 def test_a_part_gets_as_long_as_it_gets_on(
-    settings: Settings, use_parts: Callable[..., list[Part]], program: str
+    settings: Settings, use_parts: Callable[..., list[Part]], monkeypatch: pytest.MonkeyPatch, program: str
 ) -> None:
+    monkeypatch.setattr(progress, "CPU_STEP_SECONDS", 0.1)  # on a busy machine 1 s of CPU time may take minutes
     command = (sys.executable, "-c", program, str(settings.service_port))
     use_parts(web_part(settings, command=command, quiet_seconds=3))
     assert NativeRuntime(settings).up() == 0
