@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import re
 import sys
+import time
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -226,8 +227,8 @@ def _due(eta: object) -> float | None:
     """Read the time from which a task may run, in ms since the epoch."""
     if not eta:
         return None
-    time = eta if isinstance(eta, datetime) else datetime.fromisoformat(str(eta))
-    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000
+    when = eta if isinstance(eta, datetime) else datetime.fromisoformat(str(eta))
+    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1000
 
 
 def _tag_task(span: Span | None, name: str, request: Mapping[str, Any]) -> None:
@@ -253,7 +254,7 @@ def _fail(run: _Run, error: BaseException) -> None:
 
 
 @_contained
-def _on_end(*, task_id: str, state: str | None, retval: object, **_: object) -> None:
+def _on_end(*, task_id: str, task: Any, state: str | None, retval: object, **_: object) -> None:  # noqa: ANN401
     run = _running.get()
     while run is not None and run.task_id != task_id:
         run = run.above  # one whose end was not told
@@ -261,6 +262,9 @@ def _on_end(*, task_id: str, state: str | None, retval: object, **_: object) -> 
         return
     _running.set(run.above)
     error = sys.exception() if state is None else None  # it leaves the worker's own frame
+    if isinstance(error, SystemExit) and _is_over_its_time(task, run.span):
+        leave(noop_span(), run.outer, None)  # the pool ends this process, and has told of it
+        return
     outcome = _outcome(error) if error is not None else _OUTCOMES.get(state or "", (state or "unknown").lower())
     if outcome == "failed":
         failure = error if error is not None else retval
@@ -268,6 +272,11 @@ def _on_end(*, task_id: str, state: str | None, retval: object, **_: object) -> 
     if run.span is not None and not isinstance(run.span, NoopSpan):
         set_tag(run.span, "task.outcome", outcome)
     leave(run.span, run.outer, None)
+
+
+def _is_over_its_time(task: Any, span: Span | None) -> bool:  # noqa: ANN401
+    limit = (task.request.timelimit or (None,))[0] or task.time_limit
+    return span is not None and bool(limit) and time.time() * 1000 - span.start_time >= limit * 1000
 
 
 def _outcome(error: BaseException) -> str:
@@ -285,28 +294,33 @@ def _on_lost(request: Request, exc_info: Any, *_: object, **__: object) -> None:
     """A process of the pool was killed under its task: what it knew of its span is gone with it."""
     error = getattr(exc_info.exception, "exc", exc_info.exception)
     if isinstance(error, WorkerLostError):
-        _record(request, "crashed", error)
+        _record(request.task, request.request_dict, "crashed", error, request.time_start)
 
 
 @_contained
 def _on_timeout(request: Request, soft: bool, timeout: float | None, **_: object) -> None:
-    """The hard time limit: the pool kills the process."""
+    """The hard time limit: the pool ends the process."""
     if not soft:
-        _record(request, "timed out", TimeLimitExceeded(timeout))
+        _record(request.task, request.request_dict, "timed out", TimeLimitExceeded(timeout), request.time_start)
 
 
 @_contained
-def _on_revoked(*, request: Any, expired: bool, **_: object) -> None:  # noqa: ANN401
-    """A task that was told not to run, or was not run in time; also one that was ended while it ran."""
-    if hasattr(request, "request_dict"):
-        _record(request, "expired" if expired else "revoked", None)
+def _on_revoked(*, sender: Any, request: Any, terminated: bool, expired: bool, **_: object) -> None:  # noqa: ANN401
+    """A task that was told not to run, or was not run in time."""
+    if not terminated:  # what is ended while it runs tells so itself
+        _record(sender, vars(request), "expired" if expired else "revoked")
 
 
-def _record(request: Request, outcome: str, error: BaseException | None) -> None:
+def _record(
+    task: Any,  # noqa: ANN401
+    request: Mapping[str, Any],
+    outcome: str,
+    error: BaseException | None = None,
+    began: float | None = None,
+) -> None:
     outer = keep(open_spans())
-    name = request.task.name
-    span = _open_entry(request.task.app, f"celery/{name}", request.request_dict, request.time_start or None)
-    _tag_task(span, name, request.request_dict)
+    span = _open_entry(task.app, f"celery/{task.name}", request, began or None)
+    _tag_task(span, task.name, request)
     if span is not None and not isinstance(span, NoopSpan):
         set_tag(span, "task.outcome", outcome)
     leave(span, outer, error)
