@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 RABBITMQ = "/usr/lib/rabbitmq/bin/rabbitmq-server"  # the one on the PATH wants to be another user
-PASSWORD = "p@ss/word#1"  # nobody must ever read it in a trace
+PASSWORD = "p@ss/word!1"  # nobody must ever read it in a trace
 
 
 @contextmanager
@@ -32,7 +32,7 @@ def redis(folder: Path) -> Iterator[str]:
     folder.mkdir(parents=True)
     command = [server, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--requirepass", PASSWORD]
     with _running([*command, "--save", "", "--appendonly", "no"], port, folder / "redis.log", {}):
-        yield f"redis://:p%40ss%2Fword%231@127.0.0.1:{port}"
+        yield f"redis://:p%40ss%2Fword!1@127.0.0.1:{port}"
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def rabbitmq(folder: Path) -> Iterator[str]:
     port, distribution, mapper = free_port(), free_port(), free_port()
     folder.mkdir(parents=True)
     (folder / "plugins").write_text("[].")
-    (folder / "rabbitmq.conf").write_text("default_user = tests\ndefault_pass = p@ss/word#1\n")
+    (folder / "rabbitmq.conf").write_text("default_user = tests\ndefault_pass = p@ss/word!1\n")
     environment = {
         "HOME": str(folder),
         "RABBITMQ_MNESIA_BASE": str(folder / "data"),
@@ -61,7 +61,7 @@ def rabbitmq(folder: Path) -> Iterator[str]:
     }
     try:
         with _running([RABBITMQ], port, folder / "rabbitmq.log", environment):
-            yield f"amqp://tests:p%40ss%2Fword%231@127.0.0.1:{port}"
+            yield f"amqp://tests:p%40ss%2Fword!1@127.0.0.1:{port}"
     finally:
         subprocess.run(["epmd", "-port", str(mapper), "-kill"], capture_output=True, check=False)  # it stays otherwise
 

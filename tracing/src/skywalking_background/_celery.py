@@ -3,8 +3,8 @@
 Instead of the agent's plugin, which replaces each task's function by one of its own (its signature is gone, and with it
 Celery's check of arguments and `pydantic=True`), takes a retry for an error and sees neither the queue nor the delay.
 
-Three functions are wrapped, as there is no signal for them: `send_task`, which may fail before or after it has sent,
-and what the worker's main process calls when a process of its pool is gone.
+Few functions are wrapped, as there is no signal for them: `send_task`, which may fail before or after it has sent, and
+what the worker's main process calls when a process of its pool is gone.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from weakref import WeakKeyDictionary
 
 from celery import Celery, signals
 from celery.exceptions import Ignore, Reject, Retry, TimeLimitExceeded, WorkerLostError
+from celery.worker.pidbox import gPidbox
 from celery.worker.request import Request
 
 from skywalking_background import _agent, _messages
@@ -45,7 +46,7 @@ _DELAYED: Final = re.compile(r"(?:[01]\.){28}")
 """What Celery's delayed delivery on RabbitMQ writes in front of a routing key."""
 
 _MARK: Final = "_skywalking_background"
-_AGENTS_PLUGIN: Final = "skywalking.plugins.sw_celery"
+_AGENTS_PLUGIN: Final = "sw_celery"
 
 _brokers: Final[WeakKeyDictionary[Any, tuple[object, Broker]]] = WeakKeyDictionary()
 _sending: Final[ContextVar[tuple[Celery, Span] | None]] = ContextVar("sending", default=None)
@@ -60,7 +61,7 @@ def install() -> None:
     """
     if hasattr(Celery.send_task, _MARK):
         return
-    if Celery.send_task.__module__ == _AGENTS_PLUGIN:
+    if Celery.send_task.__module__.rpartition(".")[2] == _AGENTS_PLUGIN:
         message = "the agent runs with its Celery plugin: start it with SW_AGENT_DISABLE_PLUGINS=sw_celery"
         raise RuntimeError(message)
     for signal, receiver in (
@@ -75,6 +76,7 @@ def install() -> None:
         (signals.worker_ready, _on_ready),
     ):
         signal.connect(receiver, weak=False, dispatch_uid=__name__)
+    gPidbox.loop = _before(gPidbox.loop, _on_worker)  # with gevent it runs beside the worker's own loop
     Request.on_failure = _before(Request.on_failure, _on_lost)
     Request.on_timeout = _before(Request.on_timeout, _on_timeout)
     Celery.send_task = _traced(Celery.send_task)
@@ -342,7 +344,7 @@ def _on_unknown(*, sender: Any, message: Any, exc: BaseException, name: str, **_
 
 
 @_contained
-def _on_worker(**_: object) -> None:
+def _on_worker(*_: object, **__: object) -> None:
     """Keep the worker's own talk with its broker out of every trace: the pool's tasks have traces of their own."""
     set_open_spans([noop_span()])
 
