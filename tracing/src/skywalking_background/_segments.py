@@ -416,7 +416,7 @@ def origin_of(span: Any) -> Origin:  # noqa: ANN401  # a span of the agent's or 
     if isinstance(span, Origin):
         return span
     if isinstance(span.context, NoopContext):
-        return UNSAMPLED
+        return span.__dict__.get("origin") or UNSAMPLED  # it may stand above one that is traced
     found: Origin | None = span.__dict__.get("origin")
     if found is None:
         context = span.context

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from skywalking_background._internals import Span
     from skywalking_background._segments import Exported
+    from skywalking_background._sw8 import Caller
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -89,7 +90,7 @@ def record_error(span: Span, error: BaseException) -> None:
     span.logs.append(Log(timestamp=time.time(), items=items))
 
 
-def _strand() -> object:
+def strand_here() -> object:
     """Identify what runs now: the asyncio task, or the thread where there is none."""
     loop = asyncio._get_running_loop()  # noqa: SLF001  # documented for event loops: does not raise without one
     task = None if loop is None else asyncio.current_task(loop)
@@ -106,7 +107,7 @@ class background_span:  # noqa: N801  # reads as a keyword: `with background_spa
     Args:
         name: the span's operation name; keep it to a few values, SkyWalking makes an endpoint of each.
         tags: tags by key; any value, as text of up to 4,000 characters.
-        parent: what `carry` took along; by default the trace that this code runs in.
+        parent: a place in a trace that `messaging.extract` found; by default the trace that this code runs in.
         began: when the work began, in seconds as of `time.time()`, if that was before this span is entered: for what
             turned out only afterwards to deserve a span.
     """
@@ -120,7 +121,7 @@ class background_span:  # noqa: N801  # reads as a keyword: `with background_spa
         name: str,
         *,
         tags: Mapping[str, object] | None = None,
-        parent: Origin | None = None,
+        parent: Origin | Caller | None = None,
         began: float | None = None,
     ) -> None:
         self._name = name
@@ -161,13 +162,16 @@ class background_span:  # noqa: N801  # reads as a keyword: `with background_spa
         self._outer = keep(outer)
         self._span = enter(self._name, outer, self._parent)
         try:
-            for key, value in (self._tags or {}).items():
-                self.tag(key, value)
+            self._add_tags()
             if self._began is not None and self._span is not None:
                 self._span.start_time = int(self._began * 1000)
         except Exception:  # noqa: BLE001  # tags that are no mapping, a time that is none
             note("opening a background span")
         return self
+
+    def _add_tags(self) -> None:
+        for key, value in (self._tags or {}).items():
+            self.tag(key, value)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -206,7 +210,7 @@ def keep(outer: list[Any]) -> Outer:
     return outer or None
 
 
-def enter(name: str, outer: list[Any], parent: Origin | None = None) -> Span | None:
+def enter(name: str, outer: list[Any], parent: Origin | Caller | None = None) -> Span | None:
     """Open a background span; `None` if that failed, which the work is not to notice.
 
     Args:
@@ -221,8 +225,8 @@ def enter(name: str, outer: list[Any], parent: Origin | None = None) -> Span | N
         return None
 
 
-def _enter(name: str, outer: list[Any], parent: Origin | None) -> Span:
-    strand = _strand()
+def _enter(name: str, outer: list[Any], parent: Origin | Caller | None) -> Span:
+    strand = strand_here()
     if parent is None and outer:
         inner = outer[-1]
         if inner.depth and _strand_of(outer) == strand:
@@ -275,7 +279,7 @@ def _strand_of(spans: list[Any]) -> object:
     return None
 
 
-def _untraced(parent: Origin | None) -> bool:
+def _untraced(parent: Origin | Caller | None) -> bool:
     # The decision to sample was the request's: a task without its request, or the reverse, is half a trace.
     if parent is UNSAMPLED or not _agent.tracing():
         return True
