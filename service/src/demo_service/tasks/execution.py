@@ -9,7 +9,7 @@ from contextvars import Context, copy_context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from skywalking_background import background_span, tag
+from skywalking_background import background_span, meters, tag
 
 from demo_service.dead_letters import describe
 from demo_service.logging import task_id
@@ -177,6 +177,7 @@ class Execution:
         arguments = shared.redactor.kept(self._arguments, shared.max_argument_bytes)
         letter = letter_of(task, arguments, error, interrupted=outcome == "interrupted")
         self._end(State.DEAD, letter)
+        meters.count("dead", task.name)
 
     def _end(self, state: State, letter: DeadLetter | None) -> None:
         self._shared.registry.move(self.task, state)
@@ -265,6 +266,9 @@ class Execution:
         if number == 1:
             task.started = time.monotonic()
             tag("task.queue_delay_ms", round(task.queue_delay_ms or 0))
+            meters.waited(task.queue_delay_ms or 0)
+        else:
+            meters.count("retried", task.name)
         task.attempts = number
         shared.registry.move(task, State.RUNNING)
         try:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
-from skywalking_background import current_trace_id
+from skywalking_background import current_trace_id, meters
 
 from demo_service.dead_letters import Redactor
 from demo_service.tasks.execution import Execution, Shared
-from demo_service.tasks.registry import Registry, Task
+from demo_service.tasks.registry import Registry, State, Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -59,6 +60,12 @@ class Room:
             max_argument_bytes=settings.max_argument_bytes,
             on_end=self._end,
         )
+        meters.watch_queue(self._queued)
+
+    def _queued(self) -> Counter[str]:
+        """Count the tasks that were accepted and have not begun, by name; called in another thread."""
+        executions = self._unfinished.copy()  # in one step
+        return Counter(one.task.name for one in executions if one.task.state is State.ACCEPTED)
 
     def accept(
         self,
