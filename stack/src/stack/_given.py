@@ -121,7 +121,7 @@ def slips(known: Collection[str]) -> list[str]:
 def known_names(settings: type[Settings]) -> set[str]:
     """Return every variable that means something to the stack or to one of its parts."""
     # Imported here: `make status` should not wait for what only a check of names needs.
-    from demo_service._settings import Settings as Service  # noqa: PLC0415
+    from demo_service.settings import Settings as Service  # noqa: PLC0415
     from tracing_console import Settings as Console  # noqa: PLC0415
 
     names = {name.upper() for name in settings.model_fields}
