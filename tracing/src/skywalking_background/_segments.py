@@ -331,7 +331,8 @@ class Origin(SegmentRef):  # type: ignore[misc]  # the agent has no types
     open spans for the one that ended there: what is opened in that place finds where it belongs.
     """
 
-    __slots__ = ("correlation", "endpoint", "segment_id", "span_id", "trace_id")  # one stays with each running task
+    # One stays with each running task.
+    __slots__ = ("correlation", "ended", "endpoint", "segment_id", "span_id", "trace_id")
 
     trace_id: str
     correlation: dict[str, str] | None
@@ -352,6 +353,8 @@ class Origin(SegmentRef):  # type: ignore[misc]  # the agent has no types
         self.trace_id, self.segment_id = context.trace_id, context.segment_id
         self.span_id = span_id
         self.endpoint = endpoint
+        self.ended = 0
+        """When its request ended, in ms since the epoch."""
         self.correlation = context.__dict__.get("_correlation")
         """What the caller's headers brought along."""
 
@@ -368,6 +371,10 @@ class Origin(SegmentRef):  # type: ignore[misc]  # the agent has no types
         ended._correlation = self.correlation or {}  # noqa: SLF001
         ended._nspans, ended._numbered, ended.ended = 0, 1, True  # noqa: SLF001
         return ended
+
+    def go_on(self, name: str) -> Context:
+        """Begin a segment that goes on from here, with one open span."""
+        return Context(name, self, 1)
 
     def export(self) -> Exported:
         """Write the place down for another process."""
@@ -418,7 +425,7 @@ def origin_of(span: Any) -> Origin:  # noqa: ANN401  # a span of the agent's or 
     if isinstance(span, Origin):
         return span
     if isinstance(span.context, NoopContext):
-        return UNSAMPLED
+        return span.__dict__.get("origin") or UNSAMPLED  # it may stand above one that is traced
     found: Origin | None = span.__dict__.get("origin")
     if found is None:
         context = span.context
