@@ -26,6 +26,7 @@ import psutil
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from stack.settings import exempt_loopback
 from variants import VARIANTS, sink
 
 HERE = Path(__file__).parent
@@ -136,6 +137,7 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--out", type=Path, default=HERE.parent / ".run" / "bench")
     arguments = parser.parse_args()
+    exempt_loopback()
     results: list[Result] = []
     console = Console(width=None if sys.stdout.isatty() else 160)
     with Progress(console=console) as progress:
