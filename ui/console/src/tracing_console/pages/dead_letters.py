@@ -34,9 +34,7 @@ def add(sources: Sources) -> None:
 
     @ui.page("/dead-letters")
     def dead_letters() -> None:
-        lead = (
-            "Tasks that failed for good, kept by the service with their arguments until they are replayed or deleted."
-        )
+        lead = "Tasks that failed for good. The service keeps them until they are replayed or deleted."
         with frame(sources, "Dead letters", "/dead-letters", lead):
             page = _DeadLetters(sources)
             ui.timer(REFRESH_SECONDS, page.refresh, immediate=True)

@@ -52,6 +52,12 @@ class Grid(ui.element, component="web/grid.js"):
             self.props["rows"], self.props["now"] = rows, now_ms
             self.update()
 
+    def show_columns(self, columns: Sequence[dict[str, str]]) -> None:
+        """Replace the columns."""
+        if columns != self.props["columns"]:
+            self.props["columns"] = columns
+            self.update()
+
     def show_when_empty(self, sentence: str) -> None:
         """Show this sentence while there are no rows."""
         if sentence != self.props["empty"]:

@@ -55,7 +55,7 @@ class _Running:
         self.choice.on("change", self.choose, js_handler="event => emit(event.target.value)")
         self._fill([service] if service else [])
         with tag("div", "card"):
-            self.grid = Grid(COLUMNS, "Reading the start reports.")
+            self.grid = Grid(COLUMNS[:-1], "Reading the start reports.")
             self.grid.on_action(self.act)
         self.note = text("p", "", "note")
         with tag("div") as self.lost:
@@ -91,6 +91,7 @@ class _Running:
         chosen = [item for item in tasks if self.service in {"", item.task.service}]
         running = [item for item in chosen if not item.lost]
         lost = [item for item in chosen if item.lost]
+        self.grid.show_columns(COLUMNS if cancellable else COLUMNS[:-1])
         self.grid.show_when_empty("No task runs. A task appears here about 3 s after it started.")
         self.grid.show([_row(item, cancellable) for item in running[:MAX_ROWS]], int(time.time() * 1000))
         self.note.text = _note(len(running), limited=self.sources.running.limited)
