@@ -175,6 +175,11 @@ class Reporter:
         elif self._gave_up_with != self.counts():
             self.flush(0.0, 0.0)
 
+    @property
+    def delivers(self) -> bool:
+        """Whether OAP took what was last sent to it."""
+        return self.reached and not self._troubles and self._gave_up_with is None
+
     def _runs(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 

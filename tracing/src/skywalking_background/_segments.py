@@ -331,7 +331,8 @@ class Origin(SegmentRef):  # type: ignore[misc]  # the agent has no types
     open spans for the one that ended there: what is opened in that place finds where it belongs.
     """
 
-    __slots__ = ("correlation", "endpoint", "segment_id", "span_id", "trace_id")  # one stays with each running task
+    # One stays with each running task.
+    __slots__ = ("correlation", "ended", "endpoint", "segment_id", "span_id", "trace_id")
 
     trace_id: str
     correlation: dict[str, str] | None
@@ -352,6 +353,8 @@ class Origin(SegmentRef):  # type: ignore[misc]  # the agent has no types
         self.trace_id, self.segment_id = context.trace_id, context.segment_id
         self.span_id = span_id
         self.endpoint = endpoint
+        self.ended = 0
+        """When its request ended, in ms since the epoch."""
         self.correlation = context.__dict__.get("_correlation")
         """What the caller's headers brought along."""
 

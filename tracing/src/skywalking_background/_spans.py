@@ -10,7 +10,7 @@ import time
 import traceback
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
 
-from skywalking_background import _agent
+from skywalking_background import _agent, _meters
 from skywalking_background._faults import note, safe_text
 from skywalking_background._internals import (
     Component,
@@ -24,7 +24,7 @@ from skywalking_background._internals import (
 )
 from skywalking_background._light_spans import TaskSpan, noop_span, set_tag
 from skywalking_background._limits import ERROR_TEXT_CHARS, STACK_CHARS, cut, cut_middle
-from skywalking_background._names import span_name
+from skywalking_background._names import span_name, task_name
 from skywalking_background._running import begun, ended
 from skywalking_background._segments import NEW_TRACE, UNSAMPLED, Context, Origin, imported, origin_of
 
@@ -116,6 +116,8 @@ class background_span:  # noqa: N801  # reads as a keyword: `with background_spa
     __slots__ = ("_began", "_name", "_outer", "_parent", "_span", "_tags")
 
     _span: Span | None
+    is_task = True
+    """Whether it counts among the background tasks."""
 
     def __init__(
         self,
@@ -146,10 +148,22 @@ class background_span:  # noqa: N801  # reads as a keyword: `with background_spa
         except Exception:  # noqa: BLE001
             note("recording an error")
 
+    def hand_over(self) -> background_span:
+        """Let another asyncio task go on in this span: a `with` block around the result, there, ends it.
+
+        So a task that waits for its retry need not keep its request in memory. This code is outside of the span from
+        now on, and the end of the `with` block that opened the span does nothing to it.
+        """
+        heir = _HandedOver(self._name)
+        heir._span, self._span = self._span, None  # noqa: SLF001  # one of its own
+        if heir._span is not None:  # noqa: SLF001
+            _go_on_in(self._outer)
+        return heir
+
     def __enter__(self) -> Self:
         outer = open_spans()
         self._outer = keep(outer)
-        self._span = enter(self._name, outer, self._parent)
+        self._span = enter(self._name, outer, self._parent, task=self.is_task)
         try:
             self._add_tags()
             if self._began is not None and self._span is not None:
@@ -170,6 +184,24 @@ class background_span:  # noqa: N801  # reads as a keyword: `with background_spa
         self._outer = None
 
 
+class _HandedOver(background_span):
+    """An open span that this code did not open."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> Self:
+        self._outer = None
+        try:
+            if self._span is not None:
+                self._outer = keep(open_spans())
+                if hasattr(self._span, "strand"):  # else it records nothing
+                    self._span.strand = strand_here()
+                set_open_spans([self._span])
+        except Exception:  # noqa: BLE001
+            note("going on in a background span")
+        return self
+
+
 Outer = list[Any] | Origin | None
 """The spans around one, kept until it ends: mostly none, or the place that its request has left behind."""
 
@@ -181,36 +213,46 @@ def keep(outer: list[Any]) -> Outer:
     return outer or None
 
 
-def enter(name: str, outer: list[Any], parent: Origin | Caller | None = None) -> Span | None:
+def enter(name: str, outer: list[Any], parent: Origin | Caller | None = None, *, task: bool = True) -> Span | None:
     """Open a background span; `None` if that failed, which the work is not to notice.
 
     Args:
         name: its operation name.
         outer: the spans that this code is in.
         parent: where it goes on from, if not from those.
+        task: whether it counts among the background tasks, unless it is part of one.
     """
     try:
-        return _enter(name, outer, parent)
+        return _enter(name, outer, parent, task)
     except Exception:  # noqa: BLE001
         note("opening a background span")
         return None
 
 
-def _enter(name: str, outer: list[Any], parent: Origin | Caller | None) -> Span:
+def _enter(name: str, outer: list[Any], parent: Origin | Caller | None, task: bool) -> Span:
     strand = strand_here()
+    task = task and parent is not UNSAMPLED
     if parent is None and outer:
         inner = outer[-1]
         if inner.depth and _strand_of(outer) == strand:
             return _enter_below(inner, name, strand)
         parent = origin_of(inner)
+        task = task and inner.__dict__.get("strand") != strand  # within a task that is not sampled
+    if task:
+        name = task_name(name)
+    now = int(time.time() * 1000)
     if parent.__class__ is not Origin and _untraced(parent):
         span = noop_span()
+        span.start_time = now
+        task = task and _agent.tracing()
     else:
         place = Context(name, spans=1) if parent is None or parent is NEW_TRACE else parent
-        span = TaskSpan(place, name, int(time.time() * 1000))
-        span.strand = strand
+        span = TaskSpan(place, name, now)
         begun(span)
+    span.strand = strand
     set_open_spans([span])
+    if task:
+        _meters.begin(span, name)
     return span
 
 
@@ -234,8 +276,14 @@ def leave(span: Span | None, outer: Outer, error: BaseException | None) -> None:
             Context.close(span)
         elif not isinstance(span.context, NoopContext):
             span.stop()
+        _meters.end(span, error)
     except Exception:  # noqa: BLE001  # the work is done
         note("closing a background span")
+    _go_on_in(outer)
+
+
+def _go_on_in(outer: Outer) -> None:
+    """Leave a span for those that `keep` kept."""
     set_open_spans(outer if isinstance(outer, list) else [] if outer is None else [outer])
 
 
