@@ -44,6 +44,10 @@ def add(sources: Sources) -> None:
 class _Overview:
     def __init__(self, sources: Sources) -> None:
         self.sources = sources
+        with tag("div", "tiles"):
+            self.running = _tile("tasks run now", "/running")
+            self.letters = _tile("dead letters", "/dead-letters")
+            self.alarms = _tile(f"alarms in the last {ALARM_HOURS} hours", "/alarms")
         with tag("div", "trends"):
             self.times = Trend("Durations", "ms", logarithmic=True)
             self.loads = Trend("Load per minute", "/min")
@@ -51,10 +55,6 @@ class _Overview:
         text("h2", "Claims and measurements")
         with tag("div", "card"):
             self.claims = Grid(CLAIMS, "Reading OAP’s metrics.")
-        with tag("div", "tiles").props('style="margin-top: 24px"'):
-            self.letters = _tile("dead letters", "/dead-letters")
-            self.alarms = _tile(f"alarms in {ALARM_HOURS} hours", "/alarms")
-            self.running = _tile("tasks run now", "/running")
 
     async def refresh(self) -> None:
         """Read everything again. What can't be read stays as it was."""
