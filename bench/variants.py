@@ -45,6 +45,9 @@ VARIANTS = {
     "ours+gc": Variant(
         "this library, collector tuned", "#8fbbe0", "instrument(app)" + COLLECTOR, baseline="untraced+gc"
     ),
+    "unmetered": Variant(
+        "this library, without meters", "#1f6fb4", "instrument(app), SKYWALKING_BACKGROUND_METERS=false"
+    ),
     "fastapi": Variant(
         "FastAPI's own telemetry", "#2a9d74", f"on by default beside a {EXPORT}", OPENTELEMETRY, opentelemetry=True
     ),
@@ -89,7 +92,14 @@ async def test(background_tasks: BackgroundTasks, seconds: float) -> str:
 def create_app(name: str) -> FastAPI:
     """Make the app of a variant; spans go to the sink at `BENCH_SINK`."""
     peers: dict[str, Callable[[], FastAPI]]
-    peers = {"untraced": _app, "agent": _agent, "ours": _ours, "fastapi": _fastapi, "contrib": _contrib}
+    peers = {
+        "untraced": _app,
+        "agent": _agent,
+        "ours": _ours,
+        "unmetered": _unmetered,
+        "fastapi": _fastapi,
+        "contrib": _contrib,
+    }
     create = peers[name.removesuffix("+gc")]
     app = create()
     if name.endswith("+gc"):
@@ -120,6 +130,11 @@ def _ours() -> FastAPI:
     app = instrument(_app())
     _count_segments()
     return app
+
+
+def _unmetered() -> FastAPI:
+    os.environ["SKYWALKING_BACKGROUND_METERS"] = "false"
+    return _ours()
 
 
 def _count_segments() -> None:
@@ -169,7 +184,7 @@ def _provide() -> None:
 
 def deliver(name: str) -> Callable[[], object]:
     """Return what makes a variant deliver all that it has finished; the agent's plugin has nothing for that."""
-    if name.startswith("ours"):
+    if name.startswith(("ours", "unmetered")):
         from skywalking_background import flush  # noqa: PLC0415
 
         return flush
