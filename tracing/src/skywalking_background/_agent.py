@@ -9,7 +9,7 @@ import sys
 import threading
 from typing import Final
 
-from skywalking_background import _loop_lag, _meters, _segments
+from skywalking_background import _loop_lag, _meters, _running, _segments
 from skywalking_background._faults import note
 from skywalking_background._fork import deliver_at_the_end, in_each_child
 from skywalking_background._grpc import GrpcTransport
@@ -17,6 +17,7 @@ from skywalking_background._http import HttpTransport
 from skywalking_background._internals import agent, bootstrap, check, config
 from skywalking_background._kafka import KafkaTransport
 from skywalking_background._meter_report import MeterReport
+from skywalking_background._observers import Observers
 from skywalking_background._reporter import Counts, Reporter
 
 logger = logging.getLogger("skywalking_background")
@@ -26,6 +27,7 @@ _SECONDS_OF_A_CHILD: Final = 5.0
 
 _lock = threading.Lock()
 _reporter: Reporter | None = None
+_observers: Observers | None = None
 _meter_report: MeterReport | None = None
 _off = False
 """Whether nothing is to be traced, or was said not to be."""
@@ -88,7 +90,7 @@ def tracing() -> bool:
 
 def _use_reporter(*, reached: bool) -> None:
     """The seam: all that the agent and its plugins finish passes here."""
-    global _reporter, _meter_report  # noqa: PLW0603  # as the agent itself: one per process
+    global _reporter, _observers, _meter_report  # noqa: PLW0603  # as the agent itself: one per process
     transport = _transport()
     _reporter = Reporter(
         transport,
@@ -97,6 +99,10 @@ def _use_reporter(*, reached: bool) -> None:
         on_round=_on_round,
         reached=reached,
     )
+    send_events = None if isinstance(transport, KafkaTransport) else transport.send_events
+    _observers = Observers(_reporter.segments, _reporter.logs, send_events)
+    _reporter.before_segments = _observers.before_delivery
+    _running.watch_by(_observers.watches, begin_reporting)
     # OAP takes none over HTTP.
     if config.agent_meter_reporter_active and not isinstance(transport, HttpTransport):
         segments = _reporter.segments
@@ -120,6 +126,8 @@ def _transport() -> GrpcTransport | HttpTransport | KafkaTransport:
 
 def _on_round() -> None:
     _segments.send_what_waits()
+    if _observers is not None:
+        _observers.look()
     if _meter_report is not None:
         _meter_report.step()
 
@@ -139,6 +147,8 @@ def begin_reporting() -> None:
 
 def _on_begin() -> None:
     deliver_at_the_end(_flush_child)
+    if _observers is not None:
+        _observers.start()
 
 
 def _begin_threads() -> None:
@@ -157,6 +167,8 @@ def _begin_anew() -> None:
     if _reporter is None:
         return
     parent = _reporter
+    if _observers is not None:
+        _observers.forget()
     # Whatever else goes wrong: nothing that the parent has queued is sent by its child.
     _use_reporter(reached=parent.reached)
     _segments.forget_all()
@@ -170,12 +182,19 @@ def _flush_child() -> None:
     if _reporter is not None:
         _reporter.flush_at_exit(_SECONDS_OF_A_CHILD, _SECONDS_OF_A_CHILD)
         _send_last_meters()
+    _close_observers()
 
 
 def _flush_at_exit() -> None:
     if _reporter is not None:
         _reporter.flush_at_exit()
         _send_last_meters()
+    _close_observers()
+
+
+def _close_observers() -> None:
+    if _observers is not None:
+        _observers.close()
 
 
 def _send_last_meters() -> None:

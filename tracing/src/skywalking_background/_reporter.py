@@ -80,11 +80,13 @@ class Reporter:
         self._on_begin = on_begin
         self._on_first_round = on_first_round
         self._on_round = on_round
+        self.before_segments: Callable[[], object] = bool
+        """Called before each batch of segments is sent."""
         self.segments = Lane(
             "segments",
             config.agent_trace_reporter_max_buffer_size,
             encode_segment,
-            self.transport.send_segments,
+            self._send_segments,
             _describe_segment,
             self.begin,
         )
@@ -283,6 +285,10 @@ class Reporter:
                     return error
         self._recovered(taking)
         return error
+
+    def _send_segments(self, batch: list[bytes]) -> None:
+        self.before_segments()
+        self.transport.send_segments(batch)
 
     def _introduce(self) -> Exception | None:
         """Have this process appear in SkyWalking, even if it ends before the agent's first heartbeat."""
