@@ -2,6 +2,10 @@
 
 PY := .venv/bin/python
 SYNCED := .venv/.synced
+# Tests mostly wait, so three at once suit two cores. What belongs together stays in one process: see conftest.py.
+PARALLEL := --numprocesses=3 --dist=loadgroup --no-loadscope-reorder
+UNIT := $(filter-out tracing/mutants/%,$(wildcard */tests */*/tests))
+PARTS := $(sort $(notdir $(wildcard */src/* */*/src/*)))
 
 # What may be said on the command line, as in `make up SERVICE_PORT=8001`; the last line is for single commands.
 VARIABLES := RUNTIME IMAGES STORAGE UI WORKERS RUN_DIR ALLOWED_HOSTS SERVICE_NAME START_SECONDS OAP_HEAP \
@@ -14,7 +18,8 @@ export $(VARIABLES)
 unexport $(foreach name,$(VARIABLES),$(if $($(name)),,$(name)))
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs restart doctor verify load load-ui report screenshots test bench mutants package lint clean
+.PHONY: help up down status logs restart doctor verify load load-ui report screenshots test test-unit coverage bench mutants \
+	package fmt lint clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -55,8 +60,16 @@ load-ui: $(SYNCED) ## start Locust's web page
 screenshots: $(SYNCED) ## make docs/screenshots/ from the running stack, with 1,000 tasks at once (needs Chromium)
 	@$(PY) docs/screenshots.py
 
-test: $(SYNCED) ## run every test, against a real OAP that the tests start themselves
-	@$(PY) -m pytest
+test: $(SYNCED) ## run every test, against a real OAP that the tests start themselves (ARGS="-k name")
+	@$(PY) -m pytest $(PARALLEL) $(ARGS)
+
+test-unit: $(SYNCED) ## run the tests that need neither OAP nor a browser (one minute; ARGS="-p randomly": in random order)
+	@$(PY) -m pytest $(PARALLEL) $(UNIT) $(ARGS)
+
+coverage: ## what `make test-unit ARGS=--cov` has covered, part by part
+	@for part in $(PARTS); do printf '%s %s %%\n' "$$part" \
+		"$$(.venv/bin/coverage report --format=total --include="*/$$part/*")"; done
+
 
 bench: ## what tracing costs: untraced, SkyWalking's plugin, ours, OpenTelemetry (25 min; ARGS="--tasks 1000 --rounds 1")
 	@sh stack/bootstrap.sh --group bench
@@ -74,6 +87,10 @@ package: ## build the library's distributions into .run/dist and check them as a
 	@uv=$$(command -v uv || echo .run/uv/bin/uv); $$uv build --quiet --clear --out-dir .run/dist tracing
 	@.venv/bin/twine check --strict .run/dist/*.whl .run/dist/*.tar.gz
 	@.venv/bin/check-wheel-contents .run/dist/*.whl
+
+fmt: $(SYNCED) ## format the code, and mend what ruff can mend
+	@.venv/bin/ruff check --fix --show-fixes
+	@.venv/bin/ruff format
 
 lint: $(SYNCED) ## check style and types
 	@.venv/bin/ruff check

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from harness import free_port
 from stack._settings import Settings
-from standins import free_port
 
 from stack import _doctor, _logs, _native, _status
 

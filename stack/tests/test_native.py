@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from stack._parts import Part
     from stack._settings import Settings
 
+pytestmark = pytest.mark.alone
+
 
 def pid_of(settings: Settings, name: str = "service") -> int:
     return int(Supervisor(settings.run_dir).info(name)["pid"])

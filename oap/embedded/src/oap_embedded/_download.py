@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import httpx
+import stamina
 
 from oap_embedded._errors import OapEmbeddedError
 from oap_embedded._lock import Jar, sha256
@@ -21,8 +23,11 @@ if TYPE_CHECKING:
 MIRROR_VARIABLE: Final = "MAVEN_MIRROR_URL"
 CONNECTIONS: Final = 8
 TIMEOUT: Final = 30.0  # s without a byte
-PAUSES: Final = (0.5, 1.0, 2.0)  # s between attempts
+ATTEMPTS: Final = 4
+FIRST_WAIT: Final = 0.5  # s before the second attempt; twice as long before each further one
 _CHUNK: Final = 1 << 16
+
+logging.getLogger("stamina").addHandler(logging.NullHandler())  # no line for a retry: the progress shows it
 
 _HINT: Final = f"check the network, or name another mirror in {MIRROR_VARIABLE}"
 
@@ -92,15 +97,15 @@ def _fetch(job: _Job, url: str, cache: Path, jar: Jar) -> None:
 def _complete(job: _Job, url: str, part: Path, jar: Jar) -> str:
     """Complete the file, in several attempts if need be, and return its hash."""
     try:
-        for pause in PAUSES:
-            try:
+        for attempt in stamina.retry_context(
+            lambda error: _is_passing(error) and not job.failed.is_set(),
+            attempts=ATTEMPTS,
+            timeout=None,
+            wait_initial=FIRST_WAIT,
+            wait_jitter=FIRST_WAIT,
+        ):
+            with attempt:
                 _stream(job, url, part, jar)
-                break
-            except httpx.HTTPError as error:
-                if not _is_passing(error) or job.failed.wait(pause):
-                    raise
-        else:
-            _stream(job, url, part, jar)
     except httpx.HTTPStatusError as error:
         code = error.response.status_code
         problem = "has no such file (404)" if code == httpx.codes.NOT_FOUND else f"answered {code}"
