@@ -51,7 +51,7 @@ load: $(SYNCED) ## load the service, then count the traces (SCENARIO=list; USERS
 		$${TASK_SECONDS:+--task-seconds "$$TASK_SECONDS"} $${PROCESSES:+--processes "$$PROCESSES"} \
 		$${TAGS:+--tags $$TAGS} $(if $(filter-out 0,$(TRACE_CLIENT)),--trace-client)
 
-report: $(SYNCED) ## measure what the overview claims, write report.html and report.md (QUICK=1: one minute)
+report: $(SYNCED) ## measure the claims of docs/claims.md, write report.html and report.md (QUICK=1: one minute)
 	@$(PY) -m stack report $(if $(filter-out 0,$(QUICK)),--quick)
 
 load-ui: $(SYNCED) ## start Locust's web page

@@ -191,7 +191,7 @@ def _table(tasks: int, variants: list[str], results: list[Result]) -> Table:
 
 
 def ratios(name: str, cpu: dict[str, float]) -> tuple[str, str, str]:
-    """Compare a variant's CPU: what it adds to its baseline, that with what the plugin adds, all with OpenTelemetry's.
+    """Compare a variant's CPU with its baseline, with what the plugin adds, and with OpenTelemetry's total.
 
     OpenTelemetry's is that of the cheapest variant among those that were run; each of them makes a span for the task.
     """

@@ -1,4 +1,4 @@
-"""Where all variants report to: takes SkyWalking's segments and OTLP's spans, counts them and throws them away."""
+"""The receiver that all variants report to: it counts SkyWalking's segments and OTLP's spans, and keeps none."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Spans(otlp_grpc.TraceServiceServicer):
 
 
 class Anything(grpc.GenericRpcHandler):
-    """Heartbeats, meters, properties: taken, so that no client pays for an error."""
+    """Answers heartbeats, meters and properties, so that no client spends time on an error."""
 
     def service(self, _call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
         """Answer any other method with an empty message."""

@@ -25,12 +25,12 @@ class Variant:
     label: str
     color: str
     setup: str
-    """How it is set up, in words: the table's second half."""
+    """How it is set up, in words; printed below the table."""
     packages: tuple[str, ...] = ()
     baseline: str = "untraced"
     """What its overhead is counted from."""
     opentelemetry: bool = False
-    """Whether it is one of those whose cheapest the others are compared with: all of them make a span for the task."""
+    """Whether it is OpenTelemetry: the others are compared with the cheapest of these. Each makes a span for the task."""
 
 
 OPENTELEMETRY = ("opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-grpc")
@@ -95,7 +95,7 @@ def create_app(name: str) -> FastAPI:
     if name.endswith("+gc"):
         gc.collect()
         gc.freeze()
-        gc.set_threshold(2_000, 5, 1_000)  # what the demo service does
+        gc.set_threshold(2_000, 5, 1_000)  # as the demo service does
     return app
 
 

@@ -1,4 +1,4 @@
-"""Downloading jars: in parallel, resumed where an earlier run broke off, every byte held against the lock."""
+"""Downloading jars: in parallel, resumed where an earlier run broke off, each checked against the lock."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _client(mirror: str) -> httpx.Client:
             verify=trusted(),
             timeout=TIMEOUT,
             follow_redirects=True,
-            # Identity: positions in the file are to be positions in the answer.
+            # Not compressed: a byte's position in the file must be its position in the answer.
             headers={"Accept-Encoding": "identity"},
             trust_env=not is_loopback(mirror),
         )
@@ -146,7 +146,7 @@ def _stream(job: _Job, url: str, part: Path, jar: Jar) -> None:
 
 
 def _is_passing(error: Exception) -> bool:
-    """Tell a fault that may pass (a lost connection, a server in trouble or in a rush) from an answer."""
+    """Say whether a fault may pass: a lost connection, a server's error, or too many requests."""
     if isinstance(error, httpx.HTTPStatusError):
         return error.response.is_server_error or error.response.status_code == httpx.codes.TOO_MANY_REQUESTS
     return isinstance(error, httpx.TransportError) and not isinstance(error, httpx.UnsupportedProtocol)
