@@ -30,7 +30,7 @@ class Variant:
     baseline: str = "untraced"
     """What its overhead is counted from."""
     opentelemetry: bool = False
-    """Whether it is OpenTelemetry: the others are compared with the cheapest of these. Each makes a span for the task."""
+    """Whether it is OpenTelemetry: the cheapest of these is what the others are compared with."""
 
 
 OPENTELEMETRY = ("opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-grpc")

@@ -95,11 +95,11 @@ def assemble(target: Path, overlay: Path | None) -> Path:
 def _check_paths(data: Path, cache: Path) -> None:
     """Refuse the few paths that Java and H2 can't read."""
     if "\\" in str(data):
-        message = rf"H2 reads each \ in the path {data} as a /: {_plain.OTHER_DATA}"
+        message = rf"H2 takes each \ in the path {data} for a /: {_plain.OTHER_DATA}"
         raise OapEmbeddedError(message)
     for sign in (os.pathsep, "!/"):
         if sign in f"{cache}/":
-            message = f"Java can't read a path with {sign!r} in it, as {cache} has: name another folder in {CACHE_VARIABLE}"
+            message = f"Java can't read a path with {sign!r} in it, such as {cache}: name another in {CACHE_VARIABLE}"
             raise OapEmbeddedError(message)
 
 
