@@ -99,7 +99,7 @@ def _check_paths(data: Path, cache: Path) -> None:
         raise OapEmbeddedError(message)
     for sign in (os.pathsep, "!/"):
         if sign in f"{cache}/":
-            message = f"Java can't read a path with {sign!r} in it, such as {cache}: name another in {CACHE_VARIABLE}"
+            message = f"Java can't read {cache}, as there is a {sign!r} in it: name another folder in {CACHE_VARIABLE}"
             raise OapEmbeddedError(message)
 
 
