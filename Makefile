@@ -5,6 +5,7 @@ SYNCED := .venv/.synced
 # Tests mostly wait, so three at once suit two cores. What belongs together stays in one process: see conftest.py.
 PARALLEL := --numprocesses=3 --dist=loadgroup --no-loadscope-reorder
 UNIT := $(filter-out tracing/mutants/%,$(wildcard */tests */*/tests))
+MEMBERS := $(patsubst %/pyproject.toml,%,$(wildcard */pyproject.toml */*/pyproject.toml))
 PARTS := $(sort $(notdir $(wildcard */src/* */*/src/*)))
 
 # What may be said on the command line, as in `make up SERVICE_PORT=8001`; the last line is for single commands.
@@ -92,10 +93,13 @@ fmt: $(SYNCED) ## format the code, and mend what ruff can mend
 	@.venv/bin/ruff check --fix --show-fixes
 	@.venv/bin/ruff format
 
-lint: $(SYNCED) ## check style and types
+lint: $(SYNCED) ## check style, types, the arrows between the parts, declared dependencies
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
+	@.venv/bin/oxlint -c ui/.oxlintrc.json --deny-warnings ui
 	@$(PY) -m mypy
+	@.venv/bin/lint-imports --no-cache --no-logo
+	@for part in $(MEMBERS); do said=$$(cd $$part && "$(CURDIR)/.venv/bin/deptry" src 2>&1) || { echo "$$said"; exit 1; }; done
 
 clean: $(SYNCED) ## end the stack and delete its traces and logs
 	@$(PY) -m stack clean

@@ -9,7 +9,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 import pytest
-from demo_service._jobs import JOBS, Job, Retry
+from demo_service.tasks import JOBS, Job, Retry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,7 +89,9 @@ async def test_the_first_attempt_has_its_own_length(
         await asyncio.sleep(seconds)
         raise OSError
 
-    monkeypatch.setattr("demo_service._tasks.background_sleep_task", Job(background_sleep_task, Retry(attempts=2)))
+    monkeypatch.setattr(
+        "demo_service.tasks.sleep_tasks.background_sleep_task", Job(background_sleep_task, Retry(attempts=2))
+    )
     await service.get("/test?duration=0.05")
     (task,) = spans("background_sleep_task")
     (first,), (second,) = spans("attempt 1"), spans("attempt 2")
@@ -127,7 +129,7 @@ async def test_a_programming_error_is_not_tried_again(
     async def background_sleep_task(seconds: str) -> None:
         await asyncio.sleep(len(seconds))  # a float has no length
 
-    monkeypatch.setattr("demo_service._tasks.background_sleep_task", Job(background_sleep_task, Retry()))
+    monkeypatch.setattr("demo_service.tasks.sleep_tasks.background_sleep_task", Job(background_sleep_task, Retry()))
     await service.get("/test")
     (letter,) = await service.letters()
     assert (letter["attempts"], letter["error"]["type"]) == (1, "TypeError")
@@ -136,7 +138,7 @@ async def test_a_programming_error_is_not_tried_again(
 
 async def test_a_task_may_have_no_second_attempt(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     once = Job(JOBS["background_sleep_task"].run, Retry(attempts=1))
-    monkeypatch.setattr("demo_service._tasks.background_sleep_task", once)
+    monkeypatch.setattr("demo_service.tasks.sleep_tasks.background_sleep_task", once)
     await service.get("/test", headers={"X-Fault": "error;times=1"})
     assert [letter["attempts"] for letter in await service.letters()] == [1]
 
@@ -231,7 +233,7 @@ async def test_what_starlette_drops_behind_a_failure_is_a_dead_letter(
 async def test_a_task_whose_request_breaks_is_not_forgotten(
     service: Service, spans: Spans, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("demo_service._routes.Processing", lambda: 1 / 0)
+    monkeypatch.setattr("demo_service.http.routes.Processing", lambda: 1 / 0)
     response = await service.post("/action")
     assert response.status_code == 500
     (letter,) = await service.letters()
@@ -245,7 +247,7 @@ async def test_a_drain_lets_tasks_end_and_turns_new_ones_away(new_service: NewSe
     service = await new_service(drain_seconds=5)
     running = asyncio.create_task(service.get("/test?duration=0.3"))
     await asyncio.sleep(0.1)
-    drain = asyncio.create_task(service.app.state.runner.drain())
+    drain = asyncio.create_task(service.app.state.room.drain())
     await asyncio.sleep(0.05)
     for refused in [await service.get("/health/ready"), await service.get("/test"), await service.post("/action")]:
         assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
@@ -266,7 +268,7 @@ async def test_what_a_drain_interrupts_is_a_dead_letter_wherever_it_was(new_serv
     ]
     pending = [asyncio.create_task(request) for request in requests]
     await asyncio.sleep(0.1)
-    await service.app.state.runner.drain()
+    await service.app.state.room.drain()
     assert [answer.status_code for answer in await asyncio.gather(*pending)] == [200] * 4
     letters = await service.letters()
     assert sorted(letter["name"] for letter in letters) == [
