@@ -13,12 +13,10 @@ if TYPE_CHECKING:
 exempt_loopback()
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """Give the tests of a file to one worker, as they share what they start."""
-    for item in items:
-        if not (item.get_closest_marker("xdist_group") or item.get_closest_marker("alone")):
-            item.add_marker(pytest.mark.xdist_group(item.location[0]))
+    if not (item.get_closest_marker("xdist_group") or item.get_closest_marker("alone")):
+        item.add_marker(pytest.mark.xdist_group(item.location[0]))
 
 
 @pytest.hookimpl(wrapper=True)

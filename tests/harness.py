@@ -32,8 +32,7 @@ OAP_START = 120.0  # s
 # free is still free seconds later, when the server that was started listens on it.
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 _FIRST, _SIZE = 13_000 + _WORKER % 6 * 3_000, 3_000
-_START = random.randrange(_SIZE)  # so that two sessions on one machine don't begin with the same
-_PORTS = cycle(_FIRST + (_START + number) % _SIZE for number in range(_SIZE))
+_PORTS = cycle(random.sample(range(_FIRST, _FIRST + _SIZE), _SIZE))
 
 
 def free_port() -> int:
