@@ -40,13 +40,13 @@ logs: $(SYNCED) ## show the last log lines (PART=oap, LINES=100, FOLLOW=1)
 restart: $(SYNCED) ## restart one part (PART=service)
 	@$(PY) -m stack restart $${PART:+"$$PART"}
 
-doctor: $(SYNCED) ## check what this machine lacks before anything starts
+doctor: $(SYNCED) ## check that this machine has what the stack needs
 	@$(PY) -m stack doctor
 
-verify: $(SYNCED) ## send a request to every endpoint, draw its trace, check it line by line
+verify: $(SYNCED) ## send a request to every endpoint, draw its trace, check it against the contract
 	@$(PY) -m stack verify
 
-load: $(SYNCED) ## load the service, then count the traces (SCENARIO=list; USERS, RATE, DURATION, TAGS, PROCESSES, TRACE_CLIENT=1)
+load: $(SYNCED) ## load the service and count the traces (SCENARIO=list; USERS, RATE, DURATION, TAGS, PROCESSES, TRACE_CLIENT=1)
 	@$(PY) -m stack load $${SCENARIO:+--scenario "$$SCENARIO"} $${USERS:+--users "$$USERS"} \
 		$${RATE:+--rate "$$RATE"} $${DURATION:+--duration "$$DURATION"} \
 		$${TASK_SECONDS:+--task-seconds "$$TASK_SECONDS"} $${PROCESSES:+--processes "$$PROCESSES"} \

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from stack._network import exempt_loopback
+from stack.settings import exempt_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Generator

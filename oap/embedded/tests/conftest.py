@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
+    monkeypatch.setattr("oap_embedded._download.FIRST_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr("oap_embedded._download.ATTEMPTS", 3)
-    monkeypatch.setattr("oap_embedded._download.FIRST_WAIT", 0.01)
     for variable in PROXIES:
         monkeypatch.delenv(variable, raising=False)
     it = Mirror()
