@@ -98,6 +98,7 @@ lint: $(SYNCED) ## check style, types, the arrows between the parts, declared de
 	@.venv/bin/ruff format --check
 	@.venv/bin/oxlint -c ui/.oxlintrc.json --deny-warnings ui
 	@$(PY) -m mypy
+	@$(PY) -m mypy --config-file tests/mypy.ini
 	@.venv/bin/lint-imports --no-cache --no-logo
 	@for part in $(MEMBERS); do said=$$(cd $$part && "$(CURDIR)/.venv/bin/deptry" src 2>&1) || { echo "$$said"; exit 1; }; done
 

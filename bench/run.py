@@ -68,7 +68,7 @@ def run(variant: str, tasks: int) -> Result:
             "SW_AGENT_NAME": "bench",
             "SW_AGENT_COLLECTOR_BACKEND_SERVICES": address,
         }
-        command = [sys.executable, HERE / "app.py"]
+        command = [sys.executable, str(HERE / "app.py")]
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as app:
             try:
                 measured = _measure(app, f"http://127.0.0.1:{port}", tasks)

@@ -53,7 +53,7 @@ class Spans(otlp_grpc.TraceServiceServicer):
 class Anything(grpc.GenericRpcHandler):
     """Answers heartbeats, meters and properties, so that no client spends time on an error."""
 
-    def service(self, _call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+    def service(self, _call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
         """Answer any other method with an empty message."""
         return grpc.stream_unary_rpc_method_handler(lambda requests, _context: b"".join(b"" for _ in requests))
 

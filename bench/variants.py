@@ -193,7 +193,7 @@ def deliver(name: str) -> Callable[[], object]:
 @contextmanager
 def sink() -> Iterator[tuple[str, Callable[[], int]]]:
     """Run the sink in a process of its own; yield its address, and what asks how many spans have arrived."""
-    command = [sys.executable, Path(__file__).with_name("sink.py")]
+    command = [sys.executable, str(Path(__file__).with_name("sink.py"))]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None  # noqa: S101  # asked for above
         assert process.stdout is not None  # noqa: S101

@@ -199,8 +199,9 @@ def serve(  # noqa: PLR0913  # each is one thing a test wants different
         yield Server(url, name, process, log)
     finally:
         if process.poll() is None:
-            for one in (process, *psutil.Process(process.pid).children(recursive=True)):
-                one.kill()  # its workers too: they don't notice that it is gone
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.kill()  # its workers too: they don't notice that it is gone
+            process.kill()
             process.wait()
 
 

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import uuid4
 
 import httpx
@@ -90,7 +90,9 @@ def demo(oap: OapServer, tmp_path: Path) -> Callable[..., AbstractContextManager
     @contextmanager
     def run(name: str, **settings: object) -> Iterator[Demo]:
         defaults = {"faults_enabled": True, "data_dir": tmp_path / "data", "task_seconds": 0.1}
-        environment = {f"SERVICE_{key.upper()}": str(value) for key, value in {**defaults, **settings}.items()}
+        environment: dict[str, Any] = {
+            f"SERVICE_{key.upper()}": str(value) for key, value in {**defaults, **settings}.items()
+        }
         unique = f"{name}-{uuid4().hex[:6]}"
         with serve(tmp_path, unique, oap.grpc, module="demo_service", health="/health/ready", **environment) as server:
             yield Demo(server, oap)
@@ -98,7 +100,7 @@ def demo(oap: OapServer, tmp_path: Path) -> Callable[..., AbstractContextManager
     return run
 
 
-New = "Callable[..., AbstractContextManager[Demo]]"
+New: TypeAlias = "Callable[..., AbstractContextManager[Demo]]"
 
 
 def test_a_task_that_is_retried_and_succeeds(demo: New) -> None:
@@ -277,7 +279,9 @@ def test_of_200_tasks_each_ends_succeeded_or_as_a_dead_letter(demo: New, signals
     for answer in answers:
         size = 5 if "complex" in str(answer.url) else 3
         spans = service.oap.client.wait_for_trace(
-            answer.headers["X-Trace-Id"], lambda found, n=size: len(found) >= n, 20
+            answer.headers["X-Trace-Id"],
+            lambda found: len(found) >= size,
+            20,  # noqa: B023
         )
         outcomes.update(span.tags["task.outcome"] for span in spans if span.name in names)
     assert outcomes.total() == 200  # 170 + 10 times 3

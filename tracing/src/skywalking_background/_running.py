@@ -54,7 +54,7 @@ class Watch(Generic[S]):
         Tasks end meanwhile, in other threads. So a task is known before it leaves the fresh ones: what does not find it
         there any more has ended.
         """
-        taken = []
+        taken: list[TaskSpan] = []
         for span in list(self.fresh):
             if len(taken) >= most:
                 break
