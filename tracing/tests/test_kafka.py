@@ -14,6 +14,7 @@ from skywalking.protocol.management.Management_pb2 import InstancePingPkg
 from skywalking_background import _kafka
 from skywalking_background._failures import DeliveryError, RefusedError, TimedOutError, UnreachableError
 from skywalking_background._kafka import KafkaTransport, require_kafka
+from skywalking_background._reporter import OWN_THREADS
 
 
 class KafkaError(Exception): ...
@@ -143,5 +144,11 @@ def test_with_it_all_is_imported_before_a_fork(monkeypatch: pytest.MonkeyPatch) 
     imported: list[str] = []
     monkeypatch.setattr(_kafka.importlib.util, "find_spec", lambda name: object() if name == "kafka" else None)
     monkeypatch.setattr(_kafka.importlib, "import_module", imported.append)
+    settings: dict[str, object] = {}
+    monkeypatch.setattr(_kafka, "kafka_settings", lambda: settings)
     require_kafka()
     assert imported == ["kafka.errors", "skywalking.agent.protocol.kafka"]
+    assert str(settings["client_id"]).startswith(OWN_THREADS)  # after which the client names its threads
+    settings["client_id"] = "theirs"
+    require_kafka()
+    assert settings == {"client_id": "theirs"}
