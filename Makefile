@@ -34,19 +34,19 @@ logs: $(SYNCED) ## show the last log lines (PART=oap, LINES=100, FOLLOW=1)
 restart: $(SYNCED) ## restart one part (PART=service)
 	@$(PY) -m stack restart $${PART:+"$$PART"}
 
-doctor: $(SYNCED) ## check what this machine lacks before anything starts
+doctor: $(SYNCED) ## check that this machine has what the stack needs
 	@$(PY) -m stack doctor
 
-verify: $(SYNCED) ## send a request to every endpoint, draw its trace, check it line by line
+verify: $(SYNCED) ## send a request to every endpoint, draw its trace, check it against the contract
 	@$(PY) -m stack verify
 
-load: $(SYNCED) ## load the service, then count the traces (SCENARIO=list; USERS, RATE, DURATION, TAGS, PROCESSES, TRACE_CLIENT=1)
+load: $(SYNCED) ## load the service and count the traces (SCENARIO=list; USERS, RATE, DURATION, TAGS, PROCESSES, TRACE_CLIENT=1)
 	@$(PY) -m stack load $${SCENARIO:+--scenario "$$SCENARIO"} $${USERS:+--users "$$USERS"} \
 		$${RATE:+--rate "$$RATE"} $${DURATION:+--duration "$$DURATION"} \
 		$${TASK_SECONDS:+--task-seconds "$$TASK_SECONDS"} $${PROCESSES:+--processes "$$PROCESSES"} \
 		$${TAGS:+--tags $$TAGS} $(if $(filter-out 0,$(TRACE_CLIENT)),--trace-client)
 
-report: $(SYNCED) ## measure what the overview claims, write report.html and report.md (QUICK=1: one minute)
+report: $(SYNCED) ## measure what the product claims, write report.html and report.md (QUICK=1: one minute)
 	@$(PY) -m stack report $(if $(filter-out 0,$(QUICK)),--quick)
 
 load-ui: $(SYNCED) ## start Locust's web page

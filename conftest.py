@@ -1,5 +1,5 @@
 """For all tests: what they reach on this machine is reached without the proxy of a company's network."""
 
-from stack._network import exempt_loopback
+from stack.settings import exempt_loopback
 
 exempt_loopback()

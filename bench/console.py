@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Final
 import httpx
 from oap_query import Oap, segments
 from playwright.async_api import async_playwright
-from stack._settings import load_settings
+from stack.settings import exempt_loopback, load_settings
 
 if TYPE_CHECKING:
     from playwright.async_api import BrowserContext, Page
-    from stack._settings import Settings
+    from stack.settings import Settings
 
 BARS: Final = 10_000
 RATE: Final = 250  # requests per second
@@ -50,6 +50,7 @@ async def main() -> None:
     parser.add_argument("--bars", type=int, default=BARS)
     bars = parser.parse_args().bars
     settings = load_settings(running=True)
+    exempt_loopback()
     await fill(settings, bars)
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)

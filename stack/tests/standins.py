@@ -6,10 +6,10 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
-from stack._parts import Part
+from stack.runtime.native.parts import Part
 
 if TYPE_CHECKING:
-    from stack._settings import Settings
+    from stack.settings import Settings
 
 ODD = "a \"b\" 'c' ;d #e %f %(here)s %%g \\h ünï 中 $HOME `i` =j,k [/b] [red]"
 """A name with every sign in it that something in between could take for its own."""

@@ -3,8 +3,8 @@
 Instead of the agent's plugin, which replaces each task's function by one of its own (its signature is gone, and with it
 Celery's check of arguments and `pydantic=True`), takes a retry for an error and sees neither the queue nor the delay.
 
-Three functions are wrapped, as there is no signal for them: `send_task`, which may fail before or after it has sent,
-and what the worker's main process calls when a process of its pool is gone.
+Few functions are wrapped, as there is no signal for them: `send_task`, which may fail before or after it has sent, and
+what the worker's main process calls when a process of its pool is gone.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import re
 import sys
+import time
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +20,7 @@ from weakref import WeakKeyDictionary
 
 from celery import Celery, signals
 from celery.exceptions import Ignore, Reject, Retry, TimeLimitExceeded, WorkerLostError
+from celery.worker.pidbox import gPidbox
 from celery.worker.request import Request
 
 from skywalking_background import _agent, _messages
@@ -44,7 +46,7 @@ _DELAYED: Final = re.compile(r"(?:[01]\.){28}")
 """What Celery's delayed delivery on RabbitMQ writes in front of a routing key."""
 
 _MARK: Final = "_skywalking_background"
-_AGENTS_PLUGIN: Final = "skywalking.plugins.sw_celery"
+_AGENTS_PLUGIN: Final = "sw_celery"
 
 _brokers: Final[WeakKeyDictionary[Any, tuple[object, Broker]]] = WeakKeyDictionary()
 _sending: Final[ContextVar[tuple[Celery, Span] | None]] = ContextVar("sending", default=None)
@@ -59,7 +61,7 @@ def install() -> None:
     """
     if hasattr(Celery.send_task, _MARK):
         return
-    if Celery.send_task.__module__ == _AGENTS_PLUGIN:
+    if Celery.send_task.__module__.rpartition(".")[2] == _AGENTS_PLUGIN:
         message = "the agent runs with its Celery plugin: start it with SW_AGENT_DISABLE_PLUGINS=sw_celery"
         raise RuntimeError(message)
     for signal, receiver in (
@@ -74,6 +76,7 @@ def install() -> None:
         (signals.worker_ready, _on_ready),
     ):
         signal.connect(receiver, weak=False, dispatch_uid=__name__)
+    gPidbox.loop = _before(gPidbox.loop, _on_worker)  # with gevent it runs beside the worker's own loop
     Request.on_failure = _before(Request.on_failure, _on_lost)
     Request.on_timeout = _before(Request.on_timeout, _on_timeout)
     Celery.send_task = _traced(Celery.send_task)
@@ -226,8 +229,8 @@ def _due(eta: object) -> float | None:
     """Read the time from which a task may run, in ms since the epoch."""
     if not eta:
         return None
-    time = eta if isinstance(eta, datetime) else datetime.fromisoformat(str(eta))
-    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000
+    when = eta if isinstance(eta, datetime) else datetime.fromisoformat(str(eta))
+    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1000
 
 
 def _tag_task(span: Span | None, name: str, request: Mapping[str, Any]) -> None:
@@ -253,7 +256,7 @@ def _fail(run: _Run, error: BaseException) -> None:
 
 
 @_contained
-def _on_end(*, task_id: str, state: str | None, retval: object, **_: object) -> None:
+def _on_end(*, task_id: str, task: Any, state: str | None, retval: object, **_: object) -> None:  # noqa: ANN401
     run = _running.get()
     while run is not None and run.task_id != task_id:
         run = run.above  # one whose end was not told
@@ -261,6 +264,9 @@ def _on_end(*, task_id: str, state: str | None, retval: object, **_: object) -> 
         return
     _running.set(run.above)
     error = sys.exception() if state is None else None  # it leaves the worker's own frame
+    if isinstance(error, SystemExit) and _is_over_its_time(task, run.span):
+        leave(noop_span(), run.outer, None)  # the pool ends this process, and has told of it
+        return
     outcome = _outcome(error) if error is not None else _OUTCOMES.get(state or "", (state or "unknown").lower())
     if outcome == "failed":
         failure = error if error is not None else retval
@@ -268,6 +274,11 @@ def _on_end(*, task_id: str, state: str | None, retval: object, **_: object) -> 
     if run.span is not None and not isinstance(run.span, NoopSpan):
         set_tag(run.span, "task.outcome", outcome)
     leave(run.span, run.outer, None)
+
+
+def _is_over_its_time(task: Any, span: Span | None) -> bool:  # noqa: ANN401
+    limit = (task.request.timelimit or (None,))[0] or task.time_limit
+    return span is not None and bool(limit) and time.time() * 1000 - span.start_time >= limit * 1000
 
 
 def _outcome(error: BaseException) -> str:
@@ -285,28 +296,33 @@ def _on_lost(request: Request, exc_info: Any, *_: object, **__: object) -> None:
     """A process of the pool was killed under its task: what it knew of its span is gone with it."""
     error = getattr(exc_info.exception, "exc", exc_info.exception)
     if isinstance(error, WorkerLostError):
-        _record(request, "crashed", error)
+        _record(request.task, request.request_dict, "crashed", error, request.time_start)
 
 
 @_contained
 def _on_timeout(request: Request, soft: bool, timeout: float | None, **_: object) -> None:
-    """The hard time limit: the pool kills the process."""
+    """The hard time limit: the pool ends the process."""
     if not soft:
-        _record(request, "timed out", TimeLimitExceeded(timeout))
+        _record(request.task, request.request_dict, "timed out", TimeLimitExceeded(timeout), request.time_start)
 
 
 @_contained
-def _on_revoked(*, request: Any, expired: bool, **_: object) -> None:  # noqa: ANN401
-    """A task that was told not to run, or was not run in time; also one that was ended while it ran."""
-    if hasattr(request, "request_dict"):
-        _record(request, "expired" if expired else "revoked", None)
+def _on_revoked(*, sender: Any, request: Any, terminated: bool, expired: bool, **_: object) -> None:  # noqa: ANN401
+    """A task that was told not to run, or was not run in time."""
+    if not terminated:  # what is ended while it runs tells so itself
+        _record(sender, vars(request), "expired" if expired else "revoked")
 
 
-def _record(request: Request, outcome: str, error: BaseException | None) -> None:
+def _record(
+    task: Any,  # noqa: ANN401
+    request: Mapping[str, Any],
+    outcome: str,
+    error: BaseException | None = None,
+    began: float | None = None,
+) -> None:
     outer = keep(open_spans())
-    name = request.task.name
-    span = _open_entry(request.task.app, f"celery/{name}", request.request_dict, request.time_start or None)
-    _tag_task(span, name, request.request_dict)
+    span = _open_entry(task.app, f"celery/{task.name}", request, began or None)
+    _tag_task(span, task.name, request)
     if span is not None and not isinstance(span, NoopSpan):
         set_tag(span, "task.outcome", outcome)
     leave(span, outer, error)
@@ -328,7 +344,7 @@ def _on_unknown(*, sender: Any, message: Any, exc: BaseException, name: str, **_
 
 
 @_contained
-def _on_worker(**_: object) -> None:
+def _on_worker(*_: object, **__: object) -> None:
     """Keep the worker's own talk with its broker out of every trace: the pool's tasks have traces of their own."""
     set_open_spans([noop_span()])
 

@@ -161,8 +161,10 @@ def read(headers: Mapping[str, Any] | None) -> Received:
 def _bytes(headers: Mapping[str, Any], key: str) -> bytes:
     value = headers.get(key)
     if value is None:
-        value = next((headers[one] for one in headers if str(one).lower() == key), b"")
-    return value.encode("latin-1", "replace") if isinstance(value, str) else bytes(value)
+        value = next((headers[one] for one in headers if str(one).lower() == key), None)
+    if isinstance(value, str):
+        return value.encode("latin-1", "replace")
+    return value if isinstance(value, bytes) else b""
 
 
 def open_exit(operation: str, broker: Broker, component: Component) -> Span | None:
