@@ -8,6 +8,8 @@ from typing import Annotated
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from demo_service.accepted.journal import Level
+
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -54,6 +56,8 @@ class Settings(BaseSettings):
     """Where SQLite keeps the dead letters."""
     database_url: SecretStr | None = None
     """Another place for them, such as `postgresql+asyncpg://user@host/database`."""
+    journal: Level = Level.OFF
+    """What an answer that says `accepted` promises of a process that is killed: see `accepted/journal.py`."""
     max_argument_bytes: Count = 16 * 1024
     """The largest arguments (as JSON) that a dead letter keeps."""
     redact: list[str] = ["password", "passwd", "secret", "token", "api_key", "authorization", "credential"]

@@ -2,6 +2,7 @@
 
 from demo_service.http.bodies import Refusals
 from demo_service.http.connections import LimitedProtocol
+from demo_service.http.control_routes import router as control_router
 from demo_service.http.descriptors import Descriptors
 from demo_service.http.guard import Guard
 from demo_service.http.idempotency import Idempotency
@@ -21,6 +22,7 @@ __all__ = [
     "LimitedProtocol",
     "Refusals",
     "check_json",
+    "control_router",
     "health",
     "install_problem_documents",
     "router",
