@@ -43,9 +43,7 @@ VARIANTS = {
     "untraced+gc": Variant("untraced, collector tuned", "#c3c7cd", "no tracing" + COLLECTOR, baseline="untraced+gc"),
     "agent": Variant("SkyWalking's plugin", "#d98324", "agent.start()", ("apache-skywalking",)),
     "ours": Variant("this library", "#1f6fb4", "instrument(app)", ("skywalking-background",)),
-    "ours+quiet": Variant(
-        "this library, no start reports", "#a9c4dd", "instrument(app), start reports and events off"
-    ),
+    "ours+quiet": Variant("this library, no start reports", "#a9c4dd", "instrument(app), start reports and events off"),
     "ours+journal": Variant("this library, journal on", "#12456f", "instrument(app), SKYWALKING_BACKGROUND_JOURNAL"),
     "ours+gc": Variant(
         "this library, collector tuned", "#8fbbe0", "instrument(app)" + COLLECTOR, baseline="untraced+gc"
