@@ -77,7 +77,7 @@ async def take_alarms(
     """Take alarms from OAP, which knows the secret."""
     expected = request.app.state.settings.alarm_secret
     given = sender.secret or (authorization or "").removeprefix("Bearer ")
-    if expected is None or not secrets.compare_digest(given.encode(), expected.get_secret_value().encode()):
+    if not expected or not secrets.compare_digest(given.encode(), expected.get_secret_value().encode()):
         raise HTTPException(403, "alarms are taken from OAP only: its webhook and SERVICE_ALARM_SECRET must agree")
     request.app.state.alarms.take(messages)
     return Response(status_code=204)
