@@ -26,12 +26,12 @@ class Variant:
     label: str
     color: str
     setup: str
-    """How it is set up, in words: the table's second half."""
+    """How it is set up, in words; printed below the table."""
     packages: tuple[str, ...] = ()
     baseline: str = "untraced"
     """What its overhead is counted from."""
     opentelemetry: bool = False
-    """Whether it is one of those whose cheapest the others are compared with: all of them make a span for the task."""
+    """Whether it is OpenTelemetry: the cheapest of these is what the others are compared with."""
 
 
 OPENTELEMETRY = ("opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-grpc")
@@ -108,7 +108,7 @@ def create_app(name: str) -> FastAPI:
     if name.endswith("+gc"):
         gc.collect()
         gc.freeze()
-        gc.set_threshold(2_000, 5, 1_000)  # what the demo service does
+        gc.set_threshold(2_000, 5, 1_000)  # as the demo service does
     return app
 
 
@@ -198,7 +198,7 @@ def deliver(name: str) -> Callable[[], object]:
 @contextmanager
 def sink() -> Iterator[tuple[str, Callable[[], int]]]:
     """Run the sink in a process of its own; yield its address, and what asks how many spans have arrived."""
-    command = [sys.executable, Path(__file__).with_name("sink.py")]
+    command = [sys.executable, str(Path(__file__).with_name("sink.py"))]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None  # noqa: S101  # asked for above
         assert process.stdout is not None  # noqa: S101
