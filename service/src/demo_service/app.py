@@ -14,6 +14,7 @@ from skywalking_background import instrument
 
 from demo_service import http
 from demo_service.accepted import Journal, Level
+from demo_service.alarms import Alarms
 from demo_service.dead_letters import DeadLetter, DeadLetters, Notifier
 from demo_service.drain import drain_first
 from demo_service.logging import configure_logging
@@ -44,6 +45,7 @@ def create_app() -> FastAPI:
 
     room = Room(settings, bury, journal)
     recovery = Recovery(folder, journal.path, room, letters, notifier.put) if journal is not None else None
+    alarms = Alarms(settings)
     descriptors = http.Descriptors(settings.spare_descriptors)
 
     @asynccontextmanager
@@ -60,17 +62,20 @@ def create_app() -> FastAPI:
         if journal is not None:
             await asyncio.to_thread(journal.close)
         await notifier.close()
+        await alarms.close()
 
     # As FastAPI, but `/docs` and `/redoc` load from here, and nothing from elsewhere.
     app = FastAPIOffline(title="Background tasks, traced", version="0.1.0", lifespan=lifespan)
     app.state.settings = settings
     app.state.room = room
     app.state.letters = letters
+    app.state.alarms = alarms
     app.state.descriptors = descriptors
     app.state.idempotency = http.Idempotency(settings.idempotency_seconds, settings.idempotency_keys)
     app.include_router(http.router)
     app.include_router(http.task_router)
     app.include_router(http.control_router)
+    app.include_router(http.alarm_router)
     app.include_router(http.health)
     app.add_middleware(http.AbandonUnstarted, kept=room.kept)
     app.add_middleware(http.Refusals, max_body_bytes=settings.max_body_bytes, body_seconds=settings.body_seconds)

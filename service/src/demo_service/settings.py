@@ -66,6 +66,10 @@ class Settings(BaseSettings):
     """Who is told of dead letters: Apprise URLs (https://appriseit.com/services/), such as `mailto://…`, `json://…`."""
     notify_seconds: Seconds = 60.0
     """The shortest time between two notifications; what dies meanwhile is told in one."""
+    alarm_secret: SecretStr | None = None
+    """What OAP's webhook says to be let in at `POST /alarms`: in `Authorization: Bearer …`, or in the query."""
+    alarm_quiet_seconds: Seconds = 200.0
+    """An alarm that is not repeated for so long is over, where OAP does not say so (before 10.4)."""
     idempotency_seconds: Seconds = 24 * 3600
     """How long an answer is remembered for a repeated key."""
     idempotency_keys: Count = 100_000

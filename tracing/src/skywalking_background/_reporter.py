@@ -21,6 +21,7 @@ from skywalking_background._failures import DeliveryError, RefusedError, TimedOu
 from skywalking_background._grpc import GrpcTransport
 from skywalking_background._internals import config
 from skywalking_background._lane import Counts, Lane
+from skywalking_background._life_events import event
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -351,6 +352,8 @@ class Reporter:
             if (since := self._troubles.pop(about, None)) is not None:
                 seconds = time.monotonic() - since
                 self._say("OAP at %s is back after %.0f s: %s", self.address, seconds, self._describe())
+                if about == "OAP":
+                    event("OapAway", f"not reachable for {seconds:.0f} s", failed=True, seconds=seconds)
 
     def _describe(self) -> str:
         return "; ".join(

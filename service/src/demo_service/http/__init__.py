@@ -1,5 +1,6 @@
 """What speaks HTTP: the endpoints, the limits around them, and the answers to what is wrong."""
 
+from demo_service.http.alarm_routes import router as alarm_router
 from demo_service.http.bodies import Refusals
 from demo_service.http.connections import LimitedProtocol
 from demo_service.http.control_routes import router as control_router
@@ -21,6 +22,7 @@ __all__ = [
     "Idempotency",
     "LimitedProtocol",
     "Refusals",
+    "alarm_router",
     "check_json",
     "control_router",
     "health",

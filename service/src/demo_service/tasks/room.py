@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections import Counter
 from contextlib import suppress
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
-from skywalking_background import current_trace_id, meters
+from skywalking_background import current_trace_id, event, meters
 
 from demo_service.accepted import Accepted
 from demo_service.dead_letters import Redactor
@@ -177,10 +178,13 @@ class Room:
         self.draining = True
         at_first = len(self._unfinished)
         logger.info("Draining: %d tasks get up to %d s", at_first, self._drain_seconds)
+        began = time.monotonic()
         await self._wait_until_idle(self._drain_seconds)
         interrupted = len(self._unfinished)
         await self.close()
         logger.info("Drained: %d tasks ended, %d were interrupted", at_first - interrupted, interrupted)
+        message = f"{at_first - interrupted} tasks ended, {interrupted} were interrupted"
+        event("Drain", message, failed=interrupted > 0, seconds=time.monotonic() - began)
 
     async def close(self) -> None:
         """End every task that is left, as interrupted; then none is."""
