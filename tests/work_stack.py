@@ -17,13 +17,12 @@ import httpx
 import psutil
 import pytest
 from demo_service import ledger
-from harness import free_port, serve, wait_until
+from harness import free_port, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from harness import Server
 
 START_SECONDS = 120.0  # a busy machine
 VISIBILITY_SECONDS = 6
@@ -105,24 +104,33 @@ class Rabbit:
 
 
 class Part:
-    """A worker or a consumer."""
+    """The service, a worker or a consumer."""
 
     def __init__(self, command: str, folder: Path, environment: dict[str, str]) -> None:
         self.command = [sys.executable, "-m", "demo_service", command]
         self.log = folder / f"{command}.log"
-        self.environment = environment
-        self.health_port = free_port()
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        port = "SERVICE_PORT" if command == "serve" else "SERVICE_HEALTH_PORT"
+        self.environment = {**environment, port: str(self.port)}
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        environment = {**os.environ, **self.environment, "SERVICE_HEALTH_PORT": str(self.health_port)}
+    def launch(self) -> None:
         with self.log.open("ab") as output:
+            environment = {**os.environ, **self.environment}
             self.process = subprocess.Popen(self.command, env=environment, stdout=output, stderr=output)
+
+    def wait_until_ready(self) -> None:
+        assert self.process is not None
         wait_until(self.is_ready, self.process, self.log, START_SECONDS)
+
+    def start(self) -> None:
+        self.launch()
+        self.wait_until_ready()
 
     def is_ready(self) -> bool:
         try:
-            return httpx.get(f"http://127.0.0.1:{self.health_port}/health/ready", trust_env=False).is_success
+            return httpx.get(f"{self.url}/health/ready", trust_env=False).is_success
         except httpx.HTTPError:
             return False
 
@@ -149,11 +157,10 @@ class Part:
 class Works:
     """All of it, and what became of the work."""
 
-    def __init__(self, server: Server, broker: Redis | Rabbit, parts: dict[str, Part], folder: Path) -> None:
-        self.client = httpx.Client(base_url=server.url, trust_env=False, timeout=30)
-        self.server = server
+    def __init__(self, broker: Redis | Rabbit, parts: dict[str, Part], folder: Path) -> None:
         self.broker = broker
-        self.worker, self.consumer = parts["worker"], parts["consumer"]
+        self.service, self.worker, self.consumer = parts["serve"], parts["worker"], parts["consumer"]
+        self.client = httpx.Client(base_url=self.service.url, trust_env=False, timeout=60)
         self.folder = folder
 
     def send(self, path: str, times: int, **query: Any) -> list[httpx.Response]:
@@ -189,18 +196,17 @@ def run(kind: str, folder: Path, grpc: str, *parts: str, **settings: str) -> Ite
         "SW_AGENT_COLLECTOR_BACKEND_SERVICES": grpc,
         **settings,
     }
+    names = {"serve": name, "worker": f"{name}-worker", "consumer": f"{name}-consumer"}
     made = {
-        command: Part(command, folder, {**environment, "SW_AGENT_NAME": f"{name}-{command}"})
-        for command in ("worker", "consumer")
+        command: Part(command, folder, {**environment, "SW_AGENT_NAME": service}) for command, service in names.items()
     }
     with ExitStack() as stack:
         stack.callback(broker.close if isinstance(broker, Rabbit) else broker.kill)
-        broker.start()
-        server = stack.enter_context(
-            serve(folder, name, grpc, module="demo_service", health="/health/ready", **environment)
-        )
         for part in made.values():
             stack.callback(part.kill)
-        for command in parts:
-            made[command].start()
-        yield Works(server, broker, made, folder / "ledger")
+        for command in ("serve", *parts):  # they wait for the broker
+            made[command].launch()
+        broker.start()
+        for command in ("serve", *parts):
+            made[command].wait_until_ready()
+        yield Works(broker, made, folder / "ledger")
