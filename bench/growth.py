@@ -18,16 +18,15 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 from oap_query import Oap, segments
 from rich.console import Console
 from rich.table import Table
-from stack._capacity import Measured, Step, measure
-from stack._native import down, up
-from stack._settings import ROOT, Settings
-from stack._supervisor import Supervisor
+from stack.report import Measured, Step, measure
+from stack.runtime import NativeRuntime
+from stack.settings import ROOT, Settings, exempt_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,14 +53,14 @@ def stack(workers: int) -> Iterator[tuple[Settings, Oap]]:
     os.environ["SERVICE_WORKERS"] = str(workers)
     with tempfile.TemporaryDirectory(prefix="growth-") as folder:
         names = ("service_port", "oap_grpc_port", "oap_http_port", "locust_port", "console_port")
-        ports = {name: free_port() for name in names if name in Settings.model_fields}
+        ports: dict[str, Any] = {name: free_port() for name in names if name in Settings.model_fields}
         settings = Settings(run_dir=Path(folder) / "run", **ports)
         try:
-            if up(settings):
+            if NativeRuntime(settings).up():
                 sys.exit("the stack does not start")
             yield settings, Oap(settings.oap_url, timeout=60)
         finally:
-            down(settings)
+            NativeRuntime(settings).down()
 
 
 def free_port() -> int:
@@ -77,7 +76,7 @@ def stored(settings: Settings, oap: Oap, traces: int) -> Stored:
     since = datetime.now(UTC) - timedelta(minutes=30)
     pages = chain.from_iterable(segments(oap, since, service=settings.service_name))
     ids = [segment.trace_id for segment in islice(pages, LOOKS)]
-    condition = {
+    condition: dict[str, Any] = {
         "serviceId": oap.service_id(settings.service_name),
         "queryDuration": oap.duration(since),
         "traceState": "ALL",
@@ -96,16 +95,17 @@ def stored(settings: Settings, oap: Oap, traces: int) -> Stored:
         oap.trace(trace_id)
         one.append((time.perf_counter() - began) * 1000)
     disk = sum(path.stat().st_size for path in (settings.run_dir / "oap" / "db").rglob("*")) / 2**20
-    memory = psutil.Process(Supervisor(settings.run_dir).info("oap")["pid"]).memory_info().rss / 2**20
+    memory = psutil.Process(NativeRuntime(settings).pids()["oap"]).memory_info().rss / 2**20
     return Stored(traces, statistics.median(listing), statistics.median(one), disk, memory)
 
 
 def row(workers: int, rate: int, found: Measured) -> dict[str, float]:
     """Pick what is told of a step."""
     rates = {"workers": workers, "rate": rate, "requests": found.requests, "failed": found.failed}
-    cpu = {"service_cpu": found.service_cpu, "oap_cpu": found.oap_cpu, "others_cpu": found.others_cpu}
-    times = {"p50": found.p50, "p99": found.p99}
-    return {**rates, **times, **cpu, "memory": found.memory, "peak": found.found.peak, "lost": found.found.lost}
+    parts = ("service", "oap", "others")
+    cpu = {f"{part}_cpu": getattr(found, f"{part}_cpu_percent") for part in parts}
+    times = {"p50": found.p50_ms, "p99": found.p99_ms}
+    return {**rates, **times, **cpu, "memory": found.memory_mb, "peak": found.found.peak, "lost": found.found.lost}
 
 
 def main() -> None:
@@ -116,18 +116,19 @@ def main() -> None:
     parser.add_argument("--traces", type=int, default=6000, help="how many are stored before it becomes ten times that")
     parser.add_argument("--out", type=Path, default=ROOT / ".run" / "bench" / "growth.json")
     arguments = parser.parse_args()
+    exempt_loopback()
     console = Console(width=None if sys.stdout.isatty() else 140)
     rows, storage = [], []
     for workers in arguments.workers:
         with stack(workers) as (settings, oap):
             for rate in arguments.rates:
-                step = Step(rate * TASK_SECONDS, TASK_SECONDS, hold=HOLD)
+                step = Step(rate * TASK_SECONDS, TASK_SECONDS, hold_seconds=HOLD)
                 rows.append(row(workers, rate, measure(settings, oap, step, lambda _: None)))
                 console.print(rows[-1])
     with stack(1) as (settings, oap):
         count = 0
         for goal in (arguments.traces, 10 * arguments.traces):
-            step = Step(200, 1, hold=(goal - count) / 200 - 1)  # tasks of 1 s: what is stored counts here
+            step = Step(200, 1, hold_seconds=(goal - count) / 200 - 1)  # tasks of 1 s: what is stored counts here
             count += measure(settings, oap, step, lambda _: None).found.traces
             storage.append(stored(settings, oap, count))
             console.print(storage[-1])

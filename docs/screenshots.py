@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Final
 import httpx
 from oap_query import Oap
 from playwright.async_api import async_playwright
-from stack._settings import load_settings
+from stack.settings import exempt_loopback, load_settings
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page
-    from stack._settings import Settings
+    from stack.settings import Settings
 
 TARGET: Final = Path(__file__).parent / "screenshots"
 CHROMIUM: Final = os.environ.get("CHROMIUM", "/usr/bin/chromium")
@@ -39,6 +39,7 @@ FAULTS: Final = ("error", "error;times=2", "delay=500ms")
 async def main() -> int:
     """Make the traces, then the pictures."""
     settings = load_settings(running=True)
+    exempt_loopback()
     try:
         trace_id = await make_traces(settings)
     except httpx.HTTPError as error:

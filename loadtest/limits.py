@@ -1,4 +1,4 @@
-"""What a scenario promises; a broken promise is exit code 1, with the reason."""
+"""The limits of a scenario; where one is broken, Locust ends with exit code 1 and says why."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Limit:
-    """A percentile of a route's response time, and the ms between which it must be."""
+    """A percentile of a route's response times, and its bounds in ms."""
 
     name: str
     percentile: float
@@ -30,17 +30,17 @@ _failures_allowed = False
 
 
 def limit(name: str, percentile: float, at_most: float = float("inf"), *, at_least: float = 0) -> None:
-    """Promise that a percentile (0 to 1) of the route's response times lies in these bounds, in ms."""
+    """Require that a percentile (0 to 1) of the route's response times is within these bounds, in ms."""
     _limits.append(_Limit(name, percentile, at_most, at_least))
 
 
 def forget() -> None:
-    """Promise nothing: several scenarios are there to choose from."""
+    """Remove all limits, as where the web page offers several scenarios."""
     _limits.clear()
 
 
 def allow_failures() -> None:
-    """Let somebody else decide which requests may fail."""
+    """Accept failed requests here: whoever started Locust decides which may fail."""
     global _failures_allowed  # noqa: PLW0603  # one per process, as Locust's events
     _failures_allowed = True
 
@@ -62,12 +62,12 @@ def _broken(environment: Environment) -> list[str]:
     found = []
     if total.num_failures and not _failures_allowed:
         found.append(f"{total.num_failures:,} of {total.num_requests:,} requests failed")
-    for promise in _limits:
-        entry = environment.stats.get(promise.name, promise.name.split()[0])
+    for one in _limits:
+        entry = environment.stats.get(one.name, one.name.split()[0])
         if not entry.num_requests:
             continue  # left out by its tag
-        ms = entry.get_response_time_percentile(promise.percentile)
-        if not promise.at_least <= ms <= promise.at_most:
-            bound = f"at most {promise.at_most:,.0f}" if ms > promise.at_most else f"at least {promise.at_least:,.0f}"
-            found.append(f"{promise.name}: p{promise.percentile * 100:g} is {ms:,.0f} ms, {bound} was promised")
+        ms = entry.get_response_time_percentile(one.percentile)
+        if not one.at_least <= ms <= one.at_most:
+            bound = f"at most {one.at_most:,.0f}" if ms > one.at_most else f"at least {one.at_least:,.0f}"
+            found.append(f"{one.name}: p{one.percentile * 100:g} is {ms:,.0f} ms, the limit is {bound}")
     return found

@@ -2,7 +2,7 @@
 
 With `--class-picker` and without a scenario, all of them are there to choose from in the web page; a `--worker` has all
 as well, and does what its master says. A scenario is a module in `scenarios/`; everything else here is what they share.
-Locust and `request_guard` (`ui/guard`) are needed to run this folder.
+This folder needs Locust, `request_guard` (`ui/guard`) and `tracing_claims` (`stack/claims`).
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-import guard  # noqa: F401  # listens to Locust's events, as the others do
+import client_spans  # noqa: F401  # listens to Locust's events, as `guard` does
+import guard  # noqa: F401  # likewise
 import limits
 import options
-import root  # noqa: F401  # likewise
 
 SCENARIOS = sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent / "scenarios")]))
 

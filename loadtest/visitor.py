@@ -6,10 +6,10 @@ import random
 import time
 from typing import TYPE_CHECKING, Any
 
+import client_spans
 import gevent
 import options
 import record
-import root
 from locust import FastHttpUser, between
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Visitor(FastHttpUser):
             fault: what shall go wrong in the background (`X-Fault`).
         """
         name = f"{method} {route}"
-        span = root.open_span(self.environment, name, self.host or "")
+        span = client_spans.open_span(self.environment, name, self.host or "")
         headers = {**({"X-Fault": fault} if fault else {}), **(span.headers if span else {})}
         query = dict(params or {})
         if (seconds := options.number(self.environment, "task_seconds")) is not None:

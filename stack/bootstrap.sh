@@ -107,7 +107,7 @@ if ! "$uv" sync --locked --quiet --compile-bytecode "$@"; then
     fi
     exit 1
 fi
-if ! .venv/bin/python -c 'import stack._runtime, demo_service.app, tracing_console' 2>/dev/null; then
+if ! .venv/bin/python -c 'import stack.runtime, demo_service.app, tracing_console' 2>/dev/null; then
     say "packages in .venv are damaged: installing all of them again"
     "$uv" sync --locked --quiet --compile-bytecode --reinstall "$@"
 fi

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from harness import ROOT
-from stack._settings import SECRETS, Settings
+from stack.settings import SECRETS, Settings
 
 FILES = sorted(path.name for path in ROOT.glob("compose*.yaml"))
 STACKS = {

@@ -14,12 +14,12 @@ import httpx
 import pytest
 from harness import ROOT, eventually
 from oap_query import Oap, Span
-from stack._settings import load_settings
+from stack.settings import load_settings
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from stack._settings import Settings
+    from stack.settings import Settings
 
 LOAD = 400
 """s after which the load would end by itself: both restarts fit into it."""

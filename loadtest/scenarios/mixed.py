@@ -1,17 +1,18 @@
-"""Every pattern of the overview side by side, in the proportions of a real day; `TAGS` picks some of them."""
+"""Every pattern of the service side by side, in the proportions of a real day; `TAGS` picks some of them."""
 
 from uuid import uuid4
 
 from limits import limit
 from locust import tag, task
 from options import defaults
+from tracing_claims import RESPONSE_LIMIT_MS
 from visitor import Visitor
 
 defaults(users=50, run_time=30)
-limit("GET /test", 0.5, at_most=100)
-limit("POST /action", 0.5, at_most=100)
-limit("POST /complex-action", 0.5, at_most=100)
-limit("POST /process", 0.5, at_most=100)
+limit("GET /test", 0.5, at_most=RESPONSE_LIMIT_MS)
+limit("POST /action", 0.5, at_most=RESPONSE_LIMIT_MS)
+limit("POST /complex-action", 0.5, at_most=RESPONSE_LIMIT_MS)
+limit("POST /process", 0.5, at_most=RESPONSE_LIMIT_MS)
 
 
 class Mixed(Visitor):

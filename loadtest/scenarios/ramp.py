@@ -9,16 +9,15 @@ import gevent
 from locust import LoadTestShape, events, task
 from locust.runners import WorkerRunner
 from options import defaults, number
+from tracing_claims import RESPONSE_LIMIT_MS
 from visitor import Visitor
 
 logger = logging.getLogger(__name__)
 
-STEP = 50
-"""Users, each with one request per second, that every step adds; `RATE` changes it."""
-SECONDS = 10
-"""How long a step lasts: that is how far back Locust's current percentiles look."""
-LIMIT = 100
-"""ms: the overview's limit for an answer that does not wait for its task."""
+STEP_USERS = 50
+"""So many users, each with one request per second, are added by each step; `RATE` changes it."""
+STEP_SECONDS = 10
+"""How long a step lasts: Locust's current percentiles cover this time."""
 
 defaults(users=1000, run_time=300)
 
@@ -45,12 +44,12 @@ class RampShape(LoadTestShape):
     def tick(self) -> tuple[int, float] | None:
         """Look at the step that is about to end before the next one is taken."""
         options = self.runner.environment.parsed_options
-        height = int(number(self.runner.environment, "rate") or STEP)
-        step = int(self.get_run_time() // SECONDS) + 1
+        height = int(number(self.runner.environment, "rate") or STEP_USERS)
+        step = int(self.get_run_time() // STEP_SECONDS) + 1
         users = min(step * height, options.num_users)
         total = self.runner.stats.total
         p99 = total.get_current_response_time_percentile(0.99) or 0
-        if step > 1 and (p99 > LIMIT or total.num_failures):
+        if step > 1 and (p99 > RESPONSE_LIMIT_MS or total.num_failures):
             rate = self.get_current_user_count()  # what was so far, not the step that would begin now
             logger.warning("the limit is at about %d requests/s: p99 %d ms, %d failed", rate, p99, total.num_failures)
             return None

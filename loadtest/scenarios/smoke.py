@@ -3,10 +3,11 @@
 from limits import limit
 from locust import task
 from options import defaults
+from tracing_claims import RESPONSE_LIMIT_MS
 from visitor import Visitor
 
 defaults(users=50, run_time=30)
-limit("GET /test", 0.5, at_most=100)
+limit("GET /test", 0.5, at_most=RESPONSE_LIMIT_MS)
 limit("GET /test", 0.99, at_most=500)
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from stack._settings import Settings
-from standins import free_port
-
-from stack import _doctor, _logs, _native, _status
+from harness import free_port
+from stack.runtime import NativeRuntime
+from stack.runtime.native import runtime as native_runtime
+from stack.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from stack._parts import Part
+    from stack.runtime.native.parts import Part
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settin
     monkeypatch.setenv("RUN_DIR", str(tmp_path / "run"))
     found = Settings()
     yield found
-    _native.down(found)
+    NativeRuntime(found).down()
 
 
 @pytest.fixture
@@ -33,9 +33,8 @@ def use_parts(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[.
     """Let the stack consist of other parts."""
 
     def use(*parts: Part) -> list[Part]:
-        for module in (_native, _status, _logs, _doctor):
-            monkeypatch.setattr(module, "parts", lambda _settings: list(parts))
-        monkeypatch.setattr(_native, "fetch", lambda: None)
+        monkeypatch.setattr(native_runtime, "native_parts", lambda _settings: list(parts))
+        monkeypatch.setattr(native_runtime, "fetch", lambda: None)
         return list(parts)
 
     return use

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 from typing import TYPE_CHECKING
 
-from stack._parts import Part
+from stack.runtime.native.parts import Part
 
 if TYPE_CHECKING:
-    from stack._settings import Settings
+    from stack.settings import Settings
 
 ODD = "a \"b\" 'c' ;d #e %f %(here)s %%g \\h ünï 中 $HOME `i` =j,k [/b] [red]"
 """A name with every sign in it that something in between could take for its own."""
@@ -17,13 +16,6 @@ HTTP = (
     "import http.server as web, sys; "
     "web.HTTPServer(('127.0.0.1', int(sys.argv[1])), web.SimpleHTTPRequestHandler).serve_forever()"
 )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def web_part(settings: Settings, name: str = "service", **changes: object) -> Part:

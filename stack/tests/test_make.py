@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from stack._settings import ROOT
+from stack.settings import ROOT
 from standins import ODD
 
 if TYPE_CHECKING:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from stack._capacity import Measured, Step
-from stack._found import Found
-from stack._meter import Sample
-from stack._page import Page, write
-from stack._report import Claim, _claims, _flat
-from stack._soak import Soak
+from stack.load import Sample, TraceCount
+from stack.report import Measured, Step
+from stack.report.pages import Page, write
+from stack.report.soak import Soak
+from stack.report.verdicts import Verdict, judge_load, judge_soak
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,9 +24,9 @@ def measured(  # noqa: PLR0913  # what a test wants different
     memory: float = 120.0,
     fill: float | None = None,
 ) -> Measured:
-    step = Step(tasks, 10, fill=fill)
+    step = Step(tasks, 10, fill_seconds=fill)
     times = tuple((number, number + 10_001) for number in range(tasks))
-    found = Found(tasks, tasks, tasks - lost, lost, times, frozenset())
+    found = TraceCount(tasks, tasks, tasks - lost, lost, times, frozenset())
     samples = {
         part: [Sample(float(second), second / 100, memory) for second in range(40)] for part in ("service", "oap")
     }
@@ -35,8 +34,8 @@ def measured(  # noqa: PLR0913  # what a test wants different
     return Measured(step, tasks, failed, 2.0, p99, p99, found, 1.0, 20.0, 15.0, 5.0, 100.0, memory, answers, samples)
 
 
-def verdicts(*steps: Measured, asleep: Measured | None = None) -> dict[str, Claim]:
-    claims = _claims([10_002.0], [2.0], list(steps), asleep or measured(10_000, memory=300, fill=25))
+def verdicts(*steps: Measured, asleep: Measured | None = None) -> dict[str, Verdict]:
+    claims = judge_load([10_002.0], [2.0], list(steps), asleep or measured(10_000, memory=300, fill=25))
     return {claim.name: claim for claim in claims}
 
 
@@ -73,13 +72,13 @@ def soaked(*, rises: float = 0.0, failed: int = 0) -> Soak:
     [(soaked(), True), (soaked(rises=29), True), (soaked(rises=31), False), (soaked(failed=1), False)],
 )
 def test_failures_that_leave_memory_behind_are_told(found: Soak, *, holds: bool) -> None:
-    claim = _flat(found)
+    claim = judge_soak(found)
     assert claim.holds is holds
     assert "6,000 requests" in claim.measured
 
 
 def test_a_soak_without_measurements_does_not_hold() -> None:
-    assert not _flat(Soak(10, 600, 0, {"service": [], "oap": []})).holds
+    assert not judge_soak(Soak(10, 600, 0, {"service": [], "oap": []})).holds
 
 
 def test_the_picture_of_the_failures_is_in_the_report(tmp_path: Path) -> None:
@@ -92,7 +91,10 @@ def test_the_picture_of_the_failures_is_in_the_report(tmp_path: Path) -> None:
 
 
 def test_the_pages_tell_all_of_it_and_need_no_other_file(tmp_path: Path) -> None:
-    claims = [Claim("Memory <per> task", "< 1 MB", "20 KB", holds=True), Claim("CPU", "minimal", "99 %", holds=False)]
+    claims = [
+        Verdict("Memory <per> task", "< 1 MB", "20 KB", holds=True),
+        Verdict("CPU", "minimal", "99 %", holds=False),
+    ]
     write(tmp_path, Page(claims, [measured(), measured(5000)], measured(fill=5), "10.1.0", quick=False, seconds=60))
     markdown, html = (tmp_path / "report.md").read_text(), (tmp_path / "report.html").read_text()
     assert "| CPU | minimal | 99 % | **does not hold** |" in markdown

@@ -3,8 +3,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from stack._parts import parts
-from stack._settings import Settings, UsageError, load_settings
+from stack.runtime.native.parts import native_parts
+from stack.settings import Settings, UsageError, load_settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +28,7 @@ def test_a_bad_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value:
 
 
 def test_names_that_are_allowed_reach_every_part(tmp_path: Path) -> None:
-    found = parts(Settings(run_dir=tmp_path, allowed_hosts="stack.example"))
+    found = native_parts(Settings(run_dir=tmp_path, allowed_hosts="stack.example"))
     given = {part.name: [value for key, value in part.environment.items() if "ALLOWED_HOSTS" in key] for part in found}
     assert given == {
         "oap": [],
@@ -36,5 +36,5 @@ def test_names_that_are_allowed_reach_every_part(tmp_path: Path) -> None:
         "console": ["stack.example"],
         "loadtest": ["stack.example"],
     }
-    without = parts(Settings(run_dir=tmp_path, allowed_hosts=""))
+    without = native_parts(Settings(run_dir=tmp_path, allowed_hosts=""))
     assert not [key for part in without for key in part.environment if "ALLOWED_HOSTS" in key]

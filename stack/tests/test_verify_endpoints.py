@@ -6,9 +6,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from oap_query import Oap, Span
-from stack._verify_endpoints import check_endpoints
-
-from stack import _verify_endpoints
+from stack.verify import endpoints as verify_endpoints
+from stack.verify.endpoints import check_endpoints
 
 if TYPE_CHECKING:
     import pytest
@@ -29,8 +28,8 @@ def check(monkeypatch: pytest.MonkeyPatch, *listed: str) -> tuple[bool, str]:
         assert limit > len(listed)
         return list(listed)
 
-    monkeypatch.setattr(_verify_endpoints, "endpoints", endpoints)
-    return check_endpoints(Oap("http://oap"), "demo", SPANS, NOW, patience=0)
+    monkeypatch.setattr(verify_endpoints, "endpoints", endpoints)
+    return check_endpoints(Oap("http://oap"), "demo", SPANS, NOW, timeout_seconds=0)
 
 
 def test_each_first_span_of_a_segment_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:

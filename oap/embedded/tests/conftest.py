@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
-    monkeypatch.setattr("oap_embedded._download.PAUSES", (0.01, 0.01))
+    monkeypatch.setattr("oap_embedded._download.FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("oap_embedded._download.ATTEMPTS", 3)
     for variable in PROXIES:
         monkeypatch.delenv(variable, raising=False)
     it = Mirror()

@@ -7,13 +7,14 @@ from pathlib import Path
 
 
 def main() -> int:
-    """Run one command and return its exit code: 0 good, 1 not, 2 asked for wrongly."""
+    """Run one command and return its exit code: 0 for success, 1 for a failure, 2 for a wrong request."""
     try:
-        from stack._commands import main as run  # noqa: PLC0415  # only what can be imported says what cannot
+        from stack.commands import main as run  # noqa: PLC0415  # a package that can't be imported is reported below
     except ImportError as error:
-        # Without its stamp the environment is looked at, and mended, by the next `make`.
+        # Without its stamp the next `make` checks the environment and repairs it.
         (Path(sys.prefix) / ".synced").unlink(missing_ok=True)
-        print(f"stack: a package in {sys.prefix} is damaged ({error}): try again, and it is mended", file=sys.stderr)  # noqa: T201
+        message = f"a package in {sys.prefix} is damaged ({error}): run the command again, which repairs it"
+        print(f"stack: {message}", file=sys.stderr)  # noqa: T201
         return 1
     return run()
 

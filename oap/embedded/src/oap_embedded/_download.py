@@ -1,13 +1,15 @@
-"""Downloading jars: in parallel, resumed where an earlier run broke off, every byte held against the lock."""
+"""Downloading jars: in parallel, resumed where an earlier run broke off, every byte checked against the lock."""
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import httpx
+import stamina
 
 from oap_embedded._errors import OapEmbeddedError
 from oap_embedded._lock import Jar, sha256
@@ -20,9 +22,12 @@ if TYPE_CHECKING:
 
 MIRROR_VARIABLE: Final = "MAVEN_MIRROR_URL"
 CONNECTIONS: Final = 8
-TIMEOUT: Final = 30.0  # s without a byte
-PAUSES: Final = (0.5, 1.0, 2.0)  # s between attempts
+TIMEOUT_SECONDS: Final = 30.0  # without a byte
+ATTEMPTS: Final = 4
+FIRST_PAUSE_SECONDS: Final = 0.5  # doubled with each attempt
 _CHUNK: Final = 1 << 16
+
+logging.getLogger("stamina").addHandler(logging.NullHandler())  # its line about each retry is for programs that log
 
 _HINT: Final = f"check the network, or name another mirror in {MIRROR_VARIABLE}"
 
@@ -54,14 +59,16 @@ def _client(mirror: str) -> httpx.Client:
     try:
         return httpx.Client(
             verify=trusted(),
-            timeout=TIMEOUT,
+            timeout=TIMEOUT_SECONDS,
             follow_redirects=True,
             # Identity: positions in the file are to be positions in the answer.
             headers={"Accept-Encoding": "identity"},
             trust_env=not is_loopback(mirror),
         )
     except (ValueError, httpx.InvalidURL) as error:
-        message = f"the environment names no proxy that can be used ({error}): mend HTTPS_PROXY, HTTP_PROXY, ALL_PROXY"
+        message = (
+            f"the environment names no proxy that can be used ({error}): correct HTTPS_PROXY, HTTP_PROXY or ALL_PROXY"
+        )
         raise OapEmbeddedError(message) from error
 
 
@@ -92,15 +99,15 @@ def _fetch(job: _Job, url: str, cache: Path, jar: Jar) -> None:
 def _complete(job: _Job, url: str, part: Path, jar: Jar) -> str:
     """Complete the file, in several attempts if need be, and return its hash."""
     try:
-        for pause in PAUSES:
-            try:
+        for attempt in stamina.retry_context(
+            on=lambda error: _is_passing(error) and not job.failed.is_set(),
+            attempts=ATTEMPTS,
+            timeout=None,
+            wait_initial=FIRST_PAUSE_SECONDS,
+            wait_jitter=FIRST_PAUSE_SECONDS,
+        ):
+            with attempt:
                 _stream(job, url, part, jar)
-                break
-            except httpx.HTTPError as error:
-                if not _is_passing(error) or job.failed.wait(pause):
-                    raise
-        else:
-            _stream(job, url, part, jar)
     except httpx.HTTPStatusError as error:
         code = error.response.status_code
         problem = "has no such file (404)" if code == httpx.codes.NOT_FOUND else f"answered {code}"
@@ -116,9 +123,11 @@ def _hint(error: Exception, url: str) -> str:
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
         return "name the file of your company's certificates in SSL_CERT_FILE"
     if isinstance(error, httpx.ProxyError):
-        return "the proxy says so, which HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names; NO_PROXY leaves it out for a host"
+        return (
+            "this is the answer of the proxy in HTTPS_PROXY, HTTP_PROXY or ALL_PROXY; NO_PROXY exempts a host from it"
+        )
     if not is_loopback(url) and (used := next((name for name in PROXIES if os.environ.get(name)), None)):
-        return f"{_HINT}; it went by the proxy in {used}"
+        return f"{_HINT}; the proxy in {used} was used"
     return _HINT
 
 
@@ -141,7 +150,7 @@ def _stream(job: _Job, url: str, part: Path, jar: Jar) -> None:
 
 
 def _is_passing(error: Exception) -> bool:
-    """Tell a fault that may pass (a lost connection, a server in trouble or in a rush) from an answer."""
+    """Whether a later attempt may succeed: the connection was lost, or the server is in trouble or overloaded."""
     if isinstance(error, httpx.HTTPStatusError):
         return error.response.is_server_error or error.response.status_code == httpx.codes.TOO_MANY_REQUESTS
     return isinstance(error, httpx.TransportError) and not isinstance(error, httpx.UnsupportedProtocol)

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from platformdirs import user_cache_path
+
 from oap_embedded._download import MIRROR_VARIABLE, download
 from oap_embedded._errors import OapEmbeddedError
 from oap_embedded._lock import Jar, read_lock, sha256
@@ -30,12 +32,11 @@ def cache_directory() -> Path:
     """
     if own := os.environ.get(CACHE_VARIABLE):
         return Path(own).expanduser()
-    try:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError as error:  # neither HOME nor the list of users says
+    cache = user_cache_path("background-tracing-stack", appauthor=False)
+    if not cache.is_absolute():  # neither HOME nor the list of users has a home folder
         message = f"this user has no home folder to keep OAP's jars in: name a folder in {CACHE_VARIABLE}"
-        raise OapEmbeddedError(message) from error
-    return cache / "background-tracing-stack" / "oap"
+        raise OapEmbeddedError(message)
+    return cache / "oap"
 
 
 def fetch(cache: Path | None = None, jars: Sequence[Jar] | None = None, mirror: str | None = None) -> list[Path]:

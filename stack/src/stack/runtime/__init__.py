@@ -1,0 +1,17 @@
+"""Running the stack: as processes under supervisord, or as containers under Compose."""
+
+from stack.runtime.choice import choose_runtime, current_runtime
+from stack.runtime.compose import ComposeRuntime
+from stack.runtime.engine import EngineError
+from stack.runtime.native import NativeRuntime, PartError
+from stack.runtime.protocol import Runtime
+
+__all__ = [
+    "ComposeRuntime",
+    "EngineError",
+    "NativeRuntime",
+    "PartError",
+    "Runtime",
+    "choose_runtime",
+    "current_runtime",
+]

@@ -1,0 +1,60 @@
+"""The table of the native parts: how each is, and how much memory it takes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import psutil
+from rich.table import Table
+
+from stack.runtime.native.start import answers
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stack.runtime.native.parts import Part
+    from stack.runtime.native.supervisor import Supervisor
+
+
+def status_table(supervisor: Supervisor, parts: Sequence[Part]) -> tuple[Table, bool]:
+    """Return the table, and whether all parts that should run are healthy."""
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+    for title in ("part", "state", "pid", "up", "memory", "health", "restarted"):
+        table.add_column(title, justify="right" if title in {"pid", "up", "memory"} else "left")
+    total_megabytes, good = 0, True
+    infos, exits = supervisor.infos(), supervisor.exits()
+    for part in parts:
+        info = infos.get(part.name, {})
+        healthy = info.get("statename") == "RUNNING" and answers(part)
+        good = good and (healthy or (part.on_demand and info.get("statename") == "STOPPED"))
+        megabytes = _resident_megabytes(info.get("pid", 0))
+        total_megabytes += megabytes
+        table.add_row(part.name, *_row(part, info, megabytes, exits.get(part.name, []), healthy=healthy))
+    table.add_row("all", "", "", "", f"{total_megabytes:,} MB", "", "")
+    return table, good
+
+
+def _row(part: Part, info: dict[str, Any], megabytes: int, exits: list[str], *, healthy: bool) -> list[str]:
+    state = info.get("statename", "unknown").lower()
+    if part.on_demand and state == "stopped":
+        return ["[dim]on demand[/]", "", "", "", "", ""]
+    seconds = info["now"] - info["start"] if info.get("pid") else 0
+    restarted = f"{len(exits)}x, last: {exits[-1]}" if exits else ""
+    return [
+        f"[green]{state}[/]" if healthy else f"[red]{state}[/]",
+        str(info.get("pid") or ""),
+        f"{seconds // 60}:{seconds % 60:02}" if info.get("pid") else "",
+        f"{megabytes:,} MB" if megabytes else "",
+        "[green]answers[/]" if healthy else "[red]does not answer[/]",
+        restarted,
+    ]
+
+
+def _resident_megabytes(pid: int) -> int:
+    """Return the resident memory of a process and its children."""
+    try:
+        process = psutil.Process(pid) if pid else None
+        family = [process, *process.children(recursive=True)] if process else []
+        return int(sum(one.memory_info().rss for one in family)) // 2**20
+    except psutil.Error:
+        return 0

@@ -1,0 +1,23 @@
+"""The stack's settings: where they come from, and what they mean for the network."""
+
+from stack.settings.basics import HOST, ROOT, UsageError
+from stack.settings.caches import choose_cache
+from stack.settings.loading import load_settings, recorded_runtime
+from stack.settings.model import DEFAULT_RUN_DIR, SECRETS, Settings
+from stack.settings.names import known_names, typing_errors
+from stack.settings.network import exempt_loopback
+
+__all__ = [
+    "DEFAULT_RUN_DIR",
+    "HOST",
+    "ROOT",
+    "SECRETS",
+    "Settings",
+    "UsageError",
+    "choose_cache",
+    "exempt_loopback",
+    "known_names",
+    "load_settings",
+    "recorded_runtime",
+    "typing_errors",
+]

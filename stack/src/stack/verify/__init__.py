@@ -1,0 +1,5 @@
+"""Checking a running stack against its contract."""
+
+from stack.verify.command import verify
+
+__all__ = ["verify"]

@@ -1,0 +1,113 @@
+"""A small service of our own, for failures that the stack's service must not suffer: overload and its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any, Final
+
+import httpx
+
+from stack.settings import HOST
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stack.settings import Settings
+
+START_TIMEOUT_SECONDS: Final = 30.0
+"""How long the service may take to answer, or to end."""
+DRAIN_SECONDS: Final = 2
+"""How long its tasks may run on after SIGTERM."""
+
+
+@dataclass(frozen=True)
+class SmallService:
+    """A service that runs two tasks at once and lets one wait; `messages` has the notifications of its dead letters."""
+
+    process: subprocess.Popen[bytes]
+    client: httpx.Client
+    messages: list[dict[str, Any]]
+
+
+@contextmanager
+def small_service(settings: Settings) -> Iterator[SmallService]:
+    """Run another service beside the stack's: one that is easily overloaded, and that may be ended.
+
+    Raises:
+        httpx.HTTPError: it does not answer; its log is in the run folder.
+    """
+    folder = settings.run_dir / "verify"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+    with _receiver() as (url, messages), (folder / "service.log").open("wb") as log:
+        environment = {
+            **os.environ,
+            "SERVICE_HOST": HOST,
+            "SERVICE_PORT": str(port),
+            "SERVICE_DATA_DIR": str(folder),
+            "SERVICE_FAULTS_ENABLED": "true",
+            "SERVICE_MAX_RUNNING": "2",
+            "SERVICE_MAX_QUEUED": "1",
+            "SERVICE_DRAIN_SECONDS": str(DRAIN_SECONDS),
+            "SERVICE_NOTIFY_URLS": json.dumps([url]),
+            "SW_AGENT_NAME": f"{settings.service_name}-small",
+            "SW_AGENT_COLLECTOR_BACKEND_SERVICES": f"{HOST}:{settings.oap_grpc_port}",
+        }
+        command = [sys.executable, "-m", "demo_service"]
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)  # noqa: S603  # our own program
+        try:
+            with httpx.Client(base_url=f"http://{HOST}:{port}", timeout=60, trust_env=False) as client:
+                _wait_until_ready(client)
+                yield SmallService(process, client, messages)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_ready(client: httpx.Client) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_SECONDS
+    while True:
+        try:
+            client.get("/health/ready").raise_for_status()
+        except httpx.HTTPError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return
+
+
+@contextmanager
+def _receiver() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Receive notifications: yield an Apprise URL, and the messages that were sent to it."""
+    messages: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            messages.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Log nothing."""
+
+    server = ThreadingHTTPServer((HOST, 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"json://{HOST}:{server.server_port}/", messages
+    finally:
+        server.shutdown()
+        server.server_close()
