@@ -23,7 +23,7 @@ from celery.exceptions import Ignore, Reject, Retry, TimeLimitExceeded, WorkerLo
 from celery.worker.pidbox import gPidbox
 from celery.worker.request import Request
 
-from skywalking_background import _agent, _messages
+from skywalking_background import _agent, _messages, _meters
 from skywalking_background._faults import note
 from skywalking_background._internals import Component, NoopSpan, open_spans, set_open_spans
 from skywalking_background._light_spans import noop_span, set_tag
@@ -274,6 +274,8 @@ def _on_end(*, task_id: str, task: Any, state: str | None, retval: object, **_: 
     if run.span is not None and not isinstance(run.span, NoopSpan):
         set_tag(run.span, "task.outcome", outcome)
     leave(run.span, run.outer, None)
+    if outcome == "retried":
+        _meters.count("retried", f"celery/{task.name}", 1)
 
 
 def _is_over_its_time(task: Any, span: Span | None) -> bool:  # noqa: ANN401
@@ -321,11 +323,13 @@ def _record(
     began: float | None = None,
 ) -> None:
     outer = keep(open_spans())
-    span = _open_entry(task.app, f"celery/{task.name}", request, began or None)
+    span = _open_entry(task.app, f"celery/{task.name}", request, began or time.time())
     _tag_task(span, task.name, request)
     if span is not None and not isinstance(span, NoopSpan):
         set_tag(span, "task.outcome", outcome)
     leave(span, outer, error)
+    if error is not None:
+        _meters.count("crashed", f"celery/{task.name}", 1)
 
 
 @_contained
@@ -333,7 +337,7 @@ def _on_unknown(*, sender: Any, message: Any, exc: BaseException, name: str, **_
     """A message for a task that is not registered: Celery throws it away."""
     outer = keep(open_spans())
     request = {**(message.headers or {}), "delivery_info": message.delivery_info}
-    span = _open_entry(sender.app, "celery/unregistered task", request)
+    span = _open_entry(sender.app, "celery/unregistered task", request, time.time())
     _tag_task(span, name, request)
     if span is not None and not isinstance(span, NoopSpan):
         set_tag(span, "task.outcome", "rejected")
