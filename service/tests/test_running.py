@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import sys
 import traceback
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
-from demo_service.tasks import JOBS, Job, Retry
+from demo_service.tasks import JOBS, Job, Retry, State
+from starlette.requests import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from demo_service.tasks import Room
     from skywalking.trace.span import Span
 
     from conftest import NewService, Service
@@ -284,6 +288,40 @@ async def test_what_a_drain_interrupts_is_a_dead_letter_wherever_it_was(new_serv
     (span,) = spans("task1")
     assert span.error_occurred
     assert tags(span)["task.outcome"] == "interrupted"
+
+
+async def fail_once(service: Service, wait_seconds: float, monkeypatch: pytest.MonkeyPatch) -> Room:
+    """Start a task whose first attempt fails, and return while it waits for the second."""
+    monkeypatch.setattr(Retry, "wait_seconds", lambda _retry, _failed: wait_seconds)
+    await httpx.AsyncClient.send(service, service.build_request("GET", "/test", headers={"X-Fault": "error"}))
+    room: Room = service.app.state.room
+    (task,) = room.registry.newest(None, 10)
+    assert (task.state, task.attempts) == (State.FAILED, 1)
+    return room
+
+
+async def test_a_task_that_waits_for_its_retry_does_not_keep_its_request(
+    service: Service, spans: Spans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = await fail_once(service, 0.2, monkeypatch)
+    assert [one for one in gc.get_objects() if isinstance(one, Request) and one.url.path == "/test"] == []
+    await room.drain()
+    (letter,) = await service.letters()
+    assert (letter["attempts"], letter["reason"]) == (3, "failed")
+    (task,) = spans("background_sleep_task")
+    assert task.end_time - task.start_time >= 399
+    assert {spans(f"attempt {number}")[0].pid for number in (1, 2, 3)} == {task.sid}
+
+
+async def test_a_task_that_waits_for_its_retry_can_be_interrupted(
+    service: Service, spans: Spans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = await fail_once(service, 50, monkeypatch)
+    await room.close()
+    (letter,) = await service.letters()
+    assert (letter["attempts"], letter["reason"]) == (1, "interrupted")
+    (task,), (first,) = spans("background_sleep_task"), spans("attempt 1")
+    assert (tags(task)["task.outcome"], task.error_occurred, first.pid) == ("interrupted", True, task.sid)
 
 
 async def test_a_task_that_the_server_cancels_is_a_dead_letter(service: Service) -> None:

@@ -174,10 +174,9 @@ class RunningEvents:
     def _begin(self) -> None:
         """Take in the tasks that run for long by now."""
         self._batches = [batch for batch in self._batches if batch.ids]
-        if len(self.watch.known) >= LIMIT:
-            return
         batch = _Batch()
-        for span in self.watch.take(batch, time.time() * 1000 - self._after * 1000):
+        room = LIMIT - len(self.watch.known)
+        for span in self.watch.take(batch, (time.time() - self._after) * 1000, room):
             batch.ids[span] = span.context.segment_id
             if span not in self.watch.known:  # ended meanwhile, unseen
                 batch.ids.pop(span, None)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from skywalking_background._light_spans import TaskSpan
 
 INTERVAL: Final = 0.25  # seconds between two looks: so much of what began last is not in the file yet
-RETRY: Final = 5.0  # seconds until a file that can't be written is tried again
+RETRY: Final = 5.0  # seconds until a file that can't be written, or is full, is tried again
 COMPACT_BYTES: Final = 4_000_000  # from this size on a file is rewritten when half of it is over
 PATIENCE: Final = 1.0  # seconds that the delivery waits for a disk that hangs
 SUFFIX: Final = ".journal"
@@ -71,7 +71,7 @@ class Journal:
         self.missed = 0  # tasks for which there was no room
         self._torn = False  # the file ends within a line
         self._dirty = False  # something is not with the disk yet
-        self._synced = self._try_again = 0.0  # as of `time.monotonic()`
+        self._synced = self._try_again = self._roomier_at = 0.0  # as of `time.monotonic()`
         self._thread: threading.Thread | None = None
 
     # What others call.
@@ -220,7 +220,8 @@ class Journal:
         """Open the file, or rewrite it when most of it is over."""
         if self._file < 0:
             self._replace([])
-        elif self._size >= self._compact_at:
+        elif self._size >= self._compact_at or (self._size >= JOURNAL_BYTES and time.monotonic() >= self._roomier_at):
+            self._roomier_at = time.monotonic() + RETRY
             try:
                 self._replace(self._open_tasks())
             except OSError:

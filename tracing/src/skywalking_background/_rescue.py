@@ -104,13 +104,11 @@ class Rescue:
             os.close(self._left.popleft().file)
 
     def _scan(self) -> None:
-        if not self.folder.is_dir():
-            return
-        if not os.access(self.folder, os.W_OK):  # what can't be removed would be closed at each start
-            return
-        for path in sorted(self.folder.glob(f"*{SUFFIX}")):
-            if path != self.own and (left := _claim(path)) is not None:
-                self._left.append(left)
+        others = [path for path in sorted(self.folder.glob(f"*{SUFFIX}")) if path != self.own]
+        if others and not os.access(self.folder, os.W_OK):
+            message = f"{self.folder} can't be written: what can't be removed would be closed at each start"
+            raise PermissionError(message)
+        self._left.extend(left for path in others if (left := _claim(path)) is not None)
         for path in self.folder.glob(f"*{UNFINISHED}"):
             _remove_stale(path)
         if not self._left:

@@ -47,14 +47,17 @@ class Watch(Generic[S]):
         self.known: dict[TaskSpan, S] = {}
         self.missed = 0
 
-    def take(self, state: S, began_before: float = float("inf")) -> list[TaskSpan]:
+    def take(self, state: S, began_before: float = float("inf"), most: int = LIMIT) -> list[TaskSpan]:
         """Move the fresh tasks that began before a time (ms since the epoch) to the known ones, and return them.
 
+        At most so many of them: the others stay fresh.
         Tasks end meanwhile, in other threads. So a task is known before it leaves the fresh ones: what does not find it
         there any more has ended.
         """
         taken = []
         for span in list(self.fresh):
+            if len(taken) >= most:
+                break
             if span.start_time >= began_before:
                 continue
             if len(self.known) >= LIMIT:

@@ -239,10 +239,10 @@ class DeadLetters:
 
 async def _probe(connection: AsyncConnection) -> None:
     """Write something that is as large as a letter can be, and that nobody will find."""
-    stack = "x" * PROBE_BYTES
-    letter = DeadLetter(PROBE_ID, "", "", "{}", False, "", "", stack, 0, "failed", None, None, "")
+    letter: dict[str, object] = dict.fromkeys(_LETTERS.columns.keys(), "")
+    letter |= {"id": PROBE_ID, "complete": False, "attempts": 0, "error_stack": "x" * PROBE_BYTES}
     await connection.execute(delete(_LETTERS).where(_LETTERS.c.id == PROBE_ID))
-    await connection.execute(insert(_LETTERS), [vars(letter)])
+    await connection.execute(insert(_LETTERS), [letter])
     await connection.execute(delete(_LETTERS).where(_LETTERS.c.id == PROBE_ID))
 
 
