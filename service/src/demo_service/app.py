@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from contextlib import asynccontextmanager
 from functools import partial
@@ -49,7 +50,7 @@ def create_app() -> FastAPI:
             yield {"settings": settings, "descriptors": descriptors}  # what `LimitedProtocol` needs
         await room.close()
         await loose_tasks.close()
-        process_pool.close()
+        await asyncio.to_thread(process_pool.close)
         await publisher.close()
         await letters.close()
         await notifier.close()

@@ -45,8 +45,10 @@ def make_app(settings: Settings) -> Celery:
         task_acks_late=True,
         task_reject_on_worker_lost=True,
         task_acks_on_failure_or_timeout=not broker.speaks_amqp,  # what fails for good goes to the dead-letter exchange
-        worker_prefetch_multiplier=1,
-        worker_disable_prefetch=not broker.speaks_amqp,  # none waits behind another one; Celery has it for Redis only
+        # On Redis a worker fetches a message when a process is free. A prefetch count besides is a trap there: when the
+        # broker restarts under as many tasks, none of which can be acknowledged any more, the worker never reads again.
+        worker_prefetch_multiplier=1 if broker.speaks_amqp else 0,
+        worker_disable_prefetch=not broker.speaks_amqp,
         task_time_limit=MAX_WORK_SECONDS,
         # Nobody asks for results, events or remote control.
         task_ignore_result=True,

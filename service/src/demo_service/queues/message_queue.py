@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from demo_service.queues.broker import Broker
     from demo_service.settings import Settings
 
-logger = logging.getLogger(__name__)
-
 RECONNECT_SECONDS: Final = 1.0
+_faststream = logging.getLogger(f"{__name__}.faststream")
+_faststream.setLevel(logging.WARNING)  # it tells of each message and of each of its own steps
 
 QUEUE: Final = RabbitQueue(
     MESSAGE_QUEUE, QueueType.QUORUM, durable=True, arguments=cast("QuorumQueueArgs", queue_arguments(MESSAGE_QUEUE))
@@ -42,8 +42,7 @@ def make_rabbit(broker: Broker, settings: Settings) -> RabbitBroker:
         default_channel=Channel(settings.consumer_tasks, publisher_confirms=True, on_return_raises=True),
         graceful_timeout=settings.drain_seconds,
         middlewares=[tracing(broker.url)],
-        logger=logger,
-        log_level=logging.DEBUG,
+        logger=_faststream,
     )
 
 
@@ -56,8 +55,7 @@ def make_redis(broker: Broker, settings: Settings) -> RedisBroker:
         socket_keepalive=True,
         graceful_timeout=settings.drain_seconds,
         middlewares=[tracing(broker.url)],
-        logger=logger,
-        log_level=logging.DEBUG,
+        logger=_faststream,
     )
 
 

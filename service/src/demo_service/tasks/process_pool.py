@@ -53,7 +53,9 @@ async def run(task: str, seconds: float, work: str) -> None:
     if executor is None:
         executor = _pool.executor = ProcessPoolExecutor(_pool.processes, _context(), _prepare)
     try:
-        await asyncio.wrap_future(executor.submit(carry(do_in_process), task, seconds, work))
+        # In a thread: it may have to start processes, which takes seconds on a busy machine.
+        future = await asyncio.to_thread(executor.submit, carry(do_in_process), task, seconds, work)
+        await asyncio.wrap_future(future)
     except BrokenProcessPool as error:
         if _pool.executor is executor:
             _pool.executor = None
@@ -72,11 +74,10 @@ def close() -> None:
     executor, _pool.executor = _pool.executor, None
     if executor is None:
         return
-    processes = list((executor._processes or {}).values())  # noqa: SLF001  # Python 3.14 has `kill_workers`
-    executor.shutdown(wait=False, cancel_futures=True)
-    for process in processes:
+    for process in list((executor._processes or {}).values()):  # noqa: SLF001  # Python 3.14 has `kill_workers`
         with suppress(OSError, ValueError):
             process.terminate()
+    executor.shutdown(cancel_futures=True)
 
 
 def _context() -> BaseContext:
