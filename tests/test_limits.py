@@ -29,7 +29,7 @@ QUICK = {
 
 def run(folder: Path, **environment: str) -> Any:
     """Run the service with no OAP to report to."""
-    variables = {**QUICK, "SERVICE_DATA_DIR": str(folder), **environment}
+    variables: dict[str, Any] = {**QUICK, "SERVICE_DATA_DIR": str(folder), **environment}
     name = f"limits-{uuid4().hex[:6]}"
     return serve(folder, name, "127.0.0.1:1", module="demo_service", health="/health/ready", **variables)
 

@@ -168,7 +168,7 @@ async def test_a_delay_takes_its_time(service: Service) -> None:
     ["", "errors", "error;times=0", "error;times=", "delay=1", "delay=60s", "exit now", "hang,exit", "delay=\u0661s"],
 )
 async def test_an_unknown_fault_is_refused(service: Service, fault: str) -> None:
-    response = await service.get("/test", headers={"X-Fault": fault.encode()})
+    response = await service.get("/test", headers={b"X-Fault": fault.encode()})
     assert response.status_code == 422
     assert "error;times=2" in response.json()["detail"]
     assert await service.tasks() == []

@@ -253,7 +253,8 @@ sleep()
     process = running(tmp_path, body)
     tasks = wait_for(tmp_path, None, 2)
     assert sorted(task.name for task in tasks) == ["the child's", "the parent's"]
-    (child,) = [int(contents.header["pid"]) for contents in read(tmp_path) if contents.header["pid"] != process.pid]
+    headers = [contents.header or {} for contents in read(tmp_path)]
+    (child,) = [int(header["pid"]) for header in headers if header["pid"] != process.pid]
     try:
         process.kill()
         process.wait()

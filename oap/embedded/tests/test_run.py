@@ -201,10 +201,10 @@ def test_the_configuration_is_complete(tmp_path, overlay):
     files = ["alarm-settings.yml", "component-libraries.yml", "log4j2.xml", "oal/core.oal", "lal/default.yaml"]
     assert not [name for name in files if not (target / name).is_file()]
     default = re.compile(r"\$\{\w+:(.*)\}")
-    meters = default.fullmatch(application["agent-analyzer"]["default"]["meterAnalyzerActiveFiles"])[1]
+    meters = default.sub(r"\1", application["agent-analyzer"]["default"]["meterAnalyzerActiveFiles"])
     assert all((target / "meter-analyzer-config" / f"{name}.yaml").is_file() for name in meters.split(","))
     # With a small number OAP counts every further endpoint as one that is named `_abandoned`.
-    limit = default.fullmatch(application["core"]["default"]["maxHttpUrisNumberPerService"])[1]
+    limit = default.sub(r"\1", application["core"]["default"]["maxHttpUrisNumberPerService"])
     assert int(limit) >= 1000
 
 
@@ -218,3 +218,12 @@ def test_alarms_ask_only_for_metrics_that_exist(tmp_path):
         asked = set(re.findall(r"[a-z]+_[a-z_]+", rule["expression"]))
         assert asked, name
         assert asked <= metrics, name
+
+
+@pytest.mark.parametrize(("overlay", "files"), [(None, "python-runtime"), (OVERLAY, "python-runtime,background-tasks")])
+def test_the_meters_that_an_overlay_brings_are_read(tmp_path, monkeypatch, overlay, files):
+    asked = options(tmp_path, overlay=overlay)
+    monkeypatch.delenv("SW_METER_ANALYZER_ACTIVE_FILES", raising=False)
+    assert _run._environment(asked)["SW_METER_ANALYZER_ACTIVE_FILES"] == files
+    monkeypatch.setenv("SW_METER_ANALYZER_ACTIVE_FILES", "mine")
+    assert _run._environment(asked)["SW_METER_ANALYZER_ACTIVE_FILES"] == "mine"

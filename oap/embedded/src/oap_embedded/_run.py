@@ -52,7 +52,7 @@ def run(options: Options) -> NoReturn:
     """Turn this process into OAP, so that whoever started it has OAP itself as its child.
 
     Raises:
-        OapEmbeddedError: the data folder is in use, full or not writable, or its path or database is none for OAP.
+        OapEmbeddedError: the data folder is in use, full or not writable, or OAP can't use its path or its database.
     """
     data = options.data.resolve()
     jars = fetch()
@@ -94,13 +94,13 @@ def assemble(target: Path, overlay: Path | None) -> Path:
 
 
 def _check_paths(data: Path, cache: Path) -> None:
-    """Refuse the few names that Java and H2 can't be made to read; all others they can."""
+    """Refuse the few paths that Java and H2 can't read."""
     if "\\" in str(data):
         message = rf"H2 takes each \ in the path {data} for a /: {_plain.OTHER_DATA}"
         raise OapEmbeddedError(message)
     for sign in (os.pathsep, "!/"):
         if sign in f"{cache}/":
-            message = f"to Java a {sign!r} ends a path, also in {cache}: name another folder in {CACHE_VARIABLE}"
+            message = f"Java can't read {cache}, as there is a {sign!r} in it: name another folder in {CACHE_VARIABLE}"
             raise OapEmbeddedError(message)
 
 
