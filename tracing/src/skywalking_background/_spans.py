@@ -27,6 +27,7 @@ from skywalking_background._limits import ERROR_TEXT_CHARS, STACK_CHARS, cut, cu
 from skywalking_background._names import span_name, task_name
 from skywalking_background._running import begun, ended
 from skywalking_background._segments import NEW_TRACE, UNSAMPLED, Context, Origin, imported, origin_of
+from skywalking_background._sw8 import Caller
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
     from skywalking_background._internals import Span
     from skywalking_background._segments import Exported
-    from skywalking_background._sw8 import Caller
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -246,7 +246,8 @@ def _enter(name: str, outer: list[Any], parent: Origin | Caller | None, task: bo
         span.start_time = now
         task = task and _agent.tracing()
     else:
-        place = Context(name, spans=1) if parent is None or parent is NEW_TRACE else parent
+        begins = parent is None or parent is NEW_TRACE
+        place = Context(name, None if begins else parent, 1) if begins or isinstance(parent, Caller) else parent
         span = TaskSpan(place, name, now)
         begun(span)
     span.strand = strand
