@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 from fastapi_offline import FastAPIOffline
 from skywalking_background import instrument
 
-from demo_service import http
+from demo_service import http, ledger
 from demo_service.accepted import Journal, Level
 from demo_service.alarms import Alarms
 from demo_service.dead_letters import DeadLetter, DeadLetters, Notifier
 from demo_service.drain import drain_first
 from demo_service.logging import configure_logging
+from demo_service.queues import Publisher
 from demo_service.settings import Settings
-from demo_service.tasks import Recovery, Room
+from demo_service.tasks import LooseTasks, Recovery, Room, process_pool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -43,8 +44,12 @@ def create_app() -> FastAPI:
         letters.put(letter)
         notifier.put(letter)
 
+    ledger.keep(settings.ledger_dir, "service")
+    process_pool.configure(settings.pool_processes)
     room = Room(settings, bury, journal)
     recovery = Recovery(folder, journal.path, room, letters, notifier.put) if journal is not None else None
+    loose_tasks = LooseTasks(settings.max_running)
+    publisher = Publisher(settings)
     alarms = Alarms(settings)
     descriptors = http.Descriptors(settings.spare_descriptors)
 
@@ -58,6 +63,9 @@ def create_app() -> FastAPI:
         if recovery is not None:
             recovery.stop()
         await room.close()
+        await loose_tasks.close()
+        await asyncio.to_thread(process_pool.close)
+        await publisher.close()
         await letters.close()
         if journal is not None:
             await asyncio.to_thread(journal.close)
@@ -68,10 +76,13 @@ def create_app() -> FastAPI:
     app = FastAPIOffline(title="Background tasks, traced", version="0.1.0", lifespan=lifespan)
     app.state.settings = settings
     app.state.room = room
+    app.state.loose_tasks = loose_tasks
+    app.state.publisher = publisher
     app.state.letters = letters
     app.state.alarms = alarms
     app.state.descriptors = descriptors
     app.state.idempotency = http.Idempotency(settings.idempotency_seconds, settings.idempotency_keys)
+    app.include_router(http.work_router)
     app.include_router(http.router)
     app.include_router(http.task_router)
     app.include_router(http.control_router)

@@ -22,6 +22,7 @@ from skywalking_background._reporter import Counts, Reporter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
     from skywalking.protocol.logging.Logging_pb2 import LogData
 
 logger = logging.getLogger("skywalking_background")

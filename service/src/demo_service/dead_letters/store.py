@@ -201,10 +201,11 @@ class DeadLetters:
 
     async def close(self) -> None:
         """Wait until what was put is stored, and leave the database."""
-        await self._settled()
+        await self.settled()
         await self._engine.dispose()
 
-    async def _settled(self) -> None:
+    async def settled(self) -> None:
+        """Wait until what was put is stored, or could not be."""
         if self._writer is not None:
             await asyncio.shield(self._writer)
 
@@ -227,7 +228,7 @@ class DeadLetters:
             del self._pending[: len(batch)]
 
     async def _answer(self, run: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        await self._settled()
+        await self.settled()
         try:
             return await self._attempt(run)
         except Exception as error:

@@ -13,6 +13,7 @@ from demo_service.http.routes import health, router
 from demo_service.http.task_routes import router as task_router
 from demo_service.http.task_routes import trace_url
 from demo_service.http.unstarted import AbandonUnstarted
+from demo_service.http.work_routes import router as work_router
 
 __all__ = [
     "MAX_DEPTH",
@@ -30,4 +31,5 @@ __all__ = [
     "router",
     "task_router",
     "trace_url",
+    "work_router",
 ]
