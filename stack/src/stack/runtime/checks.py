@@ -64,9 +64,14 @@ def check_machine(settings: Settings, starting: Sequence[Part]) -> list[Check]:
     checks = [_python(), _java(), _loopback(), _run_folder(settings.run_dir)]
     if needed := sum(part.memory_megabytes for part in starting):
         checks.append(_memory(needed))
-    checks.append(_disk(settings.run_dir, "RUN_DIR"))
+    checks.append(check_run_dir_disk(settings))
     checks.append(_disk(cache_directory().absolute(), "OAP_EMBEDDED_CACHE"))
     return checks
+
+
+def check_run_dir_disk(settings: Settings) -> Check:
+    """Check that the disk of the run folder has room."""
+    return _disk(settings.run_dir, "RUN_DIR")
 
 
 def check_ports(settings: Settings, wanted: Iterable[Part]) -> list[Check]:

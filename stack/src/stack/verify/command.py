@@ -15,6 +15,7 @@ from rich.markup import escape
 from tracing_claims import RESPONSE_LIMIT_MS
 
 from stack.load import most_at_once
+from stack.runtime import problem_of
 from stack.terminal import new_console
 from stack.verify.cases import CASES, THREE_TASKS, Case, span_tree
 from stack.verify.endpoints import check_endpoints
@@ -58,7 +59,10 @@ def verify(settings: Settings) -> int:
     oap, began = Oap(settings.oap_url), datetime.now(UTC)
     try:
         with httpx.Client(base_url=settings.service_url, timeout=60, trust_env=False) as client:
-            client.get("/health/ready").raise_for_status()
+            ready = client.get("/health/ready")
+            if not ready.is_success:
+                console.print(f"[red]not verified:[/] the service {escape(problem_of(ready))}")
+                return 1
             _warm_up(client)
             with console.status("sending one request to each endpoint, waiting for the tasks"):
                 results = _run(client, oap, CASES)

@@ -11,7 +11,14 @@ from oap_embedded import OapEmbeddedError, fetch, forget
 from rich.console import Console
 from rich.markup import escape
 
-from stack.runtime.checks import check_docker, check_environment, check_machine, check_ports, show_checks
+from stack.runtime.checks import (
+    check_docker,
+    check_environment,
+    check_machine,
+    check_ports,
+    check_run_dir_disk,
+    show_checks,
+)
 from stack.runtime.links import print_links
 from stack.runtime.native.logs import show_logs
 from stack.runtime.native.parts import Part, native_parts
@@ -126,9 +133,15 @@ class NativeRuntime:
                 return 1
             self._console.print("the stack is not up: `make up` starts it")
             return NOT_RUNNING
-        table, good = status_table(self._supervisor, native_parts(self._settings))
+        table, problems = status_table(self._supervisor, native_parts(self._settings))
         self._console.print(table)
-        return 0 if good else 1
+        for part, problem in problems.items():
+            self._console.print(f"[red]{part} {escape(problem)}[/]: `make logs PART={part}` may show why")
+        disk = check_run_dir_disk(self._settings)
+        if problems and not disk.fine:
+            # H2 closes its database on a full disk and opens it only at the next start.
+            self._console.print(f"[red]{escape(disk.finding)}:[/] free some disk space, then `make restart PART=oap`")
+        return 1 if problems else 0
 
     def logs(self, part: str | None, lines: int, *, follow: bool) -> int:
         """Print the last lines of one part's log or of all logs; `follow` goes on with new lines."""
