@@ -78,6 +78,7 @@ package: ## build the library's distributions into .run/dist and check them as a
 lint: $(SYNCED) ## check style and types
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
+	@.venv/bin/oxlint -c ui/.oxlintrc.json --deny-warnings ui
 	@$(PY) -m mypy
 
 clean: $(SYNCED) ## end the stack and delete its traces and logs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -21,7 +22,11 @@ app = create_app(os.environ["BENCH_VARIANT"])
 
 def serve(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
     """Pass requests on to the app, but for those of the benchmark itself, which no variant sees."""
-    return stats(send) if scope.get("path") == "/stats" else app(scope, receive, send)
+    if scope.get("path") not in {"/stats", "/collect"}:
+        return app(scope, receive, send)
+    if scope["path"] == "/collect":
+        gc.collect()
+    return stats(send)
 
 
 async def stats(send: Send) -> None:

@@ -7,6 +7,7 @@ import gc
 import os
 import subprocess
 import sys
+import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,10 @@ VARIANTS = {
     "untraced+gc": Variant("untraced, collector tuned", "#c3c7cd", "no tracing" + COLLECTOR, baseline="untraced+gc"),
     "agent": Variant("SkyWalking's plugin", "#d98324", "agent.start()", ("apache-skywalking",)),
     "ours": Variant("this library", "#1f6fb4", "instrument(app)", ("skywalking-background",)),
+    "ours+quiet": Variant(
+        "this library, no start reports", "#a9c4dd", "instrument(app), start reports and events off"
+    ),
+    "ours+journal": Variant("this library, journal on", "#12456f", "instrument(app), SKYWALKING_BACKGROUND_JOURNAL"),
     "ours+gc": Variant(
         "this library, collector tuned", "#8fbbe0", "instrument(app)" + COLLECTOR, baseline="untraced+gc"
     ),
@@ -90,7 +95,12 @@ def create_app(name: str) -> FastAPI:
     """Make the app of a variant; spans go to the sink at `BENCH_SINK`."""
     peers: dict[str, Callable[[], FastAPI]]
     peers = {"untraced": _app, "agent": _agent, "ours": _ours, "fastapi": _fastapi, "contrib": _contrib}
-    create = peers[name.removesuffix("+gc")]
+    if name == "ours+quiet":
+        os.environ["SKYWALKING_BACKGROUND_START_REPORT_SECONDS"] = "off"
+        os.environ["SKYWALKING_BACKGROUND_EVENT_SECONDS"] = "off"
+    if name == "ours+journal":
+        os.environ["SKYWALKING_BACKGROUND_JOURNAL"] = tempfile.mkdtemp(prefix="bench-journal-")
+    create = peers[name.partition("+")[0]]
     app = create()
     if name.endswith("+gc"):
         gc.collect()

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import socket
 import subprocess
 import sys
-import threading
-from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -18,7 +13,8 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from harness import OapServer, Server, eventually, free_port, serve, wait_until
+from consoles import CHROMIUM, FLAGS, SOON_MS, answering, ask, forward, run_console
+from harness import OapServer, Server, eventually, free_port, serve
 from playwright.sync_api import Error, expect, sync_playwright
 
 if TYPE_CHECKING:
@@ -26,15 +22,7 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Browser, Page
 
-CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-FLAGS = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-)  # fmt: skip
 PAGES = ("/", "/traces", "/try", "/overview", "/traces/unknown")
-JSON = {"Content-Type": "application/json"}
-SOON = 20_000  # ms, on a machine that does other things too
-expect.set_options(timeout=SOON)
 EVIL = "<script>window.hacked = true</script><img src=x onerror='window.hacked = true'>"
 
 
@@ -51,7 +39,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
     context = browser.new_context(viewport={"width": 1280, "height": 900})
-    context.set_default_timeout(SOON)
+    context.set_default_timeout(SOON_MS)
     opened = context.new_page()
     errors: list[str] = []
     opened.on("pageerror", lambda error: errors.append(str(error)))
@@ -79,40 +67,6 @@ def service(oap: OapServer, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield server
 
 
-def ask(server: Server, path: str, method: str = "GET") -> str:
-    """Send a request; return its trace id."""
-    response = httpx.request(method, server.url + path, trust_env=False)
-    assert response.is_success
-    return response.headers["X-Trace-Id"]
-
-
-@contextmanager
-def run_console(directory: Path, **environment: str) -> Iterator[str]:
-    """Run the console as it is run for real; yield its URL."""
-    port, log = free_port(), directory / "console.log"
-    env = {**os.environ, "CONSOLE_PORT": str(port), **environment}
-    del env["PYTEST_CURRENT_TEST"]  # NiceGUI would take itself for the thing under test
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tracing_console"], env=env, stdout=output, stderr=subprocess.STDOUT
-        )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        wait_until(lambda: answers(f"{url}/health"), process, log, 30)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(20)
-    assert "Traceback" not in log.read_text(), log.read_text()
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(url, trust_env=False).is_success
-    except httpx.HTTPError:
-        return False
-
-
 @pytest.fixture(scope="module")
 def console(oap: OapServer, service: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with run_console(
@@ -126,7 +80,7 @@ def console(oap: OapServer, service: Server, tmp_path_factory: pytest.TempPathFa
 
 def bars(page: Page, least: int) -> None:
     """Wait until the timeline has drawn so many bars."""
-    page.wait_for_function(f"Number(document.querySelector('.timeline')?.dataset.bars) >= {least}", timeout=SOON)
+    page.wait_for_function(f"Number(document.querySelector('.timeline')?.dataset.bars) >= {least}", timeout=SOON_MS)
 
 
 def test_the_timeline_draws_a_bar_for_each_task_and_a_click_opens_its_trace(page: Page, console: str) -> None:
@@ -219,7 +173,7 @@ def test_a_trace_grows_on_the_open_page(page: Page, console: str, service: Serve
 def test_an_unknown_trace_is_said_to_be_unknown_and_what_to_do(page: Page, console: str) -> None:
     page.goto(f"{console}/traces/no-such-trace")
     expect(page.locator("#main")).to_contain_text("No span of this trace has arrived yet")
-    expect(page.locator("#main")).to_contain_text("Check that the id is whole")
+    expect(page.locator("#main")).to_contain_text("Check that the id is complete")
     page.get_by_label("Open a trace by its id").fill("a/b?c")
     page.keyboard.press("Enter")
     page.wait_for_url("**/traces/a%2Fb%3Fc")
@@ -294,7 +248,9 @@ def test_the_overview_holds_the_claims_against_measurements(page: Page, console:
     expect(row).to_contain_text("< 100 ms")
     expect(row).to_contain_text(re.compile(r"median \d+ ms"))
     expect(page.locator("tr", has_text="Concurrent capacity")).to_contain_text("not tried")
-    expect(page.locator(".trend", has_text="Load per minute")).to_contain_text("background_sleep_task", timeout=40_000)
+    expect(page.locator(".trend", has_text="Load per minute")).to_contain_text(
+        "background_sleep_task", timeout=2 * SOON_MS
+    )
     assert service.name not in page.locator(".trend").first.inner_text()
 
 
@@ -312,45 +268,35 @@ def test_an_absent_oap_is_said_and_its_return_needs_no_reload(
         banner = page.locator(".banner")
         expect(banner).to_contain_text(f"OAP at http://127.0.0.1:{port} does not answer")
         with forward(port, int(oap.url.rpartition(":")[2])):
-            expect(banner).to_be_hidden(timeout=SOON)
+            expect(banner).to_be_hidden(timeout=SOON_MS)
             bars(page, 15)
-        expect(banner).to_be_visible(timeout=SOON)
+        expect(banner).to_be_visible(timeout=SOON_MS)
         expect(banner).to_contain_text("last seen")
         assert int(page.locator(".timeline").get_attribute("data-bars") or 0) >= 15  # what was there stays
     log = (tmp_path / "console.log").read_text()
     assert log.count("OAP does not answer") == 2
 
 
-@contextmanager
-def forward(port: int, target: int) -> Iterator[None]:
-    """Pass connections on to another port for a while: an OAP that comes and goes at the cost of none."""
-    listener = socket.create_server(("127.0.0.1", port))
-    pairs: list[socket.socket] = []
-
-    def pump(source: socket.socket, sink: socket.socket) -> None:
-        with suppress(OSError):
-            while data := source.recv(65536):
-                sink.sendall(data)
-
-    def accept() -> None:
-        while True:
-            try:
-                near, _ = listener.accept()
-            except OSError:
-                return
-            far = socket.create_connection(("127.0.0.1", target))
-            pairs.extend((near, far))
-            for ends in ((near, far), (far, near)):
-                threading.Thread(target=pump, args=ends, daemon=True).start()
-
-    threading.Thread(target=accept, daemon=True).start()
-    try:
-        yield
-    finally:
-        for each in (listener, *pairs):
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
+@pytest.mark.parametrize("body", [b"<html>busy</html>", b"[]", b'{"data": {}}', b'{"data": {"time": null}}'])
+def test_an_oap_that_answers_garbage_is_said_though_its_health_check_is_fine(
+    page: Page, oap: OapServer, service: Server, tmp_path: Path, body: bytes
+) -> None:
+    garbage = [body]
+    with (
+        answering(oap, {}, garbage) as oap_url,
+        run_console(
+            tmp_path, CONSOLE_OAP_URL=oap_url, CONSOLE_SERVICE_URL=service.url, CONSOLE_SERVICE_NAME=service.name
+        ) as url,
+    ):
+        assert httpx.get(f"{oap_url}/healthcheck", trust_env=False).is_success
+        page.goto(url)
+        banner = page.locator(".banner")
+        expect(banner).to_contain_text(f"OAP at {oap_url} answers its health check, but not the console's queries")
+        expect(page.locator(".pill", has_text="OAP")).to_have_class(re.compile("down"))
+        expect(page.locator(".pill", has_text="service")).to_have_class(re.compile("up"))
+        garbage.clear()
+        expect(banner).to_be_hidden()
+        expect(page.locator(".pill", has_text="OAP")).to_have_class(re.compile("up"))
 
 
 @pytest.fixture
@@ -515,7 +461,7 @@ def test_a_wrong_setting_is_one_sentence() -> None:
         [sys.executable, "-m", "tracing_console"], env=environment, check=False, capture_output=True, text=True
     )
     assert done.returncode == 2
-    assert done.stderr.startswith("console: CONSOLE_PORT='many' can't be")
+    assert done.stderr.startswith("console: CONSOLE_PORT='many' is not valid")
 
 
 @pytest.mark.parametrize("whole", [False, True])
@@ -543,40 +489,6 @@ def test_a_trace_links_to_what_the_ui_can_show(
             service_id = quote(oap.client.service_id(service.name) or "", safe="")
             assert target == f"{service.url}/dashboard/GENERAL/Service/{service_id}/General-Service/tab/4"
             expect(advice).to_contain_text("The UI must be 10.1.0 as OAP is")
-
-
-@contextmanager
-def answering(oap: OapServer, answers: dict[str, Any]) -> Iterator[str]:
-    """Stand before an OAP and give these answers of its own to the queries of that name; yield the URL."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            own = {name: value for name, value in answers.items() if name in json.loads(body)["query"]}
-            given = json.dumps({"data": own}).encode()
-            if not own:
-                given = httpx.post(oap.url + self.path, content=body, headers=JSON, trust_env=False).content
-            self._give(given)
-
-        def do_GET(self) -> None:
-            self._give(httpx.get(oap.url + self.path, trust_env=False).content)
-
-        def _give(self, content: bytes) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_: object) -> None:
-            """Keep quiet."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def test_a_configured_name_is_let_in(oap: OapServer, tmp_path: Path) -> None:

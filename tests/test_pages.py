@@ -15,9 +15,9 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from consoles import CHROMIUM, FLAGS, SOON_MS, answers, run_console
 from harness import ROOT, OapServer, Server, eventually, free_port, serve, wait_until
 from playwright.sync_api import expect, sync_playwright
-from test_console import CHROMIUM, FLAGS, SOON, answers, run_console
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,7 +108,7 @@ def test_a_page_needs_no_internet(browser: Browser, stack: Stack, part: str, pat
     page.on("response", lambda answer: broken.append(answer.url) if answer.status >= 400 else None)
     page.on("pageerror", lambda error: broken.append(str(error)))
     page.goto(base + path)
-    expect(page.locator(sign).first).to_be_visible(timeout=SOON)
+    expect(page.locator(sign).first).to_be_visible(timeout=SOON_MS)
     page.wait_for_timeout(1500)  # what is loaded late
     assert (outside, broken) == ([], [])
     context.close()

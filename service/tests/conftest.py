@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import httpx
 import pytest
 from demo_service import app as app_module
-from demo_service._jobs import Retry
+from demo_service.tasks import Retry
 from skywalking import config
 from skywalking.agent import agent
 from skywalking_background import _agent
@@ -24,11 +24,21 @@ if TYPE_CHECKING:
 
 
 class Service(httpx.AsyncClient):
-    """A client of one app. A request returns when its tasks have ended: there is no server in between."""
+    """A client of one app. A request returns when its tasks have ended: there is no server in between.
+
+    Retries go on apart from their request: they are waited for too.
+    """
 
     def __init__(self, app: Any) -> None:
         super().__init__(transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://service")
         self.app = app
+
+    async def send(self, *args: Any, **kwargs: Any) -> httpx.Response:
+        """Send a request, and wait for the retries of all tasks."""
+        response = await super().send(*args, **kwargs)
+        for execution in list(self.app.state.room._unfinished):
+            await execution.apart()
+        return response
 
     async def tasks(self) -> list[dict[str, Any]]:
         """Return all tasks, the oldest first."""
@@ -74,7 +84,7 @@ async def new_service(
     monkeypatch.setattr(agent, "is_segment_queue_full", lambda: False)
     monkeypatch.setattr(agent, "archive_segment", segments.append)
     monkeypatch.setattr(app_module, "configure_logging", lambda: None)
-    monkeypatch.setattr(Retry, "wait", lambda _retry, _failed: 0.0)
+    monkeypatch.setattr(Retry, "wait_seconds", lambda _retry, _failed: 0.0)
     defaults = {"task_seconds": 0, "faults_enabled": True, "data_dir": tmp_path, "drain_seconds": 1}
     defaults["allowed_hosts"] = "service"
     async with AsyncExitStack() as stack:

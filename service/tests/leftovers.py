@@ -74,17 +74,17 @@ class Client:
 
 def outcomes(client: Client, app: FastAPI) -> dict[str, Callable[[], Awaitable[None]]]:
     """Every way in which a request or its task can end."""
-    runner, send = app.state.runner, client.send
+    room, send = app.state.room, client.send
 
     async def interrupted() -> None:
         await send("GET /test?duration=60")
-        await runner.close()
-        runner.draining = False
+        await room.close()
+        room.draining = False
 
     async def refused() -> None:
-        runner.draining = True
+        room.draining = True
         await send("GET /test")
-        runner.draining = False
+        room.draining = False
 
     fails = "X-Fault: error\r\n"
     return {
@@ -114,7 +114,7 @@ async def count(app: FastAPI, outcome: Callable[[], Awaitable[None]]) -> Counter
 
     async def once() -> None:
         await outcome()
-        while app.state.runner._unfinished:  # noqa: ASYNC110  # it has no event for that
+        while app.state.room._unfinished:  # noqa: ASYNC110  # it has no event for that
             await asyncio.sleep(0.01)
         await app.state.letters._settled()
         await asyncio.sleep(0.3)  # connections are closed, callbacks have run

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from demo_service._settings import Settings
+from demo_service.settings import Settings
 
 if TYPE_CHECKING:
     import httpx

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from demo_service import _dead_letters, _letter_file
-from demo_service._jobs import Job, Retry
+from demo_service.dead_letters import letter_file, store
+from demo_service.tasks import Job, Retry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,7 +100,7 @@ async def test_secrets_are_kept_nowhere(
         message = f"login with {data['nested'][0]['apiKey']} refused"  # type: ignore[index]
         raise ConnectionError(message) from KeyError(data["Card-Secret"])
 
-    monkeypatch.setattr("demo_service._tasks.process_data", Job(process_data, Retry()))
+    monkeypatch.setattr("demo_service.tasks.sleep_tasks.process_data", Job(process_data, Retry()))
     body = {"id": 1, "Card-Secret": "s3cr3t-1", "nested": [{"apiKey": "s3cr3t-2", "plain": "kept"}]}
     await service.post("/process", json=body)
     (letter,) = await service.letters()
@@ -164,7 +164,7 @@ async def not_ready(service: Service) -> str | None:
 async def test_ready_knows_when_letters_cannot_be_stored_and_when_they_can_again(
     new_service: NewService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_dead_letters, "PROBE_SECONDS", 0)
+    monkeypatch.setattr(store, "PROBE_SECONDS", 0)
     blocker = tmp_path / "data"
     blocker.write_text("a file where the folder should be")
     service = await new_service(data_dir=blocker)
@@ -186,7 +186,7 @@ async def test_ready_knows_when_letters_cannot_be_stored_and_when_they_can_again
 
 async def test_ready_knows_of_a_disk_without_room(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     assert await not_ready(service) is None
-    monkeypatch.setattr(_letter_file, "LEAST_FREE", 2**62)
+    monkeypatch.setattr(letter_file, "MIN_FREE_BYTES", 2**62)
     assert "bytes left" in str(await not_ready(service))
 
 
@@ -243,7 +243,7 @@ async def test_a_store_that_is_deleted_while_in_use_is_made_anew(
 async def test_of_many_letters_the_latest_are_kept(
     new_service: NewService, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(_dead_letters, "TIDY_SECONDS", 0)
+    monkeypatch.setattr(store, "TIDY_SECONDS", 0)
     service = await new_service(kept_letters=3)
     for _ in range(5):
         await service.get("/test", headers=ERROR)
@@ -256,7 +256,7 @@ async def test_of_many_letters_the_latest_are_kept(
 async def test_old_letters_are_forgotten(
     new_service: NewService, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(_dead_letters, "TIDY_SECONDS", 0)
+    monkeypatch.setattr(store, "TIDY_SECONDS", 0)
     service = await new_service(letter_days=0.5 / 86_400)
     await service.get("/test", headers=ERROR)
     assert len(await service.letters()) == 1

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-from demo_service._idempotency import Idempotency
+from demo_service.http import Idempotency
 
 if TYPE_CHECKING:
     from conftest import NewService, Service

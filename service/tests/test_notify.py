@@ -102,10 +102,10 @@ async def test_a_notifier_that_fails_hurts_no_task(
         assert (await service.get("/test", headers=ERROR)).status_code == 200
     assert len(await service.letters()) == 2
     for _ in range(200):
-        if "Not everybody could be told" in caplog.text:
+        if "Not everybody could be notified" in caplog.text:
             break
         await asyncio.sleep(0.02)
-    assert "Not everybody could be told" in caplog.text
+    assert "Not everybody could be notified" in caplog.text
     assert (await service.get("/test")).status_code == 200
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from demo_service._faults import Fault, parse_fault
-from demo_service._json import MAX_DEPTH, check_json
-from demo_service._redaction import Redactor, describe
+from demo_service.dead_letters import Redactor, describe
+from demo_service.http import MAX_DEPTH, check_json
+from demo_service.tasks import Fault, parse_fault
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from demo_service._jobs import Job, Retry
+from demo_service.tasks import Job, Retry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,7 +77,7 @@ async def test_letters_are_kept_replayed_and_deleted(
         message = f"NUL \0 and \ud800 after {seconds} s"
         raise ValueError(message)
 
-    monkeypatch.setattr("demo_service._tasks.long_running_task", Job(long_running_task, Retry()))
+    monkeypatch.setattr("demo_service.tasks.sleep_tasks.long_running_task", Job(long_running_task, Retry()))
     service = await new_service(database_url=postgres.url)
     await service.post("/action")
     await service.post("/process", json={"id": 1, "text": "€\x01"}, headers={"X-Fault": "error"})

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import sys
 import traceback
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
-from demo_service._jobs import JOBS, Job, Retry
+from demo_service.tasks import JOBS, Job, Retry, State
+from starlette.requests import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from demo_service.tasks import Room
     from skywalking.trace.span import Span
 
     from conftest import NewService, Service
@@ -89,7 +93,9 @@ async def test_the_first_attempt_has_its_own_length(
         await asyncio.sleep(seconds)
         raise OSError
 
-    monkeypatch.setattr("demo_service._tasks.background_sleep_task", Job(background_sleep_task, Retry(attempts=2)))
+    monkeypatch.setattr(
+        "demo_service.tasks.sleep_tasks.background_sleep_task", Job(background_sleep_task, Retry(attempts=2))
+    )
     await service.get("/test?duration=0.05")
     (task,) = spans("background_sleep_task")
     (first,), (second,) = spans("attempt 1"), spans("attempt 2")
@@ -127,7 +133,7 @@ async def test_a_programming_error_is_not_tried_again(
     async def background_sleep_task(seconds: str) -> None:
         await asyncio.sleep(len(seconds))  # a float has no length
 
-    monkeypatch.setattr("demo_service._tasks.background_sleep_task", Job(background_sleep_task, Retry()))
+    monkeypatch.setattr("demo_service.tasks.sleep_tasks.background_sleep_task", Job(background_sleep_task, Retry()))
     await service.get("/test")
     (letter,) = await service.letters()
     assert (letter["attempts"], letter["error"]["type"]) == (1, "TypeError")
@@ -136,7 +142,7 @@ async def test_a_programming_error_is_not_tried_again(
 
 async def test_a_task_may_have_no_second_attempt(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     once = Job(JOBS["background_sleep_task"].run, Retry(attempts=1))
-    monkeypatch.setattr("demo_service._tasks.background_sleep_task", once)
+    monkeypatch.setattr("demo_service.tasks.sleep_tasks.background_sleep_task", once)
     await service.get("/test", headers={"X-Fault": "error;times=1"})
     assert [letter["attempts"] for letter in await service.letters()] == [1]
 
@@ -231,7 +237,7 @@ async def test_what_starlette_drops_behind_a_failure_is_a_dead_letter(
 async def test_a_task_whose_request_breaks_is_not_forgotten(
     service: Service, spans: Spans, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("demo_service._routes.Processing", lambda: 1 / 0)
+    monkeypatch.setattr("demo_service.http.routes.Processing", lambda: 1 / 0)
     response = await service.post("/action")
     assert response.status_code == 500
     (letter,) = await service.letters()
@@ -245,7 +251,7 @@ async def test_a_drain_lets_tasks_end_and_turns_new_ones_away(new_service: NewSe
     service = await new_service(drain_seconds=5)
     running = asyncio.create_task(service.get("/test?duration=0.3"))
     await asyncio.sleep(0.1)
-    drain = asyncio.create_task(service.app.state.runner.drain())
+    drain = asyncio.create_task(service.app.state.room.drain())
     await asyncio.sleep(0.05)
     for refused in [await service.get("/health/ready"), await service.get("/test"), await service.post("/action")]:
         assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
@@ -266,7 +272,7 @@ async def test_what_a_drain_interrupts_is_a_dead_letter_wherever_it_was(new_serv
     ]
     pending = [asyncio.create_task(request) for request in requests]
     await asyncio.sleep(0.1)
-    await service.app.state.runner.drain()
+    await service.app.state.room.drain()
     assert [answer.status_code for answer in await asyncio.gather(*pending)] == [200] * 4
     letters = await service.letters()
     assert sorted(letter["name"] for letter in letters) == [
@@ -282,6 +288,40 @@ async def test_what_a_drain_interrupts_is_a_dead_letter_wherever_it_was(new_serv
     (span,) = spans("task1")
     assert span.error_occurred
     assert tags(span)["task.outcome"] == "interrupted"
+
+
+async def fail_once(service: Service, wait_seconds: float, monkeypatch: pytest.MonkeyPatch) -> Room:
+    """Start a task whose first attempt fails, and return while it waits for the second."""
+    monkeypatch.setattr(Retry, "wait_seconds", lambda _retry, _failed: wait_seconds)
+    await httpx.AsyncClient.send(service, service.build_request("GET", "/test", headers={"X-Fault": "error"}))
+    room: Room = service.app.state.room
+    (task,) = room.registry.newest(None, 10)
+    assert (task.state, task.attempts) == (State.FAILED, 1)
+    return room
+
+
+async def test_a_task_that_waits_for_its_retry_does_not_keep_its_request(
+    service: Service, spans: Spans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = await fail_once(service, 0.2, monkeypatch)
+    assert [one for one in gc.get_objects() if isinstance(one, Request) and one.url.path == "/test"] == []
+    await room.drain()
+    (letter,) = await service.letters()
+    assert (letter["attempts"], letter["reason"]) == (3, "failed")
+    (task,) = spans("background_sleep_task")
+    assert task.end_time - task.start_time >= 399
+    assert {spans(f"attempt {number}")[0].pid for number in (1, 2, 3)} == {task.sid}
+
+
+async def test_a_task_that_waits_for_its_retry_can_be_interrupted(
+    service: Service, spans: Spans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = await fail_once(service, 50, monkeypatch)
+    await room.close()
+    (letter,) = await service.letters()
+    assert (letter["attempts"], letter["reason"]) == (1, "interrupted")
+    (task,), (first,) = spans("background_sleep_task"), spans("attempt 1")
+    assert (tags(task)["task.outcome"], task.error_occurred, first.pid) == ("interrupted", True, task.sid)
 
 
 async def test_a_task_that_the_server_cancels_is_a_dead_letter(service: Service) -> None:

@@ -114,7 +114,7 @@ OPERATIONS: list[tuple[str, Callable[[pytest.MonkeyPatch], None], dict[str, int]
     ("its tags", lambda m: m.setattr(_requests, "OwnTag", broken), {"opening a request": 1}),
     ("its name", lambda m: m.setattr(_requests, "route_template", broken), {"closing a request": 1}),
     ("a task's context", lambda m: m.setattr(_spans, "TaskSpan", broken), {"opening a background span": 2}),
-    ("a span's place", lambda m: m.setattr(_spans, "_strand", broken), {"opening a background span": 2}),
+    ("a span's place", lambda m: m.setattr(_spans, "strand_here", broken), {"opening a background span": 2}),
     ("tags", lambda m: m.setattr(_spans, "set_tag", broken), {"tagging a span": 2}),
     ("making spans", lambda m: m.setattr(_segments, "_new_span", broken), {"opening a span": 2}),
     ("starting spans", lambda m: m.setattr(_segments.Context, "_start", broken), {"starting a span": 3}),
@@ -537,8 +537,8 @@ async def test_faults_in_one_context_leave_the_others_alone(
         with background_span(name):
             await asyncio.sleep(0)
 
-    def enter_or_break(name: str, outer: Any, parent: Any) -> Any:
-        return broken() if name == "bad" else original(name, outer, parent)
+    def enter_or_break(name: str, *rest: Any) -> Any:
+        return broken() if name == "bad" else original(name, *rest)
 
     original = _spans._enter
     monkeypatch.setattr(_spans, "_enter", enter_or_break)

@@ -76,10 +76,9 @@ def test_the_case_does_not_matter() -> None:
 
 def test_kafka_gets_every_segment_and_what_it_will_not_take_is_counted() -> None:
     program = FAKE_KAFKA + (
-        "sw.start()\n"
+        "sw.start(); away[0] = True\n"
         "for n in range(3):\n"
         "    with sw.background_span('task', tags={str(i): 'x' * 4_000 for i in range(500 if n == 1 else 1)}): pass\n"
-        "away[0] = True\n"
         "assert not sw.flush(1); print(sw.counts()['segments'])\n"
         "away[0] = False\n"
         "import time\n"

@@ -396,3 +396,47 @@ def test_a_clock_that_is_put_back_makes_no_span_end_before_it_began(
     with background_span("task"), get_context().new_exit_span("call", "peer:80"):
         monkeypatch.setattr(time, "time", lambda: 1_000.0)
     assert [span.end_time >= span.start_time > 10**12 for span in segments[0].spans] == [True, True]
+
+
+async def test_a_span_that_is_handed_over_goes_on_in_another_asyncio_task(segments: Segments) -> None:
+    async def go_on(span: background_span) -> None:
+        with span:
+            span.tag("attempts", 2)
+            with background_span("attempt 2"):
+                await asyncio.sleep(0.03)
+            message = "for good"
+            raise OSError(message)
+
+    with background_span("request") as request:
+        with background_span("task") as span:
+            with background_span("attempt 1"):
+                pass
+            heir = span.hand_over()
+            with background_span("after it"):  # this code is the request's again
+                pass
+        continued = asyncio.create_task(go_on(heir), context=contextvars.Context())
+        request.tag("still", "open")
+    with pytest.raises(OSError, match="for good"):
+        await continued
+    assert outline(segments) == tree("""
+        Local request
+          Local after it
+          Local task failed
+            Local attempt 1
+            Local attempt 2
+    """)
+    task, last = find(segments, "task"), find(segments, "attempt 2")
+    assert (task.error_occurred, tags(task)) == (True, {"attempts": "2"})
+    assert task.end_time >= last.end_time >= last.start_time + 29
+    assert tags(find(segments, "request")) == {"still": "open"}
+
+
+async def test_a_span_that_records_nothing_is_handed_over_too(segments: Segments) -> None:
+    async def go_on(span: background_span) -> None:
+        with span, background_span("within"):
+            await asyncio.sleep(0)
+
+    with untraced() as span:
+        heir = span.hand_over()
+    await asyncio.create_task(go_on(heir), context=contextvars.Context())
+    assert segments == []

@@ -2,8 +2,8 @@
 
 import uvicorn
 
-from demo_service._connections import LimitedProtocol
-from demo_service._settings import Settings
+from demo_service.http import LimitedProtocol
+from demo_service.settings import Settings
 
 
 def main() -> None:

@@ -10,21 +10,12 @@ from typing import TYPE_CHECKING, Any
 from fastapi_offline import FastAPIOffline
 from skywalking_background import instrument
 
-from demo_service._bodies import Refusals
-from demo_service._dead_letters import DeadLetter, DeadLetters
-from demo_service._descriptors import Descriptors
-from demo_service._drain import drain_first
-from demo_service._guard import Guard
-from demo_service._idempotency import Idempotency
-from demo_service._logging import configure_logging
-from demo_service._notify import Notifier
-from demo_service._problems import install_problem_documents
-from demo_service._routes import health, router
-from demo_service._runner import Runner
-from demo_service._settings import Settings
-from demo_service._starting import Account
-from demo_service._task_routes import router as task_router
-from demo_service._task_routes import trace_url
+from demo_service import http
+from demo_service.dead_letters import DeadLetter, DeadLetters, Notifier
+from demo_service.drain import drain_first
+from demo_service.logging import configure_logging
+from demo_service.settings import Settings
+from demo_service.tasks import Room
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -38,37 +29,37 @@ def create_app() -> FastAPI:
     configure_logging()
     _spare_sleeping_tasks()
     letters = DeadLetters(settings)
-    notifier = Notifier(settings, partial(trace_url, settings.trace_url))
+    notifier = Notifier(settings, partial(http.trace_url, settings.trace_url))
 
     def bury(letter: DeadLetter) -> None:
         letters.put(letter)
         notifier.put(letter)
 
-    runner = Runner(settings, bury)
-    descriptors = Descriptors(settings.spare_descriptors)
+    room = Room(settings, bury)
+    descriptors = http.Descriptors(settings.spare_descriptors)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        with drain_first(runner.drain):
-            yield {"settings": settings, "descriptors": descriptors}  # what the protocol needs of us
-        await runner.close()
+        with drain_first(room.drain):
+            yield {"settings": settings, "descriptors": descriptors}  # what `LimitedProtocol` needs
+        await room.close()
         await letters.close()
         await notifier.close()
 
     # As FastAPI, but `/docs` and `/redoc` load from here, and nothing from elsewhere.
     app = FastAPIOffline(title="Background tasks, traced", version="0.1.0", lifespan=lifespan)
     app.state.settings = settings
-    app.state.runner = runner
+    app.state.room = room
     app.state.letters = letters
     app.state.descriptors = descriptors
-    app.state.idempotency = Idempotency(settings.idempotency_seconds, settings.idempotency_keys)
-    app.include_router(router)
-    app.include_router(task_router)
-    app.include_router(health)
-    app.add_middleware(Account)
-    app.add_middleware(Refusals, max_body_bytes=settings.max_body_bytes, body_seconds=settings.body_seconds)
-    app.add_middleware(Guard, allowed_hosts=settings.allowed_hosts)
-    install_problem_documents(app)
+    app.state.idempotency = http.Idempotency(settings.idempotency_seconds, settings.idempotency_keys)
+    app.include_router(http.router)
+    app.include_router(http.task_router)
+    app.include_router(http.health)
+    app.add_middleware(http.AbandonUnstarted)
+    app.add_middleware(http.Refusals, max_body_bytes=settings.max_body_bytes, body_seconds=settings.body_seconds)
+    app.add_middleware(http.Guard, allowed_hosts=settings.allowed_hosts)
+    http.install_problem_documents(app)
     return instrument(app, ignore=["/health/.*", "/static-offline-docs/.*"])
 
 

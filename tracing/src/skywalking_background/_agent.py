@@ -9,14 +9,16 @@ import sys
 import threading
 from typing import Final
 
-from skywalking_background import _segments
+from skywalking_background import _loop_lag, _meters, _running, _segments
 from skywalking_background._faults import note
 from skywalking_background._fork import deliver_at_the_end, in_each_child
 from skywalking_background._grpc import GrpcTransport
 from skywalking_background._http import HttpTransport
 from skywalking_background._internals import agent, bootstrap, check, config
 from skywalking_background._kafka import KafkaTransport
-from skywalking_background._reporter import Counts, Reporter, Transport
+from skywalking_background._meter_report import MeterReport
+from skywalking_background._observers import Observers
+from skywalking_background._reporter import Counts, Reporter
 
 logger = logging.getLogger("skywalking_background")
 
@@ -25,6 +27,8 @@ _SECONDS_OF_A_CHILD: Final = 5.0
 
 _lock = threading.Lock()
 _reporter: Reporter | None = None
+_observers: Observers | None = None
+_meter_report: MeterReport | None = None
 _off = False
 """Whether nothing is to be traced, or was said not to be."""
 
@@ -86,26 +90,46 @@ def tracing() -> bool:
 
 def _use_reporter(*, reached: bool) -> None:
     """The seam: all that the agent and its plugins finish passes here."""
-    global _reporter  # noqa: PLW0603  # as the agent itself: one per process
+    global _reporter, _observers, _meter_report  # noqa: PLW0603  # as the agent itself: one per process
+    transport = _transport()
     _reporter = Reporter(
-        _transport(),
+        transport,
         on_begin=_on_begin,
         on_first_round=_begin_threads,
-        on_round=_segments.send_what_waits,
+        on_round=_on_round,
         reached=reached,
     )
+    send_events = None if isinstance(transport, KafkaTransport) else transport.send_events
+    _observers = Observers(_reporter.segments, _reporter.logs, send_events)
+    _reporter.before_segments = _observers.before_delivery
+    _running.watch_by(_observers.watches, begin_reporting)
+    # OAP takes none over HTTP.
+    if config.agent_meter_reporter_active and not isinstance(transport, HttpTransport):
+        segments = _reporter.segments
+        _meter_report = MeterReport(transport.send_meters, lambda: segments.counts, config.agent_meter_reporter_period)
+    else:
+        _meter_report = None
+    _meters.switch(on=_meter_report is not None)
     agent.archive_segment = _reporter.segments.put
     # Else the agent leaves spans out uncounted while the queue is full; our queue counts what it refuses.
     agent.is_segment_queue_full = lambda: False
     agent.archive_log = _reporter.put_log
 
 
-def _transport() -> Transport:
+def _transport() -> GrpcTransport | HttpTransport | KafkaTransport:
     if config.agent_protocol == "kafka":
         return KafkaTransport()
     if config.agent_protocol == "http":
         return HttpTransport(config.agent_collector_backend_services)
     return GrpcTransport(config.agent_collector_backend_services)
+
+
+def _on_round() -> None:
+    _segments.send_what_waits()
+    if _observers is not None:
+        _observers.look()
+    if _meter_report is not None:
+        _meter_report.step()
 
 
 def begin_reporting() -> None:
@@ -114,6 +138,7 @@ def begin_reporting() -> None:
     For the start of an app's lifespan, which runs after a server has forked its workers. Never raises.
     """
     try:
+        _loop_lag.watch()
         if _reporter is not None:
             _reporter.begin()
     except Exception:
@@ -122,6 +147,8 @@ def begin_reporting() -> None:
 
 def _on_begin() -> None:
     deliver_at_the_end(_flush_child)
+    if _observers is not None:
+        _observers.start()
 
 
 def _begin_threads() -> None:
@@ -140,9 +167,13 @@ def _begin_anew() -> None:
     if _reporter is None:
         return
     parent = _reporter
+    if _observers is not None:
+        _observers.forget()
     # Whatever else goes wrong: nothing that the parent has queued is sent by its child.
     _use_reporter(reached=parent.reached)
     _segments.forget_all()
+    _meters.begin_anew()
+    _loop_lag.forget_all()
     parent.transport.close()
     bootstrap.forget_parent()
 
@@ -150,11 +181,25 @@ def _begin_anew() -> None:
 def _flush_child() -> None:
     if _reporter is not None:
         _reporter.flush_at_exit(_SECONDS_OF_A_CHILD, _SECONDS_OF_A_CHILD)
+        _send_last_meters()
+    _close_observers()
 
 
 def _flush_at_exit() -> None:
     if _reporter is not None:
         _reporter.flush_at_exit()
+        _send_last_meters()
+    _close_observers()
+
+
+def _close_observers() -> None:
+    if _observers is not None:
+        _observers.close()
+
+
+def _send_last_meters() -> None:
+    if _meter_report is not None and _reporter is not None and _reporter.delivers:
+        _meter_report.send_rest()
 
 
 def flush(timeout: float = 5.0) -> bool:
@@ -162,7 +207,9 @@ def flush(timeout: float = 5.0) -> bool:
 
     An OAP that was never there is not waited for: one try, 0.2 s.
     """
-    return _reporter is None or _reporter.flush(timeout)
+    done = _reporter is None or _reporter.flush(timeout)
+    _send_last_meters()
+    return done
 
 
 def counts() -> dict[str, Counts]:

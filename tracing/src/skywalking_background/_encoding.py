@@ -111,11 +111,16 @@ def encode_segment(segment: Segment) -> bytes:
     Raises:
         TypeError, ValueError, AttributeError: a number, a kind or a layer is none.
     """
-    parts = [
-        _text(b"\x0a", segment.related_traces[0]),
-        _text(b"\x12", segment.segment_id),
-        _process(config.agent_name, config.agent_instance_name),
-    ]
+    return _collection(segment, _process(config.agent_name, config.agent_instance_name))
+
+
+def encode_segment_of(service: str, instance: str, segment: Segment) -> bytes:
+    """Write the segment of another process in the same way."""
+    return _collection(segment, _process.__wrapped__(service, instance))
+
+
+def _collection(segment: Segment, process: bytes) -> bytes:
+    parts = [_text(b"\x0a", segment.related_traces[0]), _text(b"\x12", segment.segment_id), process]
     if segment.is_size_limited:
         parts.append(b"\x30\x01")
     for span in segment.spans:
@@ -222,6 +227,28 @@ def encode_log(log: LogData) -> bytes:
         log.ClearField("endpoint")
     written: bytes = log.SerializeToString()
     return written
+
+
+def encode_line(
+    endpoint: str, text: str, place: tuple[str, str, int], tags: dict[str, str], milliseconds: int
+) -> bytes:
+    """Write a log line of our own, at a place: trace, segment, span."""
+    trace_id, segment_id, span_id = place
+    if ENDPOINT_AS_TAG:
+        tags = {**tags, "endpoint": endpoint}
+    context = _text(b"\x0a", trace_id) + _text(b"\x12", segment_id)
+    if span_id:
+        context += b"\x18" + _varint(span_id)
+    pairs = b"".join([_sized(b"\x0a", _name(b"\x0a", key) + _text(b"\x12", value)) for key, value in tags.items()])
+    return (
+        _time(b"\x08", milliseconds)
+        + _text(b"\x12", config.agent_name)
+        + _text(b"\x1a", config.agent_instance_name)
+        + (b"" if ENDPOINT_AS_TAG else _name(b"\x22", endpoint))
+        + _sized(b"\x2a", b"\x0a\x04text" + _sized(b"\x12", _text(b"\x0a", text)))
+        + _sized(b"\x32", context)
+        + _sized(b"\x3a", pairs)
+    )
 
 
 def _reference(reference: Any, kind: Kind) -> bytes:  # noqa: ANN401

@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 from typing import TYPE_CHECKING, Final
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("skywalking_background")
 
 _AFTER_ALL_OTHERS: Final = -100  # the priority of what runs last
+INSTANCE: Final = "{service}@{host}:{pid}"
+"""How an instance is named by default: what a person looks for when one of several is ill."""
+_NAME_CHARS: Final = 70 - len("-child(4194304)")
 _CHILD: Final = re.compile(r"-child\(\d+\)$")
 _forked = False
 
@@ -40,6 +44,27 @@ def in_each_child(begin_anew: Callable[[], None]) -> None:
             logger.exception("process %d, forked from %d, may not report to OAP", os.getpid(), os.getppid())
 
     os.register_at_fork(after_in_child=begin)
+
+
+def instance_name(template: str, service: str) -> str:
+    """Name this process as an instance of its service.
+
+    Args:
+        template: text with `{service}`, `{host}` and `{pid}`, each of which may be missing.
+        service: the service's name.
+
+    Returns:
+        The name, in which the host is shortened so that OAP, which cuts names at 70 characters, leaves the process's
+        number and that of a child whole.
+    """
+    host = socket.gethostname().partition(".")[0] or "localhost"
+
+    def filled(host: str) -> str:
+        name = template.replace("{service}", service).replace("{pid}", str(os.getpid()))
+        return name.replace("{host}", host)
+
+    over = len(filled(host)) - _NAME_CHARS
+    return filled(host[: max(len(host) - over, 1)] if over > 0 else host)
 
 
 def child_name(name: str) -> str:

@@ -23,6 +23,8 @@ _PROXIES: Final = ("grpc_proxy", "https_proxy", "http_proxy")  # those that gRPC
 _KEEP_ALIVE: Final = "/skywalking.v3.ManagementService/keepAlive"
 _COLLECT: Final = "/skywalking.v3.TraceSegmentReportService/collectInSync"
 _COLLECT_LOGS: Final = "/skywalking.v3.LogReportService/collect"
+_COLLECT_EVENTS: Final = "/skywalking.v3.EventService/collect"
+_COLLECT_METERS: Final = "/skywalking.v3.MeterReportService/collectBatch"
 
 
 def frame(message: bytes) -> bytes:
@@ -120,7 +122,7 @@ class Channel:
 
 
 class GrpcTransport:
-    """Segments and logs over gRPC."""
+    """Segments, logs and meters over gRPC."""
 
     def __init__(self, address: str) -> None:
         self._channel = Channel(address)
@@ -137,6 +139,14 @@ class GrpcTransport:
     def send_logs(self, batch: list[bytes]) -> None:
         """Send log lines as one stream."""
         self._channel.call(_COLLECT_LOGS, [b"".join(map(frame, batch))])
+
+    def send_events(self, batch: list[bytes]) -> None:
+        """Send events as one stream."""
+        self._channel.call(_COLLECT_EVENTS, [b"".join(map(frame, batch))])
+
+    def send_meters(self, collection: bytes) -> None:
+        """Send a `MeterDataCollection`."""
+        self._channel.call(_COLLECT_METERS, [frame(collection)])
 
     def close(self) -> None:
         """Close the connection; the next batch makes a new one."""

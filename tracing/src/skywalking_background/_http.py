@@ -8,6 +8,7 @@ import time
 from typing import Any, Final
 
 from google.protobuf import json_format
+from skywalking.protocol.event.Event_pb2 import Event
 from skywalking.protocol.language_agent.Tracing_pb2 import SegmentCollection
 from skywalking.protocol.logging.Logging_pb2 import LogData
 
@@ -65,6 +66,10 @@ class HttpTransport:
     def send_logs(self, batch: list[bytes]) -> None:
         """Send log lines as one list."""
         self.post("/v3/logs", [json_format.MessageToDict(LogData.FromString(log)) for log in batch])
+
+    def send_events(self, batch: list[bytes]) -> None:
+        """Send events as one list."""
+        self.post("/v3/events", [json_format.MessageToDict(Event.FromString(event)) for event in batch])
 
     def close(self) -> None:
         """Close the connection; the next batch makes a new one."""

@@ -32,7 +32,7 @@ def require_kafka() -> None:
 
 
 class KafkaTransport:
-    """Segments and logs through Kafka, each acknowledged by it. Whether OAP fetches them is not known here."""
+    """Segments, logs and meters through Kafka, each acknowledged by it. Whether OAP fetches them is not known here."""
 
     def __init__(self) -> None:
         self._producer: Any = None
@@ -51,6 +51,10 @@ class KafkaTransport:
         """Send each log line as a message of its own."""
         keys = [LogData.FromString(log).traceContext.traceSegmentId for log in batch]
         self._send(config.kafka_topic_log, list(zip(keys, batch, strict=True)))
+
+    def send_meters(self, collection: bytes) -> None:
+        """Send a `MeterDataCollection` as one message."""
+        self._send(config.kafka_topic_meter, [(config.agent_instance_name, collection)])
 
     def close(self) -> None:
         """Leave the producer alone: it belongs to a parent, whose threads are not here."""

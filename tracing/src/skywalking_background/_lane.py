@@ -97,12 +97,12 @@ class Lane:
         self._aside: deque[_Batch] = deque()  # failed alone, and may not again
         self._refusals = 0  # in a row
 
-    def put(self, item: Any) -> None:  # noqa: ANN401  # a Segment or a LogData
+    def put(self, item: Any) -> None:  # noqa: ANN401  # a Segment or a LogData, or the bytes of one
         """Queue what is finished; never raises, for the request has no part in it."""
         if self._unready and not self._make_ready():
             return
         try:
-            encoded = self.encode(item)
+            encoded = item if type(item) is bytes else self.encode(item)
         except Exception:
             with self._lock:
                 self.broken += 1

@@ -13,12 +13,23 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from skywalking_background._faults import safe_text
-from skywalking_background._internals import Component, EntrySpan, Kind, Layer, NoopContext, NoopSpan, Span, Tag
+from skywalking_background._internals import (
+    Component,
+    EntrySpan,
+    Kind,
+    Layer,
+    NoopContext,
+    NoopSpan,
+    SegmentRef,
+    Span,
+    Tag,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from skywalking_background._internals import SegmentRef, SpanContext
+    from skywalking_background._internals import SpanContext
+    from skywalking_background._segments import Origin
 
 TASK_ADDRESS: Final = "background-task:1"
 """What a reference to this process's own request gives as the address that was called.
@@ -41,12 +52,11 @@ class LightSpan:
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # what the agent keeps there
         if name not in _ON_DEMAND:
             raise AttributeError(name)
-        made = _ON_DEMAND[name](self)
-        setattr(self, name, made)
-        return made
+        return self.__dict__.setdefault(name, _ON_DEMAND[name](self))  # threads may ask at once
 
 
 _ON_DEMAND: Final[dict[str, Callable[[Any], Any]]] = {
+    "context": lambda span: span.parent.go_on(span.op),
     "tags": lambda _span: defaultdict(list),
     "logs": lambda _span: [],
     "refs": lambda span: [] if span.context.parent is None or span.sid else [span.context.parent],
@@ -54,7 +64,14 @@ _ON_DEMAND: Final[dict[str, Callable[[Any], Any]]] = {
 
 
 class TaskSpan(LightSpan, Span):  # type: ignore[misc]  # the agent has no types
-    """The first span of a segment that goes on from its context's parent."""
+    """The first span of a segment that goes on from its context's parent.
+
+    Args:
+        context: the segment's, or the place that it goes on from: of that the context is made when somebody asks for
+            it, which of most tasks nobody does before their end.
+        name: the operation name.
+        now: when it begins, in ms.
+    """
 
     sid = 0
     kind = Kind.Local
@@ -62,8 +79,11 @@ class TaskSpan(LightSpan, Span):  # type: ignore[misc]  # the agent has no types
     strand: object = None
     """The asyncio task or thread that may put spans into the same segment: everybody else may outlive it."""
 
-    def __init__(self, context: SpanContext, name: str, now: int) -> None:
-        self.context = context
+    def __init__(self, context: SpanContext | Origin, name: str, now: int) -> None:
+        if isinstance(context, SegmentRef):
+            self.parent = context
+        else:
+            self.context = context
         self.op = name
         self.start_time = now
         self._depth = 1  # started
@@ -114,6 +134,22 @@ class Part(LightSpan, Span):  # type: ignore[misc]  # the agent has no types
         self.op = f"{name} (part)"
         self.start_time, self.end_time = span.start_time, now
         self.refs = list(span.refs)
+
+
+class LostSpan(LightSpan, Span):  # type: ignore[misc]  # the agent has no types
+    """What stands for a task whose process was gone before its end."""
+
+    sid = 0
+    kind = Kind.Local
+    component = Component.FastAPI
+    error_occurred = True
+
+    def __init__(self, name: str, start: int, end: int, tags: dict[str, str]) -> None:
+        self.op = name
+        self.start_time, self.end_time = start, max(start, end)
+        self.tags = {key: OwnTag(key, value) for key, value in tags.items()}
+        self.logs: list[Any] = []
+        self.refs: list[Any] = []
 
 
 def noop_span() -> NoopSpan:

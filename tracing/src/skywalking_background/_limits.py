@@ -19,6 +19,20 @@ def _number(name: str, default: int) -> int:
     return int(text)
 
 
+def _seconds(name: str, default: float) -> float | None:
+    text = os.environ.get(name, "").strip().lower()
+    if text in {"off", "false", "no", "never"}:
+        return None
+    try:
+        seconds = float(text or default)
+    except ValueError:
+        seconds = -1
+    if not 0 <= seconds < float("inf"):
+        message = f"{name}={text!r} is neither a number of seconds nor off"
+        raise ValueError(message)
+    return seconds
+
+
 SEGMENT_SPANS: Final = _number("SKYWALKING_BACKGROUND_SEGMENT_SPANS", 300)
 """Finished spans in a segment, before it is sent and work that is still running goes on in a new one.
 
@@ -27,6 +41,18 @@ As many as a segment of SkyWalking's Java agent may have.
 
 SEGMENT_SECONDS: Final = _number("SKYWALKING_BACKGROUND_SEGMENT_SECONDS", 30)
 """Seconds that a finished span waits at the most for the end of the work around it, before it is sent."""
+
+START_REPORT_SECONDS: Final = _seconds("SKYWALKING_BACKGROUND_START_REPORT_SECONDS", 2)
+"""Seconds that a task has run for when OAP is told that it has begun; `None` for never."""
+
+EVENT_SECONDS: Final = _seconds("SKYWALKING_BACKGROUND_EVENT_SECONDS", 60)
+"""Seconds that a task has run for when it gets a SkyWalking event besides; `None` for never."""
+
+JOURNAL_FSYNC_SECONDS: Final = _seconds("SKYWALKING_BACKGROUND_JOURNAL_FSYNC_SECONDS", 1)
+"""Seconds between two `fsync` of the journal, 0 for one with each write; `None` leaves it to the system."""
+
+JOURNAL_BYTES: Final = 64_000_000
+"""Bytes of a process's journal, of which as much again is there for the moment in which it is rewritten."""
 
 TAG_VALUE_CHARS: Final = 4_000
 """Characters of a tag's value, an operation name, a peer."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from starlette.types import Scope
+
+TASK_PREFIX: Final = os.environ.get("SKYWALKING_BACKGROUND_TASK_PREFIX", "")
+"""What the name of each task begins with, so that SkyWalking's list of endpoints sorts and finds tasks by it."""
 
 # One name for whatever no route matched: a scanner must not fill SkyWalking with an endpoint per guess.
 UNMATCHED: Final = "(unmatched)"
@@ -93,6 +97,11 @@ _RUNNERS: Final = {
 }
 
 _RUNNERS_MODULES: Final = {module for module, _ in _RUNNERS}
+
+
+def task_name(name: str) -> str:
+    """Name a task's endpoint, which is the first span of its segment."""
+    return f"{TASK_PREFIX}{name}" if TASK_PREFIX else name
 
 
 def span_name(func: Callable[..., Any], args: tuple[Any, ...] = ()) -> str:

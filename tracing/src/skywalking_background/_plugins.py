@@ -65,6 +65,10 @@ TRIGGERS: Final = {
 """The module whose import makes a plugin of the agent 1.3 of use; one that is not listed is installed at once."""
 
 
+OURS: Final = {"sw_celery": "skywalking_background._celery"}
+"""Modules of ours that are installed instead of a plugin of the agent's, see there for why."""
+
+
 def install() -> None:
     """Have each plugin installed with its package: at once if that is imported already. Instead of the agent's own."""
     for _, name, _ in pkgutil.iter_modules(plugins.__path__):
@@ -83,6 +87,9 @@ def _installing(name: str) -> Callable[[Any], None]:
 
 def _install(name: str) -> None:
     try:
+        if name in OURS:
+            importlib.import_module(OURS[name]).install()
+            return
         plugin = importlib.import_module(f"{plugins.__name__}.{name}")
         if plugins.pkg_version_check(plugin):
             plugin.install()

@@ -80,11 +80,13 @@ class Reporter:
         self._on_begin = on_begin
         self._on_first_round = on_first_round
         self._on_round = on_round
+        self.before_segments: Callable[[], object] = bool
+        """Called before each batch of segments is sent."""
         self.segments = Lane(
             "segments",
             config.agent_trace_reporter_max_buffer_size,
             encode_segment,
-            self.transport.send_segments,
+            self._send_segments,
             _describe_segment,
             self.begin,
         )
@@ -172,6 +174,11 @@ class Reporter:
             self.flush(timeout, first_contact)
         elif self._gave_up_with != self.counts():
             self.flush(0.0, 0.0)
+
+    @property
+    def delivers(self) -> bool:
+        """Whether OAP took what was last sent to it."""
+        return self.reached and not self._troubles and self._gave_up_with is None
 
     def _runs(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
@@ -278,6 +285,10 @@ class Reporter:
                     return error
         self._recovered(taking)
         return error
+
+    def _send_segments(self, batch: list[bytes]) -> None:
+        self.before_segments()
+        self.transport.send_segments(batch)
 
     def _introduce(self) -> Exception | None:
         """Have this process appear in SkyWalking, even if it ends before the agent's first heartbeat."""

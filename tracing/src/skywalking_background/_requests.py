@@ -230,6 +230,7 @@ class Request:
             self.error_id = id(error)
             record_error(handling, error)
         Context.close(handling, entry)
+        self.origin.ended = entry.end_time
         # What runs on in this place hangs below the request. In the list itself: contexts copied from this one have it.
         spans = open_spans()
         if entry in spans:
@@ -237,6 +238,13 @@ class Request:
 
     def name(self) -> str:
         return f"HTTP {self.method} {route_template(self.scope)}"
+
+
+class _Connection(background_span):
+    """What a WebSocket does after it was accepted: no task that anybody waits for."""
+
+    __slots__ = ()
+    is_task = False
 
 
 class Socket(Request):
@@ -261,7 +269,7 @@ class Socket(Request):
         if kind == "websocket.accept":
             await self.send_downstream(self.start(message))
             self.close(None, whole=True)
-            self.connection = background_span(f"{self.name()} connection")
+            self.connection = _Connection(f"{self.name()} connection")
             self.connection.__enter__()
             return
         if kind == "websocket.http.response.start":

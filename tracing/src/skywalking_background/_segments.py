@@ -30,6 +30,7 @@ from skywalking_background._internals import (
 )
 from skywalking_background._light_spans import TASK_ADDRESS, Part, noop_span
 from skywalking_background._limits import SEGMENT_SECONDS, SEGMENT_SPANS
+from skywalking_background._running import moved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -230,6 +231,7 @@ class Context(SpanContext):  # type: ignore[misc]  # the agent has no types
             return None
         rest = Context.__new__(Context)
         rest.__dict__.update(self.__dict__, segment_id=new_id(), spans=(), opened=moving, _nspans=len(moving))
+        moved(self.segment_id, rest.segment_id)
         now = int(time.time() * 1000)
         endpoint = self.primary_endpoint.get_name()  # a request's, before its entry span has it
         self.__dict__.pop("primary_endpoint", None)
@@ -329,7 +331,8 @@ class Origin(SegmentRef):  # type: ignore[misc]  # the agent has no types
     open spans for the one that ended there: what is opened in that place finds where it belongs.
     """
 
-    __slots__ = ("correlation", "endpoint", "segment_id", "span_id", "trace_id")  # one stays with each running task
+    # One stays with each running task.
+    __slots__ = ("correlation", "ended", "endpoint", "segment_id", "span_id", "trace_id")
 
     trace_id: str
     correlation: dict[str, str] | None
@@ -350,6 +353,8 @@ class Origin(SegmentRef):  # type: ignore[misc]  # the agent has no types
         self.trace_id, self.segment_id = context.trace_id, context.segment_id
         self.span_id = span_id
         self.endpoint = endpoint
+        self.ended = 0
+        """When its request ended, in ms since the epoch."""
         self.correlation = context.__dict__.get("_correlation")
         """What the caller's headers brought along."""
 
@@ -366,6 +371,10 @@ class Origin(SegmentRef):  # type: ignore[misc]  # the agent has no types
         ended._correlation = self.correlation or {}  # noqa: SLF001
         ended._nspans, ended._numbered, ended.ended = 0, 1, True  # noqa: SLF001
         return ended
+
+    def go_on(self, name: str) -> Context:
+        """Begin a segment that goes on from here, with one open span."""
+        return Context(name, self, 1)
 
     def export(self) -> Exported:
         """Write the place down for another process."""
@@ -416,7 +425,7 @@ def origin_of(span: Any) -> Origin:  # noqa: ANN401  # a span of the agent's or 
     if isinstance(span, Origin):
         return span
     if isinstance(span.context, NoopContext):
-        return UNSAMPLED
+        return span.__dict__.get("origin") or UNSAMPLED  # it may stand above one that is traced
     found: Origin | None = span.__dict__.get("origin")
     if found is None:
         context = span.context

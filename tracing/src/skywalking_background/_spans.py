@@ -10,7 +10,7 @@ import time
 import traceback
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
 
-from skywalking_background import _agent
+from skywalking_background import _agent, _meters
 from skywalking_background._faults import note, safe_text
 from skywalking_background._internals import (
     Component,
@@ -24,7 +24,8 @@ from skywalking_background._internals import (
 )
 from skywalking_background._light_spans import TaskSpan, noop_span, set_tag
 from skywalking_background._limits import ERROR_TEXT_CHARS, STACK_CHARS, cut, cut_middle
-from skywalking_background._names import span_name
+from skywalking_background._names import span_name, task_name
+from skywalking_background._running import begun, ended
 from skywalking_background._segments import NEW_TRACE, UNSAMPLED, Context, Origin, imported, origin_of
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from skywalking_background._internals import Span
     from skywalking_background._segments import Exported
+    from skywalking_background._sw8 import Caller
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -89,7 +91,7 @@ def record_error(span: Span, error: BaseException) -> None:
     span.logs.append(Log(timestamp=time.time(), items=items))
 
 
-def _strand() -> object:
+def strand_here() -> object:
     """Identify what runs now: the asyncio task, or the thread where there is none."""
     loop = asyncio._get_running_loop()  # noqa: SLF001  # documented for event loops: does not raise without one
     task = None if loop is None else asyncio.current_task(loop)
@@ -106,7 +108,7 @@ class background_span:  # noqa: N801  # reads as a keyword: `with background_spa
     Args:
         name: the span's operation name; keep it to a few values, SkyWalking makes an endpoint of each.
         tags: tags by key; any value, as text of up to 4,000 characters.
-        parent: what `carry` took along; by default the trace that this code runs in.
+        parent: a place in a trace that `messaging.extract` found; by default the trace that this code runs in.
         began: when the work began, in seconds as of `time.time()`, if that was before this span is entered: for what
             turned out only afterwards to deserve a span.
     """
@@ -114,13 +116,15 @@ class background_span:  # noqa: N801  # reads as a keyword: `with background_spa
     __slots__ = ("_began", "_name", "_outer", "_parent", "_span", "_tags")
 
     _span: Span | None
+    is_task = True
+    """Whether it counts among the background tasks."""
 
     def __init__(
         self,
         name: str,
         *,
         tags: Mapping[str, object] | None = None,
-        parent: Origin | None = None,
+        parent: Origin | Caller | None = None,
         began: float | None = None,
     ) -> None:
         self._name = name
@@ -144,18 +148,33 @@ class background_span:  # noqa: N801  # reads as a keyword: `with background_spa
         except Exception:  # noqa: BLE001
             note("recording an error")
 
+    def hand_over(self) -> background_span:
+        """Let another asyncio task go on in this span: a `with` block around the result, there, ends it.
+
+        So a task that waits for its retry need not keep its request in memory. This code is outside of the span from
+        now on, and the end of the `with` block that opened the span does nothing to it.
+        """
+        heir = _HandedOver(self._name)
+        heir._span, self._span = self._span, None  # noqa: SLF001  # one of its own
+        if heir._span is not None:  # noqa: SLF001
+            _go_on_in(self._outer)
+        return heir
+
     def __enter__(self) -> Self:
         outer = open_spans()
         self._outer = keep(outer)
-        self._span = enter(self._name, outer, self._parent)
+        self._span = enter(self._name, outer, self._parent, task=self.is_task)
         try:
-            for key, value in (self._tags or {}).items():
-                self.tag(key, value)
+            self._add_tags()
             if self._began is not None and self._span is not None:
                 self._span.start_time = int(self._began * 1000)
         except Exception:  # noqa: BLE001  # tags that are no mapping, a time that is none
             note("opening a background span")
         return self
+
+    def _add_tags(self) -> None:
+        for key, value in (self._tags or {}).items():
+            self.tag(key, value)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -163,6 +182,24 @@ class background_span:  # noqa: N801  # reads as a keyword: `with background_spa
         span, self._span = self._span, None
         leave(span, self._outer, error)
         self._outer = None
+
+
+class _HandedOver(background_span):
+    """An open span that this code did not open."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> Self:
+        self._outer = None
+        try:
+            if self._span is not None:
+                self._outer = keep(open_spans())
+                if hasattr(self._span, "strand"):  # else it records nothing
+                    self._span.strand = strand_here()
+                set_open_spans([self._span])
+        except Exception:  # noqa: BLE001
+            note("going on in a background span")
+        return self
 
 
 Outer = list[Any] | Origin | None
@@ -176,35 +213,46 @@ def keep(outer: list[Any]) -> Outer:
     return outer or None
 
 
-def enter(name: str, outer: list[Any], parent: Origin | None = None) -> Span | None:
+def enter(name: str, outer: list[Any], parent: Origin | Caller | None = None, *, task: bool = True) -> Span | None:
     """Open a background span; `None` if that failed, which the work is not to notice.
 
     Args:
         name: its operation name.
         outer: the spans that this code is in.
         parent: where it goes on from, if not from those.
+        task: whether it counts among the background tasks, unless it is part of one.
     """
     try:
-        return _enter(name, outer, parent)
+        return _enter(name, outer, parent, task)
     except Exception:  # noqa: BLE001
         note("opening a background span")
         return None
 
 
-def _enter(name: str, outer: list[Any], parent: Origin | None) -> Span:
-    strand = _strand()
+def _enter(name: str, outer: list[Any], parent: Origin | Caller | None, task: bool) -> Span:
+    strand = strand_here()
+    task = task and parent is not UNSAMPLED
     if parent is None and outer:
         inner = outer[-1]
         if inner.depth and _strand_of(outer) == strand:
             return _enter_below(inner, name, strand)
         parent = origin_of(inner)
+        task = task and inner.__dict__.get("strand") != strand  # within a task that is not sampled
+    if task:
+        name = task_name(name)
+    now = int(time.time() * 1000)
     if parent.__class__ is not Origin and _untraced(parent):
         span = noop_span()
+        span.start_time = now
+        task = task and _agent.tracing()
     else:
-        context = Context(name, None if parent is NEW_TRACE else parent, 1)
-        span = TaskSpan(context, name, int(time.time() * 1000))
-        span.strand = strand
+        place = Context(name, spans=1) if parent is None or parent is NEW_TRACE else parent
+        span = TaskSpan(place, name, now)
+        begun(span)
+    span.strand = strand
     set_open_spans([span])
+    if task:
+        _meters.begin(span, name)
     return span
 
 
@@ -224,11 +272,18 @@ def leave(span: Span | None, outer: Outer, error: BaseException | None) -> None:
         if error is not None:
             record_error(span, error)
         if isinstance(span, TaskSpan):
+            ended(span, error)
             Context.close(span)
         elif not isinstance(span.context, NoopContext):
             span.stop()
+        _meters.end(span, error)
     except Exception:  # noqa: BLE001  # the work is done
         note("closing a background span")
+    _go_on_in(outer)
+
+
+def _go_on_in(outer: Outer) -> None:
+    """Leave a span for those that `keep` kept."""
     set_open_spans(outer if isinstance(outer, list) else [] if outer is None else [outer])
 
 
@@ -240,7 +295,7 @@ def _strand_of(spans: list[Any]) -> object:
     return None
 
 
-def _untraced(parent: Origin | None) -> bool:
+def _untraced(parent: Origin | Caller | None) -> bool:
     # The decision to sample was the request's: a task without its request, or the reverse, is half a trace.
     if parent is UNSAMPLED or not _agent.tracing():
         return True

@@ -11,7 +11,7 @@ from skywalking_background._limits import HEADER_ID_CHARS, HEADER_TEXT_CHARS
 
 _FIELDS: Final = 8
 _MAX_BYTES: Final = 2048  # the specification's limit for the whole header
-_NOTHING: Final = b"1-------"  # what the Python agent sends where its own caller was not sampled
+NOTHING: Final = b"1-------"  # what the Python agent sends where its own caller was not sampled
 
 
 _MAX_SPAN_ID: Final = 2**31 - 1
@@ -50,7 +50,7 @@ def parse(sw8: bytes, correlation: bytes) -> Caller | None:
     Raises:
         SuppressedError: the caller asks not to be traced.
     """
-    if sw8 == _NOTHING or sw8.startswith(b"0-"):
+    if sw8 == NOTHING or sw8.startswith(b"0-"):
         raise SuppressedError
     parts = sw8.split(b"-")
     if len(parts) != _FIELDS or len(sw8) > _MAX_BYTES or parts[0] != b"1" or not parts[3].isdigit():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 from starlette.background import BackgroundTask, BackgroundTasks
 
+from skywalking_background import _meters
 from skywalking_background._internals import open_spans
 from skywalking_background._names import span_name
 from skywalking_background._spans import enter, keep, leave
@@ -91,6 +92,7 @@ def _trace_class(kind: type[BackgroundTask]) -> None:
             return await untraced(task)
         outer = keep(spans)
         span = enter(_task_name(task), spans)
+        _meters.queued_since(span, outer)
         del spans  # what `keep` kept will do
         if type(task) is not BackgroundTask:
             _running.set(id(task))

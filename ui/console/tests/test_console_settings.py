@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 from pydantic import ValidationError
-from tracing_console._settings import Settings
+from tracing_console import Settings
 
 
 def test_a_trace_links_to_either_ui() -> None:

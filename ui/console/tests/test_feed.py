@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from oap_query import OapAwayError, Segment
-from tracing_console import _feed
-from tracing_console._feed import ERROR, RECOVERED, Feed
-from tracing_console._service import ServiceError
+from tracing_console.data import FAILED, RECOVERED, Feed, ServiceError
+from tracing_console.data import feed as feed_module
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,9 +55,9 @@ class World:
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     made = World()
-    monkeypatch.setattr(_feed, "segments", made.find)
-    monkeypatch.setattr(_feed, "failed", lambda _oap, _ids: made.failed)
-    monkeypatch.setattr(_feed, "PAUSE", 0)
+    monkeypatch.setattr(feed_module, "segments", made.find)
+    monkeypatch.setattr(feed_module, "failed", lambda _oap, _ids: made.failed)
+    monkeypatch.setattr(feed_module, "REFRESH_SECONDS", 0)
     return made
 
 
@@ -127,7 +126,7 @@ async def test_a_task_that_succeeded_after_a_retry_is_not_called_failed(world: W
     world.add("fine", 5, 1)
     await feed.refresh()
     data = feed.data("", 0)
-    assert dict(zip(names(data), data["flags"], strict=True)) == {"retried": RECOVERED, "broken": ERROR, "fine": 0}
+    assert dict(zip(names(data), data["flags"], strict=True)) == {"retried": RECOVERED, "broken": FAILED, "fine": 0}
 
 
 async def test_a_running_task_is_open_until_its_segment_arrives(world: World, feed: Feed) -> None:
@@ -157,7 +156,7 @@ async def test_an_absent_service_takes_nothing_but_what_runs(world: World, feed:
 async def test_of_too_many_segments_the_newest_are_kept(
     world: World, feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_feed, "MOST", 10)
+    monkeypatch.setattr(feed_module, "MAX_SEGMENTS", 10)
     for ago in range(40, 20, -1):
         world.add(f"work{ago}", ago, 1, trace=str(ago))
     await feed.refresh()

@@ -3,8 +3,8 @@ from __future__ import annotations
 import httpx
 import pytest
 from starlette.responses import PlainTextResponse
-from tracing_console._guard import Guard
-from tracing_console._settings import Settings
+from tracing_console import Settings
+from tracing_console.guard import Guard
 
 GUARDED = Guard(PlainTextResponse("in"), Settings(allowed_hosts="console").hosts)
 

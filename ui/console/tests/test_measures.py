@@ -1,15 +1,15 @@
 from __future__ import annotations
 
 from oap_query import Segment
-from tracing_console._measures import claims, most_at_once
+from tracing_console.data import claims, most_at_once
 
 
 def segment(name: str, start: int, duration: int) -> Segment:
     return Segment("t", f"{name}{start}", name, start, duration, error=False, request=name.startswith("HTTP"))
 
 
-def verdicts(segments: list[Segment], running: int = 0, cpu: float | None = None) -> dict[str, str]:
-    return {claim.metric: claim.verdict for claim in claims(segments, running, cpu)}
+def verdicts(segments: list[Segment], running: int = 0, cpu_percent: float | None = None) -> dict[str, str]:
+    return {claim.metric: claim.verdict for claim in claims(segments, running, cpu_percent)}
 
 
 ANSWERS = [segment("HTTP GET /test", number, 2) for number in range(100)]
@@ -17,7 +17,7 @@ TASKS = [segment("background_sleep_task", number, 10_001) for number in range(10
 
 
 def test_what_was_measured_holds() -> None:
-    found = verdicts(ANSWERS + TASKS, cpu=3)
+    found = verdicts(ANSWERS + TASKS, cpu_percent=3)
     assert [found[name] for name in ("Response time", "Background task duration", "Time saved per request")] == [
         "holds",
         "holds",

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from oap_query import Oap, OapError
-from tracing_console._settings import Settings
-from tracing_console._ui import ui_link
+from tracing_console import Settings
+from tracing_console.data import ui_link
 
 CLASSIC = Settings(ui_url="http://127.0.0.1:8080")
 HORIZON = Settings(ui_url="http://127.0.0.1:8080", ui_trace_path="/layer/general/trace?traceId={trace_id}")

@@ -26,6 +26,7 @@ MAIN: Final = "org.apache.skywalking.oap.server.starter.OAPServerStartUp"
 ROOM: Final = 500 * 1024 * 1024  # bytes of disk without which H2 should not even start
 
 _URL: Final = "SW_STORAGE_H2_URL"
+_METERS: Final = "SW_METER_ANALYZER_ACTIVE_FILES"
 _FLAGS: Final = (
     "-XX:+UseSerialGC",  # one user, two cores: the smallest heap, and no collector threads beside the service
     "-XX:+ExitOnOutOfMemoryError",  # an OAP that limps is worse than one that is started again
@@ -140,6 +141,13 @@ def _arguments(options: Options, configuration: Path, temporary: Path, jars: Seq
     return "".join('"{}"\n'.format(word.replace("\\", "\\\\").replace('"', '\\"')) for word in words)
 
 
+def _meter_files(overlay: Path | None) -> str:
+    """Name the files of meters that are read: our own, and all that the overlay brings."""
+    own = ["python-runtime"]
+    brought = [] if overlay is None else sorted(path.stem for path in overlay.glob("meter-analyzer-config/*.yaml"))
+    return ",".join(dict.fromkeys(own + brought))
+
+
 def _speaks_utf8() -> bool:
     words = (os.environ.get(name) for name in ("LC_ALL", "LC_CTYPE", "LANG"))
     return "utf" in next(filter(None, words), "").lower()
@@ -148,6 +156,7 @@ def _speaks_utf8() -> bool:
 def _environment(options: Options) -> dict[str, str]:
     return {
         _URL: _database.URL,
+        _METERS: _meter_files(options.overlay),
         **os.environ,
         # Without a UTF-8 locale Java sees `?` in the place of every letter of a path that ASCII does not have.
         **({} if _speaks_utf8() else {"LC_ALL": "C.UTF-8"}),

@@ -27,11 +27,13 @@ class Metric:
     service: str
     endpoint: str | None = None
     instance: str | None = None
+    normal: bool = True
+    """Whether the service reports itself; `False` for what others report of, such as a broker or a database."""
 
     @property
     def entity(self) -> dict[str, Any]:
         """The entity as OAP wants it."""
-        whole: dict[str, Any] = {"serviceName": self.service, "normal": True}
+        whole: dict[str, Any] = {"serviceName": self.service, "normal": self.normal}
         if self.endpoint is not None:
             return {**whole, "scope": "Endpoint", "endpointName": self.endpoint}
         if self.instance is not None:

@@ -78,8 +78,8 @@ def typing_errors(known: Collection[str]) -> list[str]:
 def known_names(settings: type[Settings]) -> set[str]:
     """Return every variable that means something to the stack or to one of its parts."""
     # Imported here: `make status` should not wait for what only a check of names needs.
-    from demo_service._settings import Settings as Service  # noqa: PLC0415
-    from tracing_console._settings import Settings as Console  # noqa: PLC0415
+    from demo_service.settings import Settings as Service  # noqa: PLC0415
+    from tracing_console import Settings as Console  # noqa: PLC0415
 
     names = {name.upper() for name in settings.model_fields}
     names |= {f"SERVICE_{name.upper()}" for name in Service.model_fields}

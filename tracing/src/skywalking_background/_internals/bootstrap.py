@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import re
 import threading
 import time
 from typing import Any, Final
@@ -17,17 +18,11 @@ import grpc
 from skywalking import config, meter, profile, sampling
 from skywalking.agent import agent
 from skywalking.meter.meter_service import MeterService
-
-# All here and none in a thread: a process that is forked while a thread imports a module has half of it for good.
-from skywalking.meter.pvm.cpu_usage import CPUUsageDataSource
-from skywalking.meter.pvm.gc_data import GCDataSource
-from skywalking.meter.pvm.mem_usage import MEMUsageDataSource
-from skywalking.meter.pvm.thread_data import ThreadDataSource
 from starlette.middleware.exceptions import ExceptionMiddleware
 
-from skywalking_background import _plugins
+from skywalking_background import _plugins, _runtime_meters
 from skywalking_background._failures import DeliveryError
-from skywalking_background._fork import child_name
+from skywalking_background._fork import INSTANCE, child_name, instance_name
 from skywalking_background._ids import new_id
 from skywalking_background._internals import SpanContext, plugins, use_context_class, use_ids, use_safe_values
 from skywalking_background._internals.heartbeat import OverGrpc, OverHttp, OverKafka
@@ -37,6 +32,7 @@ from skywalking_background._kafka import require_kafka
 _OWN_PLUGIN: Final = "sw_fastapi"
 _PROTOCOLS: Final = {"grpc": OverGrpc, "http": OverHttp, "kafka": OverKafka}
 _WATCH_SECONDS: Final = 0.3
+_RANDOM: Final = re.compile("[0-9a-f]{32}")
 _PRIVATE: Final = "_SkyWalkingAgent__"
 
 
@@ -60,6 +56,7 @@ def install(context_class: type[SpanContext]) -> None:
         # Its heartbeat and the like report an absent OAP at every try, with a stack trace: ours says it once.
         logging.getLogger("skywalking").addFilter(_Once())
         plugins.install = _plugins.install
+        _name_instance()
         agent.start_prefork_master()
         _make_services()
     elif ExceptionMiddleware.__call__.__name__ == "_sw_fast_api":
@@ -72,6 +69,14 @@ def install(context_class: type[SpanContext]) -> None:
     use_safe_values()
     if _is_running():
         _take_over()
+
+
+def _name_instance() -> None:
+    """Give the instance a name that people can read, where it has the agent's own, which is random."""
+    name = config.agent_instance_name
+    if "SW_AGENT_INSTANCE_NAME" not in os.environ and _RANDOM.fullmatch(name):
+        name = INSTANCE
+    config.agent_instance_name = instance_name(name, config.agent_name)
 
 
 def _check_settings() -> None:
@@ -139,7 +144,7 @@ def begin_threads() -> None:
     if config.agent_meter_reporter_active:
         names.append("report_meter")
         if config.agent_pvm_meter_reporter_active:
-            _register_runtime_meters()
+            _runtime_meters.begin()
     if config.agent_profile_active:
         names += ["command_dispatch", "query_profile_command", "send_profile_snapshot"]
     _set("reporting", True)
@@ -152,17 +157,13 @@ def begin_threads() -> None:
         thread.start()
 
 
-def _register_runtime_meters() -> None:
-    for source in (MEMUsageDataSource, CPUUsageDataSource, GCDataSource, ThreadDataSource):
-        source().register()
-
-
 def forget_parent() -> None:
     """In a forked process: an instance of its own, whose threads begin with its first segment."""
     protocol = _get("protocol")
     if isinstance(protocol, (OverGrpc, OverHttp, OverKafka)):
         protocol.close()
     config.agent_instance_name = child_name(config.agent_instance_name)
+    _runtime_meters.active = False  # until its own threads begin
     if _is_running():  # somebody else started the agent, with its own support for forks
         _take_over()
         return

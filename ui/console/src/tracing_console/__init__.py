@@ -1,4 +1,8 @@
-"""A page that shows background tasks running side by side: timeline, traces, what to try, overview.
+"""The console: web pages that show background tasks, read from SkyWalking and from the demo service.
 
-It asks OAP's GraphQL and the demo service, keeps nothing on disk, and runs as `python -m tracing_console`.
+It stores nothing and runs as `python -m tracing_console`. Inside, `pages` imports `data`, and never the other way.
 """
+
+from tracing_console.settings import Settings
+
+__all__ = ["Settings"]

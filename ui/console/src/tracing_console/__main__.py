@@ -8,20 +8,20 @@ import sys
 from nicegui import ui
 from pydantic import ValidationError
 
-from tracing_console._app import create
-from tracing_console._settings import Settings
+from tracing_console.app import create
+from tracing_console.settings import Settings
 
 
 def main() -> int:
     """Serve until SIGTERM or SIGINT."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every question would drown all else
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log every query
     try:
         settings = Settings()
     except ValidationError as error:
         for problem in error.errors():
             name = "_".join(["CONSOLE", *map(str, problem["loc"])]).upper()
-            print(f"console: {name}={problem['input']!r} can't be: {problem['msg']}", file=sys.stderr)  # noqa: T201
+            print(f"console: {name}={problem['input']!r} is not valid: {problem['msg']}", file=sys.stderr)  # noqa: T201
         return 2
     create(settings)
     ui.run(

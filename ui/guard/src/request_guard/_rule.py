@@ -1,4 +1,4 @@
-"""The rule: what is refused, and why."""
+"""The rule: which requests are refused, and why."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Rule:
         host = headers.get("host", "").strip().lower()
         name = _name(host)
         if name not in self.hosts and not self.health.fullmatch(path):
-            return f"{name[:100] or 'no name'} is no name of this page: add it to {self.setting} if it should be one"
+            return f"the host name {name[:100]!r} is not allowed here; {self.setting} can allow it"
         origin = headers.get("origin")
         if origin is not None:
             return None if _netloc(origin) == host else "requests from other sites are refused"

@@ -1,0 +1,29 @@
+"""What speaks HTTP: the endpoints, the limits around them, and the answers to what is wrong."""
+
+from demo_service.http.bodies import Refusals
+from demo_service.http.connections import LimitedProtocol
+from demo_service.http.descriptors import Descriptors
+from demo_service.http.guard import Guard
+from demo_service.http.idempotency import Idempotency
+from demo_service.http.json_values import MAX_DEPTH, check_json
+from demo_service.http.problems import install_problem_documents
+from demo_service.http.routes import health, router
+from demo_service.http.task_routes import router as task_router
+from demo_service.http.task_routes import trace_url
+from demo_service.http.unstarted import AbandonUnstarted
+
+__all__ = [
+    "MAX_DEPTH",
+    "AbandonUnstarted",
+    "Descriptors",
+    "Guard",
+    "Idempotency",
+    "LimitedProtocol",
+    "Refusals",
+    "check_json",
+    "health",
+    "install_problem_documents",
+    "router",
+    "task_router",
+    "trace_url",
+]

@@ -1,0 +1,177 @@
+"""The endpoints that start work, and the health checks."""
+
+from __future__ import annotations
+
+import asyncio
+from enum import StrEnum
+from typing import Annotated, Final, Literal, Self
+
+from fastapi import APIRouter, BackgroundTasks, Body, Query, Request
+from fastapi.responses import JSONResponse
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StrictStr, model_validator
+from skywalking_background import ParallelTasks
+
+from demo_service.http.json_values import check_json
+from demo_service.http.problems import problems
+from demo_service.http.query import NO_PARAMETERS, Parameters
+from demo_service.http.starting import Key, Start
+from demo_service.tasks import Refused, sleep_tasks
+
+MAX_SECONDS: Final = 60.0
+
+router = APIRouter(responses=problems(422))
+health = APIRouter(prefix="/health", tags=["health"], responses=problems(422), dependencies=[NO_PARAMETERS])
+
+
+class Timing(Parameters):
+    """How long the tasks of a request run."""
+
+    duration: Annotated[
+        float | None, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False, description="How long a task runs, in s.")
+    ] = None
+
+
+class Mode(StrEnum):
+    """How the tasks of one response run: side by side, or as Starlette's own collection does."""
+
+    PARALLEL = "parallel"
+    SEQUENTIAL = "sequential"
+
+
+class ComplexTiming(Timing):
+    """How long each of several tasks runs, and when."""
+
+    mode: Mode = Mode.PARALLEL
+
+
+def _seconds(request: Request, timing: Timing) -> float:
+    default: float = request.app.state.settings.task_seconds
+    return default if timing.duration is None else timing.duration
+
+
+class Processing(BaseModel):
+    """The answer to an action."""
+
+    status: Literal["processing"] = "processing"
+
+
+class ComplexProcessing(Processing):
+    """The answer to an action of several tasks."""
+
+    tasks: int
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        message = "must consist of printable characters"
+        raise ValueError(message)
+    return text
+
+
+class Data(BaseModel):
+    """What `POST /process` takes: an object with an id; whatever else it holds goes to the task."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: (
+        Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)]
+        | Annotated[StrictStr, Field(min_length=1, max_length=128), AfterValidator(_printable)]
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        check_json(self.model_extra)
+        return self
+
+
+class Accepted(BaseModel):
+    """The answer to `POST /process`."""
+
+    status: Literal["accepted"] = "accepted"
+    id: int | str
+
+
+@router.get("/test", responses=problems(503))
+async def test(request: Request, start: Start, timing: Annotated[Timing, Query()]) -> Literal["ok"]:
+    """Answer at once; a task sleeps on."""
+    start.in_background(sleep_tasks.background_sleep_task, seconds=_seconds(request, timing))
+    return "ok"
+
+
+@router.get("/test/blocking")
+async def test_blocking(request: Request, timing: Annotated[Timing, Query()]) -> Literal["ok"]:
+    """Make the client wait for the same sleep: what background tasks spare it."""
+    await asyncio.sleep(_seconds(request, timing))
+    return "ok"
+
+
+@router.get("/test/threading", responses=problems(503))
+async def test_threading(request: Request, start: Start, timing: Annotated[Timing, Query()]) -> Literal["ok"]:
+    """Answer at once; a task sleeps on in a thread."""
+    start.in_background(sleep_tasks.threaded_sleep_task, seconds=_seconds(request, timing))
+    return "ok"
+
+
+@router.post("/action", responses=problems(413, 503))
+async def action(request: Request, start: Start, timing: Annotated[Timing, Query()], key: Key = None) -> Processing:
+    """Fire and forget."""
+
+    async def begin() -> Processing:
+        start.in_background(sleep_tasks.long_running_task, seconds=_seconds(request, timing))
+        return Processing()
+
+    return await start.once(key, begin)
+
+
+@router.post("/complex-action", response_model=ComplexProcessing, responses=problems(413, 503))
+async def complex_action(
+    request: Request, start: Start, timing: Annotated[ComplexTiming, Query()], key: Key = None
+) -> JSONResponse:
+    """Start three tasks, side by side or one after the other."""
+    parallel = timing.mode is Mode.PARALLEL
+    collection = ParallelTasks() if parallel else BackgroundTasks()
+
+    async def begin() -> ComplexProcessing:
+        jobs = (sleep_tasks.task1, sleep_tasks.task2, sleep_tasks.task3)
+        for execution in start.accept(*jobs, seconds=_seconds(request, timing)):
+            execution.retries_apart = parallel  # one after the other, each waits for all attempts of the one before
+            collection.tasks.append(execution)  # type: ignore[arg-type]  # any coroutine function serves
+        return ComplexProcessing(tasks=len(jobs))
+
+    answer = await start.once(key, begin)
+    return JSONResponse(answer.model_dump(), background=collection)
+
+
+@router.post("/process", responses=problems(400, 413, 503))
+async def process(
+    request: Request,
+    data: Annotated[Data, Body()],
+    start: Start,
+    timing: Annotated[Timing, Query()],
+) -> Accepted:
+    """Start a task with the request's data; the same id again gets the same answer and starts nothing."""
+    values = data.model_dump()
+
+    async def begin() -> Accepted:
+        start.in_background(sleep_tasks.process_data, data=values, seconds=_seconds(request, timing))
+        return Accepted(id=data.id)
+
+    return await start.once(repr(data.id), begin, values)
+
+
+@health.get("/live")
+async def live() -> dict[str, str]:
+    """Say that the process serves."""
+    return {"status": "live"}
+
+
+@health.get("/ready", responses=problems(503))
+async def ready(request: Request) -> dict[str, str]:
+    """Say whether new requests are welcome: all that they need is there, and SIGTERM has not come."""
+    state = request.app.state
+    state.room.refuse_when_draining()
+    if state.descriptors.exhausted():
+        raise Refused(state.descriptors.reason)
+    if reason := await state.letters.trouble():
+        raise Refused(f"dead letters can't be stored: {reason}")
+    return {"status": "ready"}

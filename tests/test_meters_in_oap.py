@@ -1,0 +1,187 @@
+"""What OAP makes of the library's meters: every number read back by MQE, over two instances and at their end."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import httpx
+import pytest
+import yaml
+from harness import ROOT, EmbeddedOap, OapServer, Server, eventually, serve
+from oap_query import Metric, instances, read
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MAL = yaml.safe_load((ROOT / "oap/config/meter-analyzer-config/background-tasks.yaml").read_text())
+NAMES = [f"{MAL['metricPrefix']}_{rule['name']}" for rule in MAL["metricsRules"]]
+TASK = "background_sleep_task"
+
+
+@pytest.fixture(scope="module")
+def metered_oap(oap: OapServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OapServer]:
+    """The OAP of all tests, or one of its own where that one was started without our meters."""
+    question = "query ($name: String!) { kind: typeOfMetrics(name: $name) }"
+    if oap.client.query(question, name=NAMES[-1])["kind"] != "UNKNOWN":
+        yield oap
+        return
+    own = EmbeddedOap(tmp_path_factory.mktemp("metered") / "data")
+    own.start()
+    yield own
+    own.stop()
+
+
+@pytest.fixture(scope="module")
+def service(metered_oap: OapServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Server]]:
+    """Two instances of one service, after a known number of tasks with every end.
+
+    The first reports every second, the second only at its end.
+    """
+    name = f"metered-{uuid4().hex[:6]}"
+    options: dict[str, Any] = {"app": "demo_service.app:create_app", "arguments": ("--factory",)}
+    options |= {"health": "/health/live", "SERVICE_FAULTS_ENABLED": "true"}
+    grpc = metered_oap.grpc
+    with (
+        serve(tmp_path_factory.mktemp("service"), name, grpc, **options, SW_AGENT_METER_REPORTER_PERIOD="1") as first,
+        serve(
+            tmp_path_factory.mktemp("service"), name, grpc, **options, SW_AGENT_METER_REPORTER_PERIOD="3600"
+        ) as second,
+    ):
+        for server in (first, second):
+            for _ in range(4):
+                ask(server, "GET", "/test?duration=2")
+            ask(server, "GET", "/test?duration=0", "error;times=1")
+            ask(server, "GET", "/test?duration=0", "error")
+            ask(server, "POST", "/complex-action?mode=sequential&duration=0.5")
+        eventually(lambda: total(metered_oap, "tasks_dead", first) == 1)
+        second.stop()
+        yield [first, second]
+
+
+def ask(server: Server, method: str, path: str, fault: str | None = None) -> None:
+    headers = {"X-Fault": fault} if fault else {}
+    assert httpx.request(method, server.url + path, headers=headers, trust_env=False).is_success
+
+
+def since() -> datetime:
+    return datetime.now(UTC) - timedelta(minutes=10)
+
+
+def instance_of(oap: OapServer, server: Server) -> str:
+    """Return the name by which OAP knows a process, which people can read."""
+    name = re.compile(rf"{server.name}@[^:]+:{server.process.pid}")
+    (found,) = eventually(lambda: list(filter(name.fullmatch, instances(oap.client, server.name, since()))))
+    return found
+
+
+def points(oap: OapServer, expression: str, server: Server, **entity: Any) -> dict[int, float]:
+    metric = Metric(f"meter_background_{expression}", server.name, **entity)
+    return read(oap.client, [metric], since())[0]
+
+
+def total(oap: OapServer, expression: str, server: Server, **entity: Any) -> float | None:
+    """Add a counter up over all minutes; `None` when nobody reported one."""
+    found = points(oap, expression, server, **entity)
+    return sum(found.values()) if found else None
+
+
+ENDS = {"started": 18, "succeeded": 16, "failed": 2, "cancelled": 0, "dead": 2, "crashed": 0}
+
+
+@pytest.mark.parametrize("what", ENDS)
+def test_each_end_is_counted_over_all_instances(metered_oap: OapServer, service: list[Server], what: str) -> None:
+    assert eventually(lambda: total(metered_oap, f"tasks_{what}", service[0]) == ENDS[what]), total(
+        metered_oap, f"tasks_{what}", service[0]
+    )
+    ends = {"started": 12, "succeeded": 10, "failed": 2, "cancelled": 0, "dead": 2, "crashed": 0}
+    assert total(metered_oap, f"task_{what}", service[0], endpoint=TASK) == ends[what]
+
+
+def test_retries_are_counted(metered_oap: OapServer, service: list[Server]) -> None:
+    retried = eventually(lambda: total(metered_oap, "tasks_retried", service[0]))
+    # One of the task that failed once; those of the other are the policy's.
+    assert retried is not None
+    assert retried >= 4
+    assert total(metered_oap, "task_retried", service[0], endpoint=TASK) == retried
+    assert total(metered_oap, "task_retried", service[0], endpoint="task1") == 0
+
+
+def test_what_ran_at_once_is_known_of_each_instance(metered_oap: OapServer, service: list[Server]) -> None:
+    for server in service:
+        mine = f"tasks_running{{instance='{instance_of(metered_oap, server)}'}}"
+        assert max(eventually(lambda: points(metered_oap, mine, server)).values()) >= 4  # noqa: B023  # now
+    assert max(points(metered_oap, "task_running", service[0], endpoint=TASK).values()) >= 4
+    whole = Metric("aggregate_labels(meter_background_tasks_running,sum)", service[0].name)
+    assert max(read(metered_oap.client, [whole], since())[0].values()) >= 4
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [
+        ("run_time_percentile{p='99'}", range(2_000, 60_000)),
+        ("run_time_percentile{p='50'}", range(450, 60_000)),
+        ("queue_delay_percentile{p='99'}", range(900, 60_000)),  # the third of three that run one after the other
+        ("longest_task_ms", range(600_000)),
+        ("loop_lag_ms", range(600_000)),
+        ("tasks_queued", range(10)),
+        ("segments_sent", range(1, 1_000)),
+        ("segments_dropped", range(1)),
+        ("segments_queued", range(1_000)),
+    ],
+)
+def test_the_service_has(metered_oap: OapServer, service: list[Server], metric: str, expected: range) -> None:
+    values = eventually(lambda: points(metered_oap, metric, service[0]))
+    assert int(max(values.values())) in expected
+
+
+@pytest.mark.parametrize(
+    ("task", "metric", "expected"),
+    [
+        (TASK, "task_run_time_ms", range(1_000, 60_000)),
+        (TASK, "task_run_time_percentile{p='99'}", range(2_000, 60_000)),
+        ("task3", "task_queue_delay_ms", range(900, 60_000)),
+        ("task3", "task_queue_delay_percentile{p='50'}", range(900, 60_000)),
+        ("task3", "task_queued", range(10)),
+    ],
+)
+def test_a_task_has(  # a row of a table
+    metered_oap: OapServer, service: list[Server], task: str, metric: str, expected: range
+) -> None:
+    values = eventually(lambda: points(metered_oap, metric, service[0], endpoint=task))
+    assert int(max(values.values())) in expected
+
+
+def test_the_slowest_tasks_are_a_list(metered_oap: OapServer, service: list[Server]) -> None:
+    text = """query ($e: String!, $n: Entity!, $d: Duration!) {
+        found: execExpression(expression: $e, entity: $n, duration: $d) { error results { values { id value } } } }"""
+    (duration,) = metered_oap.client.durations(since(), step="MINUTE")
+    entity = Metric("", service[0].name).entity
+    expression = "top_n(meter_background_task_run_time_ms,10,des)"
+    found = metered_oap.client.query(text, e=expression, n=entity, d=duration)["found"]
+    names = [item["id"] for item in found["results"][0]["values"]]
+    assert names[0].split(" - ")[-1] == TASK
+    assert {"task1", "task2", "task3"} <= {name.split(" - ")[-1] for name in names}
+
+
+def test_no_meter_is_left_without_a_test() -> None:
+    asked = Path(__file__).read_text()
+    bare = {name.removeprefix("meter_background_") for name in NAMES}
+    counters = {f"{kind}_{what}" for kind in ("task", "tasks") for what in (*ENDS, "retried")}
+    assert not {name for name in bare - counters if not re.search(rf'"{name}[{{"]', asked)}
+
+
+PVM = ["total_cpu", "process_cpu", "total_mem", "process_mem"]
+
+
+@pytest.mark.parametrize(
+    "name", [*(f"{one}_utilization" for one in PVM), "thread_active_count", "gc_g0", "gc_g1", "gc_g2", "gc_time"]
+)
+def test_the_tab_of_the_runtime_is_filled(metered_oap: OapServer, service: list[Server], name: str) -> None:
+    metric = Metric(f"meter_instance_pvm_{name}", service[0].name, instance=instance_of(metered_oap, service[0]))
+    found = eventually(lambda: read(metered_oap.client, [metric], since())[0])
+    assert found
+    assert 0 <= max(found.values()) <= (100 if "utilization" in name else 60_000)

@@ -1,0 +1,68 @@
+"""Work that still runs, told to OAP by a log line in its trace.
+
+A trace has a span when it has ended: a task of an hour would be invisible for an hour. All of this happens in the
+reporter's thread, in its rounds; the request and the task have no part in it.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from skywalking_background._encoding import encode_line
+from skywalking_background._faults import note, safe_text
+from skywalking_background._limits import cut
+from skywalking_background._running import Watch, task_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from skywalking_background._light_spans import TaskSpan
+
+_CHARS: Final = 500
+
+
+class StartReports:
+    """Looks for tasks that have run for long enough to be told of.
+
+    Args:
+        after: seconds.
+        put: queues an encoded log line.
+    """
+
+    def __init__(self, after: float, put: Callable[[bytes], object]) -> None:
+        self.watch: Watch[bool] = Watch("start reports", lambda _span, _state, _error: None)
+        self._after = after
+        self._put = put
+
+    def look(self) -> None:
+        """Tell OAP what runs by now; called in each round, never raises."""
+        try:
+            now = int(time.time() * 1000)
+            for span in self.watch.take(True, now - self._after * 1000):
+                try:
+                    self._put(start_line(span, now))
+                except Exception:  # noqa: BLE001  # the other tasks have theirs
+                    note("reporting what runs")
+        except Exception:  # noqa: BLE001  # the reporter goes on
+            note("reporting what runs")
+
+
+def start_line(span: TaskSpan, now: int) -> bytes:
+    """Write the log line of a task that runs, as of now (ms since the epoch)."""
+    context = span.context
+    segment_id = context.segment_id
+    name, number = cut(safe_text(span.op), _CHARS), cut(task_id(span), _CHARS)
+    since = datetime.fromtimestamp(span.start_time / 1000, UTC).isoformat(timespec="milliseconds")
+    tags = {
+        "level": "INFO",
+        "logger": "skywalking_background",
+        "task.state": "started",
+        "task.name": name,
+        "task.id": number,
+        "task.since": str(span.start_time),
+        "segment.id": segment_id,
+    }
+    text = f"task started: {name} ({number}), running since {since.replace('+00:00', 'Z')}"
+    return encode_line(context.endpoint, text, (context.trace_id, segment_id, span.sid), tags, now)

@@ -1,0 +1,273 @@
+"""Celery in this process: a broker in memory, and the worker's own way of running a task."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pytest
+from skywalking_background import _faults, background_span, faults, untraced
+from trees import find, outline, tags, tree
+
+pytest.importorskip("celery", reason="Celery is not installed: pip install celery")
+
+from celery import Celery, signals
+from celery.app.trace import trace_task
+from celery.exceptions import Ignore, Reject, Retry
+from skywalking_background.celery import instrument
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trees import Segments
+
+
+@pytest.fixture
+def app(segments: Segments) -> Celery:
+    made = Celery("unit", broker="memory://", set_as_current=False)
+    return instrument(instrument(made))
+
+
+def run(app: Celery, body: Callable[..., Any], *args: Any, **request: Any) -> None:
+    """Run a task as a worker's process does, with this request."""
+    task = app.task(name=f"t-{uuid4().hex[:4]}" if request.pop("unnamed", False) else "task", bind=True)(body)
+    request = {"id": "7", "delivery_info": {"exchange": "", "routing_key": "celery"}, "retries": 0, **request}
+    trace_task(task, request["id"], args, {}, request, app=app)
+
+
+def nothing(_self: Any) -> None: ...
+
+
+def test_a_task_stays_what_it_is(app: Celery) -> None:
+    def add(x: int, y: int = 2) -> int:
+        """Add."""
+        return x + y
+
+    task = app.task(add)
+    assert task.run.__func__ is add if inspect.ismethod(task.run) else task.run is add
+    assert inspect.signature(task.run) == inspect.signature(add)
+    assert (task(1), task.__doc__) == (3, "Add.")
+    with pytest.raises(TypeError, match="missing 1 required positional argument"):
+        task.delay()
+
+
+def test_sending_is_one_span_and_leaves_its_place(app: Celery, segments: Segments) -> None:
+    seen: list[dict[str, Any]] = []
+
+    def look(headers: dict[str, Any], **_: object) -> None:
+        seen.append(dict(headers))
+
+    signals.after_task_publish.connect(look)
+    with background_span("client"):
+        app.send_task("add", (1, 2), headers={"colour": "green"})
+        app.send_task("add", (1, 2), queue="films")
+    assert outline(segments) == "Local client\n  Exit celery/add\n  Exit celery/add"
+    sends = [span for segment in segments for span in segment.spans if span.op == "celery/add"]
+    assert [tags(span)["mq.queue"] for span in sends] == ["celery", "films"]
+    assert [(span.layer.name, span.component.name, span.peer) for span in sends] == [("MQ", "Celery", "localhost")] * 2
+    assert seen[0]["colour"] == "green"
+    assert seen[0]["sw8"].split("-")[3] == str(sends[0].sid)
+    assert abs(int(seen[0]["sw8-x"].split("-")[1]) - time.time() * 1000) < 60_000
+
+
+def test_a_publish_that_fails_reaches_the_caller(
+    app: Celery, segments: Segments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise OSError("away")
+
+    monkeypatch.setattr(app.amqp, "send_task_message", away)
+    with background_span("client"):
+        with pytest.raises(OSError, match="away"):
+            app.send_task("add")
+        with background_span("piece"):
+            pass
+    assert outline(segments) == "Local client\n  Exit celery/add failed\n  Local piece"
+
+
+def test_a_task_goes_on_from_where_it_was_sent(app: Celery, segments: Segments) -> None:
+    headers: dict[str, Any] = {}
+    signals.after_task_publish.connect(lambda **told: headers.update(told["headers"]), weak=False, dispatch_uid="look")
+    with background_span("client"):
+        app.send_task("task")
+    signals.after_task_publish.disconnect(dispatch_uid="look")
+
+    def body(_self: Any) -> None:
+        with background_span("piece"):
+            pass
+
+    run(app, body, **{**headers, "id": "7", "retries": 2})
+    assert outline(segments) == tree("""
+        Entry celery/task CROSS_PROCESS
+          Local piece
+        Local client
+          Exit celery/task""")
+    found = tags(find([segments[-1]], "celery/task"))
+    assert int(found.pop("transmission.latency")) < 60_000
+    assert found == {
+        "mq.broker": "memory://localhost",
+        "mq.queue": "celery",
+        "task.attempt": "3",
+        "task.id": "7",
+        "task.name": "task",
+        "task.outcome": "succeeded",
+    }
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "failed"),
+    [
+        (Ignore(), "ignored", False),
+        (Reject("no", requeue=False), "rejected", False),
+        (Retry("again"), "retried", False),
+        (ValueError("no"), "failed", True),
+        (SystemExit(1), "failed", True),
+        (KeyboardInterrupt(), "failed", True),
+    ],
+)
+def test_how_a_task_ends(app: Celery, segments: Segments, error: BaseException, outcome: str, failed: bool) -> None:
+    def body(_self: Any) -> None:
+        raise error
+
+    with suppress(SystemExit, KeyboardInterrupt):
+        run(app, body)
+    (span,) = segments[0].spans
+    assert (tags(span)["task.outcome"], span.error_occurred, bool(span.logs)) == (outcome, failed, failed)
+    if failed:
+        assert "in body" in span.logs[0].items[-1].val
+
+
+def test_redelivered_and_due_later(app: Celery, segments: Segments) -> None:
+    now = time.time() * 1000
+    eta = (datetime.now(UTC) - timedelta(seconds=1)).isoformat()
+    run(app, nothing, **{"sw8-x": f"0-{int(now) - 9000}", "eta": eta})
+    run(app, nothing, delivery_info={"routing_key": "celery", "redelivered": True})
+    first, second = (tags(segment.spans[0]) for segment in segments)
+    assert 1000 <= int(first["transmission.latency"]) < 9000
+    assert "mq.redelivered" not in first
+    assert second["mq.redelivered"] == "true"
+    assert "transmission.latency" not in second
+
+
+@pytest.mark.parametrize("sw8", ["nonsense", "1-a-b-c", 7, None, b"\xff"])
+def test_a_strangers_header_begins_a_trace(app: Celery, segments: Segments, sw8: object) -> None:
+    run(app, nothing, sw8=sw8)
+    assert outline(segments) == "Entry celery/task"
+
+
+def test_a_sender_that_is_not_traced_is_respected(app: Celery, segments: Segments) -> None:
+    headers: dict[str, Any] = {}
+    signals.after_task_publish.connect(lambda **told: headers.update(told["headers"]), weak=False, dispatch_uid="look")
+    with untraced():
+        app.send_task("task")
+    signals.after_task_publish.disconnect(dispatch_uid="look")
+
+    def body(_self: Any) -> None:
+        with background_span("piece"):
+            pass
+
+    run(app, body, **{**headers, "id": "7"})
+    assert segments == []
+
+
+def test_eager_tasks_are_pieces_of_their_caller(app: Celery, segments: Segments) -> None:
+    inner = app.task(name="inner", bind=True)(nothing)
+
+    @app.task(name="outer", bind=True, max_retries=1)
+    def outer(self: Any) -> None:
+        inner.apply()
+        if not self.request.retries:
+            self.retry(countdown=0)
+
+    with background_span("client"):
+        outer.apply()
+    assert outline(segments) == tree("""
+        Local client
+          Local celery/outer
+            Local celery/inner
+          Local celery/outer
+            Local celery/inner""")
+
+
+def test_the_delay_of_rabbitmqs_own_is_no_queue(app: Celery, segments: Segments) -> None:
+    key = "0." * 26 + "1.1.films"
+    run(app, nothing, delivery_info={"exchange": "celery_delayed_delivery", "routing_key": key})
+    assert tags(segments[0].spans[0])["mq.queue"] == "films"
+
+
+def test_what_fails_in_tracing_stays_there(app: Celery, segments: Segments, monkeypatch: pytest.MonkeyPatch) -> None:
+    from skywalking_background import _celery, _messages
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("broken")
+
+    done: list[int] = []
+
+    def body(_self: Any) -> None:
+        done.append(1)
+
+    for module, name in (
+        (_celery, "_queue"),
+        (_celery, "_broker"),
+        (_celery, "_tag_task"),
+        (_messages, "write"),
+        (_messages, "read"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, broken)
+            with background_span("client"):
+                assert app.send_task("task").id
+            run(app, body)
+    assert len(done) == 5
+    assert sum(faults().values()) >= 5
+    _faults._seen.clear()
+    run(app, nothing)
+    assert outline([segments[-1]]) == "Entry celery/task"
+
+
+def alone(program: str, **variables: str) -> str:
+    environment = {"SW_AGENT_COLLECTOR_BACKEND_SERVICES": "127.0.0.1:9", **variables}
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
+
+
+SHOW = "import celery; print(celery.Celery.send_task.__code__.co_filename.rpartition('/')[2]);"
+
+
+def test_ours_is_there_as_soon_as_celery_is() -> None:
+    assert alone("import skywalking_background as sw; sw.start();" + SHOW) == "_celery.py"
+    assert alone("import celery, skywalking_background as sw; sw.start();" + SHOW) == "_celery.py"
+    assert alone("import skywalking_background.celery, sys; print('celery' in sys.modules)") == "False"
+
+
+def test_switched_off_nothing_is_there() -> None:
+    program = """if True:
+        from celery import Celery
+        from skywalking_background.celery import instrument
+        instrument(Celery(), enabled=%s)
+    """
+    for enabled, variables in (("False", {}), ("None", {"SKYWALKING_BACKGROUND_ENABLED": "false"})):
+        assert alone(program % enabled + "\n" + SHOW, **variables) == "base.py"
+
+
+def test_the_agents_own_plugin_is_not_wanted_besides() -> None:
+    program = """if True:
+        import skywalking_background
+        from skywalking import agent, config
+        config.agent_disable_plugins = ["sw_fastapi"]
+        agent.start()
+        from celery import Celery
+        from skywalking_background.celery import instrument
+        try:
+            instrument(Celery())
+        except RuntimeError as error:
+            print(error)
+    """
+    said = alone(program, SW_AGENT_LOGGING_LEVEL="CRITICAL", SW_AGENT_DISABLE_PLUGINS="sw_fastapi")
+    assert said == "the agent runs with its Celery plugin: start it with SW_AGENT_DISABLE_PLUGINS=sw_celery"

@@ -1,0 +1,609 @@
+"""The journal: what a process that is gone has left open is closed once, and nothing that lives or has ended."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from skywalking import config
+from skywalking.protocol.language_agent.Tracing_pb2 import SegmentCollection, SegmentObject
+from skywalking_background import _faults, _journal, _records, _rescue, _running, background_span, carry
+from skywalking_background._journal import Journal
+from skywalking_background._lane import Lane
+from skywalking_background._reporter import Reporter
+from skywalking_background._rescue import Rescue
+from skywalking_background._segments import send_what_waits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Segments = list[Any]
+
+PROGRAM = """
+import os, sys, time
+import skywalking_background as sw
+sw.start()
+def sleep(): time.sleep(60)
+{body}
+"""
+THREE_TASKS = """
+import threading
+with sw.background_span("ended before"): time.sleep(0.6)
+with sw.background_span("request"):
+    works = [sw.carry(sleep, name=f"task {n}") for n in range(3)]
+for work in works: threading.Thread(target=work, daemon=True).start()
+sleep()
+"""
+
+
+class Oap(Lane):
+    """A lane whose segments can be read; it acknowledges what it has when it is told to."""
+
+    def __init__(self, limit: int = 10_000) -> None:
+        self.taken: list[SegmentObject] = []
+        super().__init__("segments", limit, bytes, self.take, str, lambda: True)
+
+    def take(self, batch: list[bytes]) -> None:
+        self.taken += SegmentCollection.FromString(b"".join(batch)).segments
+
+    def acknowledge(self) -> list[SegmentObject]:
+        while self.step():
+            pass
+        return self.taken
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(segment.spans[0].operationName for segment in self.acknowledge())
+
+
+def running(folder: Path, body: str = THREE_TASKS, **variables: str) -> subprocess.Popen[str]:
+    """Start a process that has tasks."""
+    environment = {
+        **os.environ,
+        "SW_AGENT_NAME": config.agent_name,
+        "SW_AGENT_INSTANCE_NAME": "first",
+        "SW_AGENT_COLLECTOR_BACKEND_SERVICES": "127.0.0.1:9",
+        "SKYWALKING_BACKGROUND_JOURNAL": str(folder),
+        **variables,
+    }
+    program = PROGRAM.format(body=body)
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", program], env=environment, stderr=subprocess.PIPE, text=True
+    )
+
+
+def read(folder: Path) -> list[_records.Contents]:
+    """Read all journals."""
+    return [_records.read(path.read_bytes()) for path in folder.glob("*.journal")]
+
+
+def wait_for(folder: Path, process: subprocess.Popen[str] | None, count: int) -> list[_records.Task]:
+    """Wait until so many open tasks are written down."""
+    deadline = time.monotonic() + 40
+    while time.monotonic() < deadline:
+        tasks = [task for contents in read(folder) for task in contents.tasks.values()]
+        if len(tasks) == count:
+            return tasks
+        assert process is None or process.poll() is None, process.stderr and process.stderr.read()
+        time.sleep(0.05)
+    pytest.fail(f"{len(tasks)} tasks are open in {folder}, not {count}")
+
+
+def kill(process: subprocess.Popen[str]) -> float:
+    """End it as the kernel does; return when that was."""
+    process.kill()
+    when = time.time()
+    process.communicate()
+    return when
+
+
+def close_all(folder: Path, oap: Oap | None = None) -> Oap:
+    """Do what a process does at its start, until OAP has everything."""
+    oap = oap or Oap()
+    rescue = Rescue(folder, folder / "own.journal", oap)
+    for _ in range(3):
+        rescue.step()
+        oap.acknowledge()
+    rescue.forget()
+    return oap
+
+
+@pytest.fixture
+def journal(tmp_path: Path, segments: Segments) -> Iterator[Journal]:
+    """This process's own, without its thread."""
+    own = Journal(tmp_path / "journal")
+    _running.watch_by((own.watch,), bool)
+    yield own
+    _running.watch_by((), bool)
+    own.forget()
+    assert (own.watch.fresh, own.watch.known) == ({}, {})
+
+
+def noted(doing: str) -> int:
+    """Return how often it was noted that something failed; the test expects it."""
+    count = _faults.faults().get(doing, 0)
+    _faults._seen.clear()
+    return count
+
+
+# What is killed.
+
+
+def test_what_a_killed_process_has_left_is_closed_where_it_would_have_been(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    process = running(tmp_path)
+    tasks = {task.name: task for task in wait_for(tmp_path, process, 3)}
+    killed = kill(process)
+    oap = close_all(tmp_path)
+    assert oap.names == ["task 0", "task 1", "task 2"]
+    for segment in oap.taken:
+        (span,) = segment.spans
+        task = tasks[span.operationName]
+        assert (segment.traceId, segment.traceSegmentId) == (task.trace_id, task.segment_id)
+        assert (segment.service, segment.serviceInstance) == (config.agent_name, "first")
+        assert (span.spanId, span.parentSpanId, span.isError) == (0, -1, True)
+        assert span.startTime == task.start
+        assert killed - 10 < span.endTime / 1000 <= killed + 0.01  # 0.25 s before, on a machine with time for it
+        assert {tag.key: tag.value for tag in span.tags} == {"task.outcome": "crashed"}
+        (reference,) = span.refs
+        assert (reference.refType, reference.parentSpanId) == (1, 0)  # CrossThread
+        assert (reference.traceId, reference.parentService) == (segment.traceId, config.agent_name)
+        assert (reference.parentServiceInstance, reference.parentEndpoint) == ("first", "request")
+        (log,) = span.logs
+        assert [item.key for item in log.data] == ["event", "error.kind", "message"]
+        assert log.data[2].value.startswith(f"process {process.pid} (first) was gone before this ended; last alive 20")
+    assert len({segment.spans[0].refs[0].parentTraceSegmentId for segment in oap.taken}) == 1
+    assert list(tmp_path.iterdir()) == []
+    (record,) = caplog.records
+    assert record.getMessage().startswith("3 tasks ended with their processes")
+    assert close_all(tmp_path).names == []
+
+
+def test_what_lives_is_let_alone(tmp_path: Path) -> None:
+    process = running(tmp_path)
+    wait_for(tmp_path, process, 3)
+    assert close_all(tmp_path).names == []
+    kill(process)
+    assert len(close_all(tmp_path).names) == 3
+
+
+def test_of_many_who_look_at_once_one_closes(tmp_path: Path) -> None:
+    processes = [running(tmp_path), running(tmp_path)]
+    wait_for(tmp_path, None, 6)
+    for process in processes:
+        kill(process)
+    oaps = [Oap() for _ in range(8)]
+    threads = [threading.Thread(target=close_all, args=(tmp_path, oap)) for oap in oaps]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(name for oap in oaps for name in oap.names) == ["task 0"] * 2 + ["task 1"] * 2 + ["task 2"] * 2
+
+
+def test_a_sibling_closes_it_too(tmp_path: Path) -> None:
+    process = running(tmp_path)
+    wait_for(tmp_path, process, 3)
+    kill(process)
+    sibling = running(tmp_path, "sw.flush(0)\nwith sw.background_span('own'): time.sleep(60)")
+    deadline = time.monotonic() + 40
+    while time.monotonic() < deadline and len(list(tmp_path.glob("*.journal"))) < 2:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    assert close_all(tmp_path).names == []  # the sibling has the lock, until OAP has taken it all
+    kill(sibling)
+    assert close_all(tmp_path).names == ["own", "task 0", "task 1", "task 2"]  # it died before
+
+
+def cgroup() -> Path | None:
+    """Return a folder for a group of processes with little memory, if this machine lets us make one."""
+    for root in (Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")):
+        made = root / f"journal-{os.getpid()}"
+        limit = "memory.limit_in_bytes" if root.name == "memory" else "memory.max"
+        with contextlib.suppress(OSError):
+            made.mkdir()
+            try:
+                (made / limit).write_text(str(150 * 1024 * 1024))
+            except OSError:
+                made.rmdir()
+                continue
+            return made
+    return None
+
+
+def test_what_the_kernel_kills_for_want_of_memory_is_closed(tmp_path: Path) -> None:
+    group = cgroup()
+    if group is None:
+        pytest.skip("no memory cgroup can be made here")
+    body = THREE_TASKS.rpartition("sleep()")[0]
+    body += f"open({str(group / 'cgroup.procs')!r}, 'w').write(str(os.getpid()))\nx = []\n"
+    body += "while True: x.append(os.urandom(1_000_000))\n"
+    try:
+        process = running(tmp_path / "journal", body)
+        process.communicate(timeout=60)
+        assert process.returncode == -signal.SIGKILL
+        assert close_all(tmp_path / "journal").names == ["task 0", "task 1", "task 2"]
+    finally:
+        group.rmdir()
+
+
+def test_a_forked_child_has_a_file_of_its_own(tmp_path: Path) -> None:
+    body = """
+import threading
+def work(name):
+    with sw.background_span(name): sleep()
+threading.Thread(target=work, args=("the parent's",), daemon=True).start()
+time.sleep(1)
+if not os.fork():
+    work("the child's")
+sleep()
+"""
+    process = running(tmp_path, body)
+    tasks = wait_for(tmp_path, None, 2)
+    assert sorted(task.name for task in tasks) == ["the child's", "the parent's"]
+    (child,) = [int(contents.header["pid"]) for contents in read(tmp_path) if contents.header["pid"] != process.pid]
+    try:
+        process.kill()
+        process.wait()
+        oap = close_all(tmp_path)  # though the child lives, which has inherited the parent's files
+        assert [(one.serviceInstance, one.spans[0].operationName) for one in oap.taken] == [("first", "the parent's")]
+    finally:
+        os.kill(child, signal.SIGKILL)
+    deadline = time.monotonic() + 20
+    while not oap.names[1:] and time.monotonic() < deadline:
+        close_all(tmp_path, oap)
+    assert (oap.taken[-1].serviceInstance, oap.names) == (f"first-child({child})", ["the child's", "the parent's"])
+
+
+def test_a_process_that_ends_as_it_should_leaves_no_file(tmp_path: Path) -> None:
+    body = (
+        "with sw.background_span('done'): time.sleep(1); assert os.listdir(os.environ['SKYWALKING_BACKGROUND_JOURNAL'])"
+    )
+    process = running(tmp_path, body)
+    assert process.communicate(timeout=60)[1].count("Traceback") == process.returncode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+# What is written.
+
+
+def test_only_what_is_open_at_a_look_is_written_and_its_end(journal: Journal) -> None:
+    with background_span("short"):
+        pass
+    journal.look()
+    assert read(journal.folder) == []  # not even a file
+    with background_span("long", tags={"task.id": 7}):
+        journal.look()
+        ((task,),) = [contents.tasks.values() for contents in read(journal.folder)]
+        assert (task.name, task.tags, task.parent) == ("long", {"task.id": "7"}, None)
+    journal.look()
+    assert [contents.tasks for contents in read(journal.folder)] == [{}]
+
+
+def test_an_end_is_written_before_its_segment_leaves(journal: Journal, segments: Segments) -> None:
+    open_then: list[int] = []
+
+    class Transport:
+        def introduce(self) -> None: ...
+        def send_segments(self, _batch: list[bytes]) -> None:
+            open_then.append(sum(len(contents.tasks) for contents in read(journal.folder)))
+
+        def send_logs(self, _batch: list[bytes]) -> None: ...
+        def close(self) -> None: ...
+
+    reporter = Reporter(Transport())
+    reporter.before_segments = journal.before_delivery
+    with background_span("long"):
+        journal.look()
+        assert sum(len(contents.tasks) for contents in read(journal.folder)) == 1
+    reporter.segments.put(segments[0])
+    assert reporter._round(wanted=True) is None
+    assert open_then == [0]
+
+
+def test_work_that_goes_on_in_another_segment_is_closed_there(journal: Journal, segments: Segments) -> None:
+    with background_span("long") as span:
+        journal.look()
+        first = span._span.context.segment_id
+        with background_span("child"):
+            pass
+        send_what_waits(float("inf"))
+        journal.look()
+        ((task,),) = [contents.tasks.values() for contents in read(journal.folder)]
+        assert (task.segment_id, str(segments[0].segment_id)) == (span._span.context.segment_id, first)
+        assert task.segment_id != first
+    journal.look()
+    assert [contents.tasks for contents in read(journal.folder)] == [{}]
+
+
+def test_the_file_stays_small_and_keeps_what_is_open(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_journal, "COMPACT_BYTES", 20_000)
+    with background_span("long"):
+        journal.look()
+        journal.note_event(next(iter(journal.watch.known)).context.segment_id, "event")
+        for _ in range(500):
+            carry(journal.look, name="short")()
+            assert journal.path.stat().st_size < 25_000
+        journal.look()
+        ((task,),) = [contents.tasks.values() for contents in read(journal.folder)]
+        assert (task.name, task.event) == ("long", "event")
+        other = os.open(journal.path, os.O_RDWR)
+        with pytest.raises(BlockingIOError):  # the new file is locked as the old one was
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(other)
+        assert [path.name for path in journal.folder.iterdir()] == [journal.path.name]
+
+
+def test_a_file_that_is_full_takes_ends_but_no_begins(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_journal, "COMPACT_BYTES", 300)
+    monkeypatch.setattr(_journal, "JOURNAL_BYTES", 300)
+    monkeypatch.setattr(_journal, "RETRY", 0.0)
+    with background_span("first", tags={"much": "x" * 300}):
+        journal.look()
+        for _ in range(3):
+            carry(journal.look, name="more")()
+        assert [task.name for contents in read(journal.folder) for task in contents.tasks.values()] == ["first"]
+    journal.look()
+    carry(journal.look, name="there is room again")()
+    assert journal.missed == 3
+    assert len(caplog.records) == 1
+
+
+def test_a_file_that_somebody_has_removed_is_written_again(journal: Journal) -> None:
+    with background_span("long"):
+        journal.look()
+        journal.path.unlink()
+        journal.look()
+        journal.look()
+        assert [task.name for contents in read(journal.folder) for task in contents.tasks.values()] == ["long"]
+    journal.look()
+    assert [contents.tasks for contents in read(journal.folder)] == [{}]
+
+
+# What is torn or full.
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, options: str) -> Iterator[None]:
+    """Mount a small file system of its own."""
+    folder.mkdir(exist_ok=True)
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_is_noted_and_the_journal_goes_on_when_there_is_room(
+    tmp_path: Path,
+    journal: Journal,
+    segments: Segments,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(_journal, "RETRY", 0.0)
+    with mounted(journal.folder, "size=16k"):
+        with background_span("before"):
+            journal.look()
+            filler = journal.folder / "filler"
+            with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+                while True:
+                    file.write(b"x" * 512)
+            with background_span("in vain", parent=None, tags={"much": "x" * 300}):
+                pass
+            for _ in range(40):
+                carry(journal.look, name="meanwhile" + "x" * 400)()
+            assert noted("writing the journal") > 0
+            (contents,) = read(journal.folder)
+            assert contents.damaged == 0
+            assert "before" in {task.name for task in contents.tasks.values()}
+            filler.unlink()
+            carry(journal.look, name="after")()
+        journal.look()
+        assert [(contents.tasks, contents.damaged) for contents in read(journal.folder)] == [({}, 0)]
+        journal.forget()
+    lines = [record for record in caplog.records if "writing the journal" in record.getMessage()]
+    assert 1 <= len(lines) <= 2  # the 1st, the 10th
+    assert len(segments) == 42  # whose tasks had no part in it
+
+
+def test_a_disk_that_is_full_from_the_start_is_noted_and_the_tasks_go_on(journal: Journal, segments: Segments) -> None:
+    with mounted(journal.folder, "size=4k,nr_inodes=1"):
+        with background_span("task"):
+            journal.look()
+            journal.look()
+        assert noted("writing the journal") == 1
+        assert len(segments) == 1
+
+
+def test_a_folder_that_can_be_read_only_is_noted_and_nothing_in_it_is_closed(
+    tmp_path: Path, journal: Journal, segments: Segments
+) -> None:
+    with mounted(journal.folder, "size=64k"):
+        process = running(journal.folder)
+        wait_for(journal.folder, process, 3)
+        kill(process)
+        subprocess.run(["mount", "-o", "remount,ro", str(journal.folder)], check=True)
+        with background_span("task"):
+            journal.look()
+        assert noted("writing the journal") == 1
+        assert len(segments) == 1
+        assert close_all(journal.folder).names == []  # it would be closed at each start
+        assert noted("closing what other processes have left") == 1
+        subprocess.run(["mount", "-o", "remount,rw", str(journal.folder)], check=True)
+        assert len(close_all(journal.folder).names) == 3
+
+
+def test_a_folder_that_is_none_is_noted(tmp_path: Path, segments: Segments) -> None:
+    (tmp_path / "file").write_text("")
+    journal = Journal(tmp_path / "file" / "journal")
+    _running.watch_by((journal.watch,), bool)
+    with background_span("task"):
+        journal.look()
+    _running.watch_by((), bool)
+    assert noted("writing the journal") == 1
+    assert len(segments) == 1
+
+
+TASK = _records.Task("s", "t", "name", 1, None, {})
+LINES = [
+    _records.header("service", "instance", 1),
+    *(
+        _records.Task(
+            f"s{number}",
+            "t",
+            f"näme {number}",
+            number,
+            _records.Reference("CrossThread", "t", "p", 1, "s", "i", "e", None),
+            {"a": "b\n\0"},
+        ).line()
+        for number in range(6)
+    ),
+    _records.ended("s0"),
+    _records.moved("s1", "s7"),
+    _records.ended("s7"),
+    _records.moved("s2", "s8"),
+    _records.event("s3", "e3"),
+]
+
+
+@given(st.data())
+def test_a_torn_tail_costs_what_is_in_it_and_nothing_else(data: st.DataObject) -> None:
+    whole = b"".join(LINES)
+    cut = data.draw(st.integers(0, len(whole)))
+    rest = data.draw(st.one_of(st.just(b""), st.binary(max_size=60), st.integers(1, 200).map(bytes)))
+    found = _records.read(whole[:cut] + rest)
+    count = whole[:cut].count(b"\n")
+    expected = {f"s{number}" for number in range(6) if count > number + 1}
+    if count > 7:
+        expected -= {"s0"}
+    if count > 8:
+        expected = expected - {"s1"} | {"s7"}
+    if count > 9:
+        expected -= {"s7"}
+    if count > 10:
+        expected = expected - {"s2"} | {"s8"}
+    assert set(found.tasks) == expected
+    assert bool(found.header) == (count > 0)
+    for task in found.tasks.values():
+        assert task.name.startswith("näme")
+        assert task.tags == {"a": "b\n\0"}
+
+
+@given(st.integers(0, len(LINES) - 1), st.binary(min_size=1, max_size=20))
+def test_damage_in_the_middle_costs_its_line(number: int, garbage: bytes) -> None:
+    lines = list(LINES)
+    lines[number] = garbage.replace(b"\n", b"") + b"\n"
+    found = _records.read(b"".join(lines))
+    if number:
+        assert found.header is not None
+    assert len(found.tasks) >= 3
+
+
+def test_a_loss_of_power_costs_the_last_lines(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    process = running(tmp_path)
+    wait_for(tmp_path, process, 3)
+    kill(process)
+    (path,) = tmp_path.glob("*.journal")
+    data = path.read_bytes()
+    lines = data.splitlines(keepends=True)
+    begun = [number for number, line in enumerate(lines) if b'"task 2"' in line]
+    path.write_bytes(b"".join(lines[: begun[0]]) + lines[begun[0]][:100] + bytes(300))
+    closed = close_all(tmp_path).names
+    assert set(closed) >= {"task 0", "task 1"}
+    assert "task 2" not in closed
+    assert "1 lines of their journals can't be read" in caplog.text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_without_its_first_line_is_kept_for_people(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "a.journal").write_bytes(b"garbage\n" + TASK.line())
+    assert close_all(tmp_path).names == []
+    assert [path.name for path in tmp_path.iterdir()] == ["a.damaged"]
+    assert "can't be read, it is kept as a.damaged" in caplog.text
+
+
+# What closes.
+
+
+def left(folder: Path, *tasks: _records.Task, service: str | None = None) -> Path:
+    """Leave a journal as a process does that is gone."""
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{len(list(folder.iterdir()))}.journal"
+    lines = [_records.header(config.agent_name if service is None else service, "gone", 7)]
+    path.write_bytes(b"".join(lines + [task.line() for task in tasks]))
+    return path
+
+
+def many(count: int) -> list[_records.Task]:
+    return [_records.Task(f"s{number}", "t", f"task {number}", 1, None, {}) for number in range(count)]
+
+
+def test_a_file_stays_until_oap_has_all_of_it(tmp_path: Path) -> None:
+    path = left(tmp_path, *many(3))
+    oap = Oap()
+    first = Rescue(tmp_path, tmp_path / "own.journal", oap)
+    first.step()
+    first.step()
+    assert path.exists()
+    first.forget()  # it dies before OAP is back
+    assert close_all(tmp_path).names == ["task 0", "task 1", "task 2"]
+    assert not path.exists()
+
+
+def test_more_than_there_is_room_for_is_closed_bit_by_bit(tmp_path: Path) -> None:
+    left(tmp_path, *many(2_300))
+    oap = Oap(limit=1_000)
+    rescue = Rescue(tmp_path, tmp_path / "own.journal", oap)
+    for _ in range(20):
+        rescue.step()
+        assert oap.counts.queued <= 500
+        oap.acknowledge()
+    assert len({segment.traceSegmentId for segment in oap.taken}) == len(oap.taken) == 2_300
+    assert oap.counts.dropped == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_services_file_is_its_own(tmp_path: Path) -> None:
+    path = left(tmp_path, *many(1), service="another")
+    assert close_all(tmp_path).names == []
+    assert path.exists()
+
+
+def test_a_file_without_open_tasks_goes_without_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    left(tmp_path)
+    assert close_all(tmp_path).names == []
+    assert (list(tmp_path.iterdir()), caplog.records) == ([], [])
+
+
+def test_a_clock_that_was_put_back_ends_nothing_before_its_begin(tmp_path: Path) -> None:
+    start = int(time.time() * 1000) + 3_600_000
+    left(tmp_path, _records.Task("s", "t", "task", start, None, {}))
+    (segment,) = close_all(tmp_path).acknowledge()
+    assert segment.spans[0].startTime == segment.spans[0].endTime == start
+
+
+def test_who_is_told_of_the_lost_knows_their_events(tmp_path: Path) -> None:
+    left(tmp_path, _records.Task("s", "t", "task", 1, None, {"task.id": "7"}, "e"))
+    told: list[_rescue.Lost] = []
+    rescue = Rescue(tmp_path, tmp_path / "own.journal", Oap(), told.append)
+    rescue.step()
+    rescue.forget()
+    ((task, instance),) = [(one.task, one.instance) for one in told]
+    assert (task.event, task.tags, instance) == ("e", {"task.id": "7"}, "gone")

@@ -1,0 +1,378 @@
+"""What is counted of tasks, and what of it is sent."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fastapi import BackgroundTasks, FastAPI, WebSocket
+from skywalking.protocol.language_agent.Meter_pb2 import MeterDataCollection
+from skywalking_background import (
+    _loop_lag,
+    _meter_report,
+    _meters,
+    _runtime_meters,
+    _spans,
+    background_span,
+    faults,
+    instrument,
+    meters,
+    untraced,
+)
+from skywalking_background._failures import RefusedError, UnreachableError
+from skywalking_background._faults import _seen
+from skywalking_background._fork import instance_name
+from skywalking_background._lane import Counts
+from skywalking_background._meter_report import MeterReport
+from starlette.testclient import TestClient
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Sent = dict[tuple[str, str], Any]
+
+
+@pytest.fixture(autouse=True)
+def no_meters(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(_meters, "enabled", True)
+    monkeypatch.setattr(_runtime_meters, "active", False)
+    _meters.begin_anew()
+    _meters._queues.clear()
+    _loop_lag.forget_all()
+    yield
+    _meters.begin_anew()
+    _meters._queues.clear()
+    _loop_lag.forget_all()
+
+
+class Oap:
+    """What a report sends, by name and task; OAP is told what to do with it."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.collections: list[MeterDataCollection] = []
+        self.counts = Counts(0, 0, 0)
+        self.report = MeterReport(self.take, lambda: self.counts, 20)
+
+    def take(self, encoded: bytes) -> None:
+        if self.error is not None:
+            raise self.error
+        self.collections.append(MeterDataCollection.FromString(encoded))
+
+    def sent(self) -> Sent:
+        self.report.send()
+        found: Sent = {}
+        for data in self.collections.pop().meterData:
+            one = data.singleValue if data.HasField("singleValue") else data.histogram
+            task = one.labels[0].value if one.labels else ""
+            value = one.value if data.HasField("singleValue") else {v.bucket: v.count for v in one.values}
+            found[one.name.removeprefix("background_"), task] = value
+        return found
+
+
+@pytest.fixture
+def oap(segments: list[Any]) -> Oap:
+    return Oap()
+
+
+def outcomes(sent: Sent, task: str) -> dict[str, int]:
+    return {what: int(sent[f"tasks_{what}", task]) for what in _meters.COUNTED if sent[f"tasks_{what}", task]}
+
+
+def run(name: str, error: BaseException | None = None) -> None:
+    with contextlib.suppress(BaseException), background_span(name):
+        if error is not None:
+            raise error
+
+
+def test_each_end_of_a_task_is_counted_under_its_name_once(oap: Oap) -> None:
+    run("mail")
+    run("mail")
+    run("mail", ValueError("no"))
+    run("mail", asyncio.CancelledError())
+    with background_span("resize") as span:
+        span.record_error(ValueError("handled"))
+    sent = oap.sent()
+    assert outcomes(sent, "mail") == {"started": 4, "succeeded": 2, "failed": 1, "cancelled": 1}
+    assert outcomes(sent, "resize") == {"started": 1, "failed": 1}
+    assert outcomes(oap.sent(), "mail") == {}
+
+
+def test_what_only_the_runner_knows_is_counted_by_it(oap: Oap) -> None:
+    meters.count("retried", "mail", 2)
+    meters.count("dead", "mail")
+    meters.count("crashed", "mail")
+    assert outcomes(oap.sent(), "mail") == {"retried": 2, "dead": 1, "crashed": 1}
+
+
+def test_a_span_within_a_task_is_no_task(oap: Oap) -> None:
+    with background_span("mail"), background_span("attempt 2"):
+        pass
+    with untraced(), background_span("write"):
+        pass
+    sent = oap.sent()
+    assert {task for _, task in sent} == {"", "mail"}
+
+
+def test_a_task_that_is_not_sampled_is_counted_all_the_same(oap: Oap, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_spans, "sampled", lambda: False)
+    with background_span("mail"), background_span("attempt 2"):
+        time.sleep(0.012)
+    sent = oap.sent()
+    assert {task for _, task in sent} == {"", "mail"}
+    assert outcomes(sent, "mail") == {"started": 1, "succeeded": 1}
+    assert min(sent["run_time_ms", "mail"]) >= 12
+
+
+def test_the_tasks_of_a_request_are_counted_and_how_long_they_waited(oap: Oap) -> None:
+    app = instrument(FastAPI())
+
+    @app.get("/two")
+    async def two(background_tasks: BackgroundTasks) -> str:
+        background_tasks.add_task(first)
+        background_tasks.add_task(second)
+        return "ok"
+
+    async def first() -> None:
+        await asyncio.sleep(0.03)
+
+    async def second() -> None: ...
+
+    with TestClient(app) as client:
+        client.get("/two")
+    sent = oap.sent()
+    assert outcomes(sent, "first") == outcomes(sent, "second") == {"started": 1, "succeeded": 1}
+    (waited,) = sent["queue_delay_ms", "second"]
+    (ran,) = sent["run_time_ms", "first"]
+    assert waited >= ran >= 30  # Starlette runs one after the other
+    assert sent["queue_delay_mean_ms", "second"] == waited
+
+
+def test_a_runner_says_when_a_task_really_began(oap: Oap, monkeypatch: pytest.MonkeyPatch) -> None:
+    with background_span("mail"):
+        time.sleep(0.05)
+        meters.waited(1234)
+        meters.waited(5)  # the first word counts
+    sent = oap.sent()
+    assert sent["queue_delay_ms", "mail"] == {1200: 1}
+    assert max(sent["run_time_ms", "mail"]) < 50
+
+
+def test_a_websocket_is_no_task(oap: Oap) -> None:
+    app = instrument(FastAPI())
+
+    @app.websocket("/ws")
+    async def ws(socket: WebSocket) -> None:
+        await socket.accept()
+        await socket.close()
+
+    with TestClient(app) as client, client.websocket_connect("/ws"):
+        pass
+    assert {task for _, task in oap.sent()} == {""}
+
+
+def test_the_most_that_ran_at_once_and_the_longest_are_reported(oap: Oap) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(background_span("mail", parent=_spans.NEW_TRACE))
+        time.sleep(0.02)
+    with background_span("resize"):
+        time.sleep(0.02)
+        sent = oap.sent()
+        assert oap.sent()["tasks_running", "resize"] == 1  # it runs on
+    assert sent["tasks_running", "mail"] == 3
+    assert sent["tasks_running", "resize"] == 1
+    assert sent["longest_task_ms", ""] >= 20
+    sent = oap.sent()
+    assert sent["tasks_running", "mail"] == 0
+    assert sent["longest_task_ms", ""] == 0
+
+
+def test_what_waits_is_asked_for_and_who_is_gone_is_not(oap: Oap) -> None:
+    class Runner:
+        def queued(self) -> dict[str, int]:
+            return {"mail": 2}
+
+    runner = Runner()
+    meters.watch_queue(runner.queued)
+    meters.watch_queue(lambda: {"mail": 1, "never ran": 4})
+    sent = oap.sent()
+    assert sent["tasks_queued", "mail"] == 3
+    assert sent["tasks_queued", "never ran"] == 4
+    del runner
+    gc.collect()
+    assert oap.sent()["tasks_queued", "mail"] == 1
+
+
+def test_a_queue_that_can_not_be_asked_does_not_stop_the_report(oap: Oap) -> None:
+    meters.watch_queue(lambda: {}["mail"])  # type: ignore[misc]
+    run("mail")
+    assert outcomes(oap.sent(), "mail") == {"started": 1, "succeeded": 1}
+    assert faults() == {"asking for the queue's length": 1}
+    _seen.clear()
+
+
+def test_what_oap_did_not_take_is_sent_again_and_said_once(oap: Oap, caplog: pytest.LogCaptureFixture) -> None:
+    oap.counts = Counts(5, 0, 1)
+    for oap.error in (UnreachableError("away"), RefusedError("no"), RefusedError("no")):
+        with background_span("mail"):
+            pass
+        oap.report.send()
+    assert [record.message[:42] for record in caplog.records] == ["OAP does not take the meters of this proce"]
+    oap.error = None
+    sent = oap.sent()
+    assert outcomes(sent, "mail") == {"started": 3, "succeeded": 3}
+    assert sum(sent["run_time_ms", "mail"].values()) == 3
+    assert sent["tasks_running", "mail"] == 1
+    assert (sent["segments_sent", ""], sent["segments_dropped", ""]) == (5, 1)
+    oap.counts = Counts(7, 3, 1)
+    sent = oap.sent()
+    assert [sent[f"segments_{what}", ""] for what in ("sent", "queued", "dropped")] == [2, 3, 0]
+
+
+def test_what_is_left_is_sent_at_the_end_and_nothing_if_nothing_is(oap: Oap) -> None:
+    oap.report.send_rest()
+    assert not oap.collections
+    run("mail")
+    oap.report.send_rest()
+    oap.report.send_rest()
+    assert len(oap.collections) == 1
+
+
+def test_only_so_many_names_are_counted_apart(oap: Oap, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(_meters.NAMES_MAX + 3):
+        run(f"job {number}")
+    sent = oap.sent()
+    assert outcomes(sent, "other") == {"started": 3, "succeeded": 3}
+    assert ("tasks_started", f"job {_meters.NAMES_MAX}") not in sent
+    (said,) = caplog.records
+    assert said.message.startswith("100 task names are metered; 'job 100' and all further ones are counted as 'other'")
+
+
+def test_a_name_that_is_none_breaks_nothing(oap: Oap) -> None:
+    with background_span(["no", "name"]):  # type: ignore[arg-type]
+        pass
+    assert outcomes(oap.sent(), "['no', 'name']") == {"started": 1, "succeeded": 1}
+
+
+def test_the_zeros_of_a_name_end_when_nobody_looks_at_them_any_more(oap: Oap, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("mail")
+    oap.sent()
+    assert ("tasks_failed", "mail") in oap.sent()
+    monkeypatch.setattr(_meters, "IDLE_SECONDS", 0.0)
+    time.sleep(0.001)
+    assert ("tasks_failed", "mail") not in oap.sent()
+    run("mail")
+    assert outcomes(oap.sent(), "mail") == {"started": 1, "succeeded": 1}
+
+
+def test_threads_lose_nothing(oap: Oap) -> None:
+    def work() -> None:
+        for _ in range(500):
+            run("mail")
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    total: dict[str, int] = {}
+    for thread in threads:
+        thread.start()
+    alive = True
+    while alive:
+        alive = any(thread.is_alive() for thread in threads)
+        for (name, task), times in oap.sent().items():
+            if task and times and (what := name.removeprefix("tasks_")) in _meters.COUNTED:
+                total[what] = total.get(what, 0) + times
+    assert total == {"started": 2_000, "succeeded": 2_000}
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "kept"), [(-5, 0), (0, 0), (99, 99), (104, 100), (105, 110), (10_003, 10_000), (98_765, 99_000)]
+)
+def test_a_time_is_rounded_to_two_digits(milliseconds: int, kept: int) -> None:
+    assert _meters.rounded(milliseconds) == kept
+
+
+async def test_a_loop_that_is_kept_busy_is_late(oap: Oap) -> None:
+    _loop_lag.watch()
+    _loop_lag.probe()
+    await asyncio.sleep(0.01)
+    assert (_loop_lag.take() or 0) < 1_000
+    _loop_lag.probe()
+    time.sleep(0.08)  # noqa: ASYNC251  # what must not be done in a loop
+    assert oap.sent()["loop_lag_ms", ""] >= 80  # still late, as it has not answered yet
+    await asyncio.sleep(0)
+    assert oap.sent()["loop_lag_ms", ""] >= 80
+    assert oap.sent()["loop_lag_ms", ""] == 0
+
+
+def test_without_a_loop_there_is_no_lag(oap: Oap) -> None:
+    async def run_for_a_moment() -> None:
+        _loop_lag.watch()
+        _loop_lag.probe()
+
+    asyncio.run(run_for_a_moment())
+    _loop_lag.probe()
+    assert ("loop_lag_ms", "") not in oap.sent()
+
+
+def test_switched_off_it_counts_nothing(oap: Oap, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_meters, "enabled", False)
+    run("mail")
+    meters.count("dead", "mail")
+    oap.report.send()
+    assert not _meters._tasks
+    assert not oap.collections
+
+
+def test_the_process_is_metered_in_whole_numbers_that_say_something(oap: Oap, monkeypatch: pytest.MonkeyPatch) -> None:
+    _runtime_meters.begin()
+    for _ in range(3):
+        gc.collect()
+    sent = oap.sent()
+    read = {name.removeprefix("instance_pvm_"): value for (name, _), value in sent.items() if "pvm" in name}
+    assert read["gc_g2"] >= 3
+    assert read["gc_time"] > 0
+    assert read["thread_active_count"] == threading.active_count()
+    assert 0 < read["process_mem_utilization"] < 100
+    assert read["total_mem_utilization"] > read["process_mem_utilization"]
+    assert {"gc_g0", "gc_g1", "total_cpu_utilization", "process_cpu_utilization"} <= set(read)
+
+
+def test_collections_are_those_of_the_last_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter((1_000.0, 1_020.0, 1_040.0, 1_060.0, 1_080.0, 1_100.0))
+    monkeypatch.setattr(_runtime_meters.time, "monotonic", lambda: next(times))
+    _runtime_meters.begin()
+    gc.disable()
+    try:
+        found = []
+        for _ in range(5):
+            gc.collect()
+            found.append(_runtime_meters.read()["instance_pvm_gc_g2"])
+    finally:
+        gc.enable()
+    assert found == [1, 2, 3, 3, 3]
+
+
+def test_an_instance_has_a_name_to_read_which_oap_does_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "build-7.example.org")
+    monkeypatch.setattr("os.getpid", lambda: 4711)
+    template = "{service}@{host}:{pid}"
+    assert instance_name(template, "shop") == "shop@build-7:4711"
+    assert instance_name("blue", "shop") == "blue"
+    monkeypatch.setattr("socket.gethostname", lambda: "h" * 63)
+    name = instance_name(template, "s" * 40)
+    assert name == f"{'s' * 40}@{'h' * 9}:4711"
+    assert len(name) == 55
+
+
+def test_a_report_is_of_this_instance(oap: Oap) -> None:
+    run("mail")
+    oap.report.send()
+    first = oap.collections[0].meterData[0]
+    assert first.service == _meter_report.config.agent_name
+    assert first.serviceInstance == _meter_report.config.agent_instance_name
+    assert abs(first.timestamp / 1000 - time.time()) < 60

@@ -1,0 +1,377 @@
+"""Work that still runs: one log line in its trace, and an event for what runs for long."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import subprocess
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from skywalking import config
+from skywalking.protocol.event.Event_pb2 import Event, Type
+from skywalking.protocol.logging.Logging_pb2 import LogData
+from skywalking_background import _encoding, _events, _running, background_span, carry, untraced
+from skywalking_background._events import HEARTBEAT_SECONDS, RunningEvents
+from skywalking_background._failures import UnreachableError, UnwelcomeError
+from skywalking_background._faults import faults
+from skywalking_background._http import HttpTransport
+from skywalking_background._start_reports import StartReports
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Segments = list[Any]
+
+
+class Lines(StartReports):
+    """Start reports that are kept as protobuf reads them."""
+
+    def __init__(self, after: float = 0) -> None:
+        self.found: list[LogData] = []
+        super().__init__(after, lambda data: self.found.append(LogData.FromString(data)))
+
+    def names(self) -> list[str]:
+        return [tags(line)["task.name"] for line in self.found]
+
+
+def tags(line: LogData) -> dict[str, str]:
+    return {tag.key: tag.value for tag in line.tags.data}
+
+
+class Events(RunningEvents):
+    """Events that are kept as protobuf reads them; OAP may be away, or take none."""
+
+    def __init__(self, after: float = 0) -> None:
+        self.found: list[Event] = []
+        self.begun: list[tuple[str, str]] = []
+        self.trouble: Exception | None = None
+        self.tries = 0
+        super().__init__(after, self.take, lambda *ids: self.begun.append(ids))
+
+    def take(self, batch: list[bytes]) -> None:
+        self.tries += 1
+        if self.trouble is not None:
+            raise self.trouble
+        self.found += [Event.FromString(one) for one in batch]
+
+    def later(self, seconds: float) -> None:
+        """Look again after so many seconds."""
+        self._next_look -= seconds
+        self._try_again -= seconds
+        for batch in self._batches:
+            batch.due -= seconds
+        self.look()
+
+
+@pytest.fixture
+def lines(segments: Segments) -> Iterator[Lines]:
+    watching = Lines()
+    _running.watch_by((watching.watch,), bool)
+    yield watching
+    assert (watching.watch.fresh, watching.watch.known) == ({}, {})  # nothing stays of what has ended
+    _running.watch_by((), bool)
+
+
+@pytest.fixture
+def events(segments: Segments) -> Iterator[Events]:
+    watching = Events()
+    _running.watch_by((watching.watch,), bool)
+    yield watching
+    assert (watching.watch.fresh, watching.watch.known) == ({}, {})
+    _running.watch_by((), bool)
+
+
+def a_moment() -> None:
+    """Let the clock's next millisecond begin."""
+    time.sleep(0.002)
+
+
+def test_a_running_task_has_a_line_in_its_trace(lines: Lines, segments: Segments) -> None:
+    with background_span("resize", tags={"task.id": 7}):
+        a_moment()
+        lines.look()
+    (line,) = lines.found
+    (segment,) = segments
+    span = segment.spans[0]
+    place = line.traceContext
+    assert (place.traceId, place.traceSegmentId) == (segment.related_traces[0], segment.segment_id)
+    assert place.spanId == span.sid == 0
+    assert (line.service, line.serviceInstance) == (config.agent_name, config.agent_instance_name)
+    assert line.endpoint == "resize"
+    assert line.body.type == "text"
+    assert line.body.text.text.startswith("task started: resize (7), running since 20")
+    assert tags(line) == {
+        "level": "INFO",
+        "logger": "skywalking_background",
+        "task.state": "started",
+        "task.name": "resize",
+        "task.id": "7",
+        "task.since": str(span.start_time),
+        "segment.id": segment.segment_id,
+    }
+    assert 0 <= line.timestamp - span.start_time < 60_000
+
+
+def test_the_line_is_what_protobuf_writes(lines: Lines) -> None:
+    with background_span("ü\0\udcff" * 100, tags={"task.id": "\ud800"}):
+        a_moment()
+        lines.look()
+    (line,) = lines.found
+    assert tags(line)["task.name"] == r"ü\x00\udcff" * 100
+    assert tags(line)["task.id"] == r"\ud800"
+
+
+def test_where_oap_wants_it_the_endpoint_is_a_tag(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_encoding, "ENDPOINT_AS_TAG", True)
+    with background_span("resize"):
+        a_moment()
+        lines.look()
+    (line,) = lines.found
+    assert (line.endpoint, tags(line)["endpoint"]) == ("", "resize")
+
+
+def test_each_task_is_reported_once_and_a_short_one_not_at_all(segments: Segments) -> None:
+    lines = Lines(after=0.05)
+    _running.watch_by((lines.watch,), bool)
+    with background_span("long"):
+        for _ in range(100):
+            with background_span("its child"):
+                pass
+            carry(lambda: None, name="short")()
+            lines.look()
+            time.sleep(0.002)
+        lines.look()
+    _running.watch_by((), bool)
+    assert lines.names() == ["long"]
+
+
+def test_what_is_not_traced_is_not_reported(lines: Lines) -> None:
+    with untraced(), background_span("within"):
+        a_moment()
+        lines.look()
+    assert lines.found == []
+
+
+def test_a_task_that_ends_while_it_is_looked_at_leaves_nothing(lines: Lines) -> None:
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.is_set():
+            with background_span("task"):
+                pass
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    until = time.monotonic() + 0.5
+    while time.monotonic() < until:
+        lines.look()
+    over.set()
+    for thread in threads:
+        thread.join()
+    assert len(lines.watch.known) == 0
+
+
+def test_too_many_tasks_are_counted_and_said_once(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_running, "LIMIT", 2)
+    hold(lines, 5)
+    assert len(lines.found) == 2
+    assert lines.watch.missed == 3
+    assert [record.getMessage() for record in caplog.records] == [
+        "2 tasks run, more are not watched for start reports (number 1)"
+    ]
+
+
+def hold(lines: Lines, count: int) -> None:
+    """Run so many tasks at once."""
+
+    async def one() -> None:
+        with background_span("task"):
+            await asyncio.sleep(0.05)
+
+    async def all_of_them() -> None:
+        tasks = [asyncio.create_task(one()) for _ in range(count)]
+        await asyncio.sleep(0.01)
+        lines.look()
+        await asyncio.gather(*tasks)
+
+    asyncio.run(all_of_them())
+
+
+def test_one_that_cannot_be_told_does_not_keep_the_others(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    put = lines._put
+    calls = []
+
+    def failing(data: bytes) -> None:
+        calls.append(data)
+        if len(calls) == 1:
+            raise ZeroDivisionError
+        put(data)
+
+    monkeypatch.setattr(lines, "_put", failing)
+    hold(lines, 3)
+    assert len(lines.found) == 2
+    assert faults() == {"reporting what runs": 1}
+    from skywalking_background import _faults
+
+    _faults._seen.clear()
+
+
+def test_an_event_begins_lives_and_ends_under_one_id(events: Events, segments: Segments) -> None:
+    with background_span("resize", tags={"task.id": "a1"}):
+        a_moment()
+        events.look()
+        events.later(HEARTBEAT_SECONDS - 1)
+        assert len(events.found) == 1
+        events.later(2)
+    events.look()
+    begun, alive, ended = events.found
+    (segment,) = segments
+    span = segment.spans[0]
+    assert {event.uuid for event in events.found} == {segment.segment_id}
+    assert events.begun == [(segment.segment_id, segment.segment_id)]
+    for event in events.found:
+        assert (event.source.service, event.source.serviceInstance) == (config.agent_name, config.agent_instance_name)
+        assert (event.name, event.layer, event.startTime) == ("BackgroundTask", "GENERAL", span.start_time)
+        assert event.type == Type.Normal
+        assert event.parameters["trace.id"] == segment.related_traces[0]
+        assert (event.parameters["task.name"], event.parameters["task.id"]) == ("resize", "a1")
+    assert (begun.endTime, alive.endTime) == (0, 0)
+    assert begun.message == "resize runs for 0 s"
+    assert int(alive.parameters["task.alive"]) >= int(begun.parameters["task.alive"])
+    assert span.start_time < ended.endTime <= span.end_time
+    assert [event.parameters["task.outcome"] for event in events.found] == ["running", "running", "ended"]
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"), [(ValueError(), "failed"), (asyncio.CancelledError(), "cancelled"), (None, "dead")]
+)
+def test_an_event_says_how_the_task_ended(events: Events, error: BaseException | None, outcome: str) -> None:
+    with contextlib.suppress(BaseException), background_span("resize") as span:
+        a_moment()
+        events.look()
+        if error is None:
+            span.tag("task.outcome", outcome)
+        else:
+            raise error
+    events.look()
+    assert [(event.type, event.parameters["task.outcome"]) for event in events.found] == [
+        (Type.Normal, "running"),
+        (Type.Error, outcome),
+    ]
+
+
+def test_events_wait_for_an_oap_that_is_away(events: Events, caplog: pytest.LogCaptureFixture) -> None:
+    events.trouble = UnreachableError("nobody there")
+    with background_span("resize"):
+        a_moment()
+        events.look()
+        events.look()
+        assert (events.tries, events.begun) == (1, [])
+    events.later(1)
+    assert events.tries == 1  # OAP is not asked in each round
+    events.trouble = None
+    events.later(10)
+    assert [event.parameters["task.outcome"] for event in events.found] == ["ended"]
+    assert caplog.records == []  # the reporter says that OAP is away
+
+
+def test_an_oap_that_takes_no_events_is_asked_rarely_and_it_is_said_once(
+    events: Events, caplog: pytest.LogCaptureFixture
+) -> None:
+    events.trouble = UnwelcomeError("UNIMPLEMENTED")
+    with background_span("resize"):
+        a_moment()
+        events.look()
+        for _ in range(10):
+            events.later(10)
+        assert events.tries == 1
+        events.later(300)
+        assert events.tries == 2
+    (record,) = caplog.records
+    assert "OAP takes no events (UNIMPLEMENTED)" in record.getMessage()
+
+
+def test_there_are_not_too_many_events(events: Events, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_events, "LIMIT", 3)
+
+    async def one() -> None:
+        with background_span("task"):
+            await asyncio.sleep(0.05)
+
+    async def some(count: int) -> None:
+        tasks = [asyncio.create_task(one()) for _ in range(count)]
+        await asyncio.sleep(0.01)
+        events.later(10)
+        await asyncio.gather(*tasks)
+
+    asyncio.run(some(8))
+    events.look()
+    assert sum(not event.endTime for event in events.found) == 3
+    assert sum(bool(event.endTime) for event in events.found) == 3
+
+
+def test_events_go_over_http_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    posted: list[Any] = []
+    monkeypatch.setattr(HttpTransport, "post", lambda _self, path, content: posted.append((path, content)))
+    HttpTransport("127.0.0.1:9").send_events(
+        [Event(uuid="a", name="b", startTime=7, layer="GENERAL").SerializeToString()]
+    )
+    assert posted == [("/v3/events", [{"uuid": "a", "name": "b", "startTime": "7", "layer": "GENERAL"}])]
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, "StartReports 2.0 RunningEvents 60.0"),
+        ({"SKYWALKING_BACKGROUND_START_REPORT_SECONDS": "0"}, "StartReports 0.0 RunningEvents 60.0"),
+        ({"SKYWALKING_BACKGROUND_START_REPORT_SECONDS": "off"}, "RunningEvents 60.0"),
+        ({"SKYWALKING_BACKGROUND_EVENT_SECONDS": "OFF"}, "StartReports 2.0"),
+        ({"SW_AGENT_LOG_REPORTER_ACTIVE": "false"}, "RunningEvents 60.0"),
+        (
+            {"SKYWALKING_BACKGROUND_EVENT_SECONDS": "90", "SW_AGENT_PROTOCOL": "http"},
+            "StartReports 2.0 RunningEvents 90.0",
+        ),
+        (
+            {"SKYWALKING_BACKGROUND_START_REPORT_SECONDS": "soon"},
+            "SECONDS='soon' is neither a number of seconds nor off",
+        ),
+        ({"SKYWALKING_BACKGROUND_EVENT_SECONDS": "-1"}, "SECONDS='-1' is neither a number of seconds nor off"),
+    ],
+)
+def test_settings_say_what_is_reported(variables: dict[str, str], expected: str) -> None:
+    program = (
+        "import skywalking_background as sw; from skywalking_background import _agent; sw.start()\n"
+        "o = _agent._observers; assert len(o.watches) == len([x for x in (o.lines, o.events) if x])\n"
+        "print(*[f'{type(x).__name__} {float(x._after)}' for x in (o.lines, o.events) if x])"
+    )
+    environment = {"SW_AGENT_COLLECTOR_BACKEND_SERVICES": "127.0.0.1:9", **variables}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert expected in done.stdout + done.stderr
+
+
+def test_the_first_task_begins_the_reporting_and_a_process_without_one_has_no_thread() -> None:
+    program = (
+        "import threading, skywalking_background as sw; sw.start()\n"
+        "names = lambda: [t.name for t in threading.enumerate() if 'background' in t.name]\n"
+        "assert names() == [], names()\n"
+        "with sw.background_span('first'): print(names())"
+    )
+    environment = {"SW_AGENT_COLLECTOR_BACKEND_SERVICES": "127.0.0.1:9"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "['skywalking-background-reporter']", done.stderr
+
+
+def test_logging_is_not_asked(lines: Lines, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with background_span("resize"):
+        a_moment()
+        lines.look()
+    assert caplog.records == []  # the line is OAP's only, whatever the level of the user's loggers

@@ -1,0 +1,71 @@
+"""The console's own elements. Each is a Vue component in `web/`, one file each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from nicegui import ui
+from nicegui.elements import echart  # registers the ECharts that comes with NiceGUI  # noqa: F401
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+WEB: Final = Path(__file__).parent / "web"
+
+
+class Timeline(ui.element, component="web/timeline.js", esm={"console-picture": "web/picture"}):
+    """Every task a bar, every request a dot. The browser fetches the data itself, only what is new each time."""
+
+    def __init__(self, service_url: str) -> None:
+        super().__init__()
+        self.props["service"] = service_url
+
+
+class Waterfall(ui.element, component="web/waterfall.js"):
+    """The spans of one trace."""
+
+    def show(self, rows: Sequence[dict[str, Any]], services: Sequence[str]) -> None:
+        """Draw rows, as `pages.trace` makes them."""
+        self.props["rows"], self.props["services"] = rows, services
+        self.update()
+
+
+class Grid(ui.element, component="web/grid.js"):
+    """A table; on a phone each row is a card. A cell is text, or a dict with `text` and its style or actions."""
+
+    def __init__(self, columns: Sequence[dict[str, str]], empty: str) -> None:
+        super().__init__()
+        self.props["columns"], self.props["rows"], self.props["empty"] = columns, [], empty
+
+    def show(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Replace the rows. Each has a `key` that identifies it from one refresh to the next."""
+        if rows != self.props["rows"]:
+            self.props["rows"] = rows
+            self.update()
+
+    def show_when_empty(self, sentence: str) -> None:
+        """Show this sentence while there are no rows."""
+        if sentence != self.props["empty"]:
+            self.props["empty"] = sentence
+            self.update()
+
+    def on_action(self, handler: Callable[[str, str], Any]) -> None:
+        """Call `handler(action, row's key)` when a button in a cell is pressed."""
+        self.on("action", lambda event: handler(*event.args))
+
+
+class Trend(ui.element, component="web/trend.js"):
+    """Curves over time."""
+
+    def __init__(self, title: str, unit: str, *, logarithmic: bool = False, top: float | None = None) -> None:
+        super().__init__()
+        self.props["title"], self.props["unit"], self.props["logarithmic"] = title, unit, logarithmic
+        self.props["top"], self.props["series"] = top, []
+
+    def show(self, series: Sequence[dict[str, Any]]) -> None:
+        """Draw `[{"name", "points": [[ms, value], ...]}, ...]`."""
+        if series != self.props["series"]:
+            self.props["series"] = series
+            self.update()
