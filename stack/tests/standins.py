@@ -28,6 +28,11 @@ def free_port() -> int:
 
 def web_part(settings: Settings, name: str = "service", **changes: object) -> Part:
     """Make a part that answers on the service's port."""
-    command = (sys.executable, "-c", HTTP, str(settings.service_port))
-    values = {"name": name, "command": command, "health": settings.service_url, "ports": ("SERVICE_PORT",), **changes}
+    values = {
+        "name": name,
+        "command": (sys.executable, "-c", HTTP, str(settings.service_port)),
+        "health": settings.service_url,
+        "ports": {"SERVICE_PORT": settings.service_port},
+        **changes,
+    }
     return Part(**values)  # type: ignore[arg-type]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from rich.markup import escape
 
+from stack.runtime import passwords
 from stack.runtime.checks import check_docker, check_environment, check_free_ports, show_checks
-from stack.runtime.compose import passwords
 from stack.runtime.compose.containers import containers, status_table
 from stack.runtime.compose.images import provide_images
 from stack.runtime.compose.project import Project

@@ -20,6 +20,8 @@ def answers(part: Part) -> bool:
 
 def health_problem(part: Part) -> str:
     """Say why the part's health check does not succeed; an empty text when it does."""
+    if part.health.startswith("redis://"):
+        return _redis_problem(part)
     try:
         response = httpx.get(part.health, timeout=TIMEOUT_SECONDS, trust_env=False)
     except httpx.HTTPError:
@@ -28,9 +30,25 @@ def health_problem(part: Part) -> str:
 
 
 def problem_of(response: httpx.Response) -> str:
-    """Describe a response that is no success: its status, and the detail of a problem document (RFC 9457)."""
+    """Describe a response that is no success: its status, and what it says about the reason.
+
+    The service has it in the `detail` of a problem document (RFC 9457), a worker in `status`.
+    """
     try:
-        detail = response.json().get("detail", "")
+        found = response.json()
+        detail = found.get("detail") or found.get("status", "")
     except (ValueError, AttributeError):
         detail = ""
     return f"answers {response.status_code}" + (f": {detail}" if detail else "")
+
+
+def _redis_problem(part: Part) -> str:
+    from redis import Redis, RedisError  # noqa: PLC0415  # not every command looks at it
+
+    timeouts = {"socket_timeout": TIMEOUT_SECONDS, "socket_connect_timeout": TIMEOUT_SECONDS}
+    try:
+        with Redis.from_url(part.health, password=part.health_password or None, **timeouts) as client:
+            client.ping()
+    except RedisError as error:
+        return f"{NO_ANSWER} ({error})"
+    return ""

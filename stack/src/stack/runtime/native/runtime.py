@@ -20,6 +20,8 @@ from stack.runtime.checks import (
     show_checks,
 )
 from stack.runtime.links import print_links
+from stack.runtime.native.broker import INSTALL, find_broker, prepare_broker
+from stack.runtime.native.broker_check import check_broker
 from stack.runtime.native.logs import show_logs
 from stack.runtime.native.parts import Part, native_parts
 from stack.runtime.native.start import PartError, start
@@ -71,6 +73,7 @@ class NativeRuntime:
             if not self.is_up and (trouble := describe_orphans(settings.run_dir)):
                 console.print(f"{escape(trouble)}: they are ended first")
                 end_processes(settings.run_dir)
+            prepare_broker(settings)
             parts = native_parts(settings)
             alive = self._alive()
             wanted = [part for part in parts if part.name in alive or not part.on_demand]
@@ -91,6 +94,8 @@ class NativeRuntime:
                 console.print(f"[red]the stack is not up:[/] {escape(str(error))}")
                 return 1
         console.print(f"[green]up[/] after {time.monotonic() - began:.1f} s")
+        if settings.wants_broker and not find_broker(settings).url:
+            console.print(f"no broker, so /test/celery and /test/queue answer 503: {INSTALL}")
         print_links(console, settings, locust="loadtest" in self._alive())
         return 0
 
@@ -157,6 +162,7 @@ class NativeRuntime:
             check_docker(needed=False),
             *check_machine(self._settings, [part for part in parts if part.name not in alive and not part.on_demand]),
             *check_environment(self._settings),
+            check_broker(self._settings),
             *check_ports(self._settings, parts),
         ]
         show_checks(self._console, checks)
@@ -235,7 +241,7 @@ class NativeRuntime:
         forget(self._settings.run_dir / "oap")
 
     def _checks(self, wanted: Sequence[Part], starting: Sequence[Part]) -> list[Check]:
-        checks = check_machine(self._settings, starting) if starting else []
+        checks = [*check_machine(self._settings, starting), check_broker(self._settings)] if starting else []
         return checks + check_ports(self._settings, wanted)
 
     def _all_fine(self, checks: Sequence[Check]) -> bool:
