@@ -51,6 +51,11 @@ class ComposeRuntime:
         """
         return bool(containers(self._project))
 
+    @property
+    def has_broker(self) -> bool:
+        """Whether the endpoints that need a broker work."""
+        return self._settings.wants_broker
+
     def up(self) -> int:
         """Start the stack and wait until every part is healthy; 0 when all are. Running parts are left as they are."""
         console, project, settings = self._console, self._project, self._settings

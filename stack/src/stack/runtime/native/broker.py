@@ -107,6 +107,7 @@ def prepare_broker(settings: Settings) -> None:
         "databases": "1",
         "daemonize": "no",
         "always-show-logo": "no",
+        "set-proc-title": "no",  # a new title would overwrite the environment, by which our processes are known
         "appendonly": "yes",
         "appendfsync": "always",
         "save": '""',

@@ -61,6 +61,11 @@ class NativeRuntime:
         """Whether supervisord runs."""
         return self._supervisor.process is not None
 
+    @property
+    def has_broker(self) -> bool:
+        """Whether the endpoints that need a broker work."""
+        return bool(find_broker(self._settings).url)
+
     def pids(self) -> dict[str, int]:
         """Return the process ids of the running parts, by their names."""
         return {name: info["pid"] for name, info in self._supervisor.infos().items() if info["pid"]}
@@ -94,7 +99,7 @@ class NativeRuntime:
                 console.print(f"[red]the stack is not up:[/] {escape(str(error))}")
                 return 1
         console.print(f"[green]up[/] after {time.monotonic() - began:.1f} s")
-        if settings.wants_broker and not find_broker(settings).url:
+        if settings.wants_broker and not self.has_broker:
             console.print(f"no broker, so /test/celery and /test/queue answer 503: {INSTALL}")
         print_links(console, settings, locust="loadtest" in self._alive())
         return 0

@@ -54,10 +54,12 @@ def _row(part: Part, info: dict[str, Any], megabytes: int, exits: list[str], *, 
 
 
 def _resident_megabytes(pid: int) -> int:
-    """Return the resident memory of a process and its children."""
+    """Return the resident memory of a process and its children; what they share is counted once where that is known."""
     try:
         process = psutil.Process(pid) if pid else None
         family = [process, *process.children(recursive=True)] if process else []
+        if len(family) > 1 and psutil.LINUX:
+            return int(sum(one.memory_full_info().pss for one in family)) // 2**20
         return int(sum(one.memory_info().rss for one in family)) // 2**20
     except psutil.Error:
         return 0
