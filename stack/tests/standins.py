@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import socket
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from stack.runtime.native.parts import Part
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from stack.settings import Settings
 
 ODD = "a \"b\" 'c' ;d #e %f %(here)s %%g \\h ünï 中 $HOME `i` =j,k [/b] [red]"
@@ -17,6 +20,13 @@ HTTP = (
     "import http.server as web, sys; "
     "web.HTTPServer(('127.0.0.1', int(sys.argv[1])), web.SimpleHTTPRequestHandler).serve_forever()"
 )
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.05)
 
 
 def free_port() -> int:

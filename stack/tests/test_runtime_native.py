@@ -19,7 +19,7 @@ from stack.runtime.native.runtime import NOT_RUNNING
 from stack.runtime.native.supervisor import Supervisor
 from stack.runtime.processes import RUN_DIR_VARIABLE, stack_processes
 from stack.runtime.run_dir import prepare
-from standins import ODD, web_part
+from standins import ODD, wait_for, web_part
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,13 +31,6 @@ if TYPE_CHECKING:
 
 def pid_of(settings: Settings, name: str = "service") -> int:
     return int(NativeRuntime(settings).pids().get(name, 0))
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 15) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.05)
 
 
 def test_up_twice_then_down_leaves_nothing(

@@ -12,6 +12,8 @@ from stack.runtime.native.broker import CONFIGURATION, MEMORY_LIMIT_MEGABYTES, f
 from stack.settings import HOST, NAME_LIMIT_CHARACTERS, ROOT
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from stack.runtime.native.broker import Broker
     from stack.settings import Settings
 
@@ -34,6 +36,8 @@ class Part:
     quiet_seconds: int = 60
     """Its start is given up after so long without any progress."""
     stop_seconds: int = 10
+    stdin: Path | None = None
+    """A file that it reads from its standard input."""
     health_password: str = field(default="", repr=False)
     """Redis needs one for its health check."""
 
@@ -136,11 +140,13 @@ def _broker_parts(settings: Settings, broker: Broker) -> list[Part]:
     return [
         Part(
             "broker",
-            # The folder is said here and not in the file, whose format can't hold every path.
-            (str(broker.server), str(folder / CONFIGURATION), "--dir", str(folder)),
+            # The folder is named here, as the file's format can't hold every path. The file is read from standard
+            # input (`-`, which must come last), as Redis 7 takes its path for a pattern.
+            (str(broker.server), "--dir", str(folder), "-"),
             f"redis://{HOST}:{settings.redis_port}/0",
             _ports(settings, "REDIS_PORT"),
             memory_megabytes=MEMORY_LIMIT_MEGABYTES,
+            stdin=folder / CONFIGURATION,
             health_password=broker.password,
         )
     ]
