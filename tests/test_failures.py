@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from oap_query import Span
 
-pytestmark = pytest.mark.alone
-
 ERROR = {"X-Fault": "error"}
 FORKED = "  Local FastAPI request handling 200\n  Local background_sleep_task CROSS_THREAD"
 DEAD = f"""Entry HTTP GET /test 200
@@ -280,8 +278,8 @@ def test_of_200_tasks_each_ends_succeeded_or_as_a_dead_letter(demo: New, signals
         size = 5 if "complex" in str(answer.url) else 3
         spans = service.oap.client.wait_for_trace(
             answer.headers["X-Trace-Id"],
-            lambda found: len(found) >= size,
-            20,  # noqa: B023
+            lambda found, n=size: len(found) >= n,  # type: ignore[misc]
+            20,
         )
         outcomes.update(span.tags["task.outcome"] for span in spans if span.name in names)
     assert outcomes.total() == 200  # 170 + 10 times 3
