@@ -48,6 +48,9 @@ VARIANTS = {
     "ours+gc": Variant(
         "this library, collector tuned", "#8fbbe0", "instrument(app)" + COLLECTOR, baseline="untraced+gc"
     ),
+    "ours+unmetered": Variant(
+        "this library, without meters", "#1f6fb4", "instrument(app), SKYWALKING_BACKGROUND_METERS=false"
+    ),
     "fastapi": Variant(
         "FastAPI's own telemetry", "#2a9d74", f"on by default beside a {EXPORT}", OPENTELEMETRY, opentelemetry=True
     ),
@@ -96,6 +99,8 @@ def create_app(name: str) -> FastAPI:
     if name == "ours+quiet":
         os.environ["SKYWALKING_BACKGROUND_START_REPORT_SECONDS"] = "off"
         os.environ["SKYWALKING_BACKGROUND_EVENT_SECONDS"] = "off"
+    if name == "ours+unmetered":
+        os.environ["SKYWALKING_BACKGROUND_METERS"] = "false"
     if name == "ours+journal":
         os.environ["SKYWALKING_BACKGROUND_JOURNAL"] = tempfile.mkdtemp(prefix="bench-journal-")
     create = peers[name.partition("+")[0]]

@@ -86,6 +86,9 @@ def browser() -> Iterator[Browser]:
         ("console", "/traces/unknown", "h1"),
         ("console", "/try", "h1"),
         ("console", "/overview", "h1"),
+        ("console", "/running", "h1"),
+        ("console", "/dead-letters", "h1"),
+        ("console", "/alarms", "h1"),
         ("locust", "/", "button[type=submit]"),
     ],
 )

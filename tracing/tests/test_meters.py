@@ -40,7 +40,7 @@ Sent = dict[tuple[str, str], Any]
 @pytest.fixture(autouse=True)
 def no_meters(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(_meters, "enabled", True)
-    monkeypatch.setattr(_runtime_meters, "active", False)
+    monkeypatch.setattr(_runtime_meters, "_runtime", None)
     _meters.begin_anew()
     _meters._queues.clear()
     _loop_lag.forget_all()

@@ -218,3 +218,12 @@ def test_alarms_ask_only_for_metrics_that_exist(tmp_path):
         asked = set(re.findall(r"[a-z]+_[a-z_]+", rule["expression"]))
         assert asked, name
         assert asked <= metrics, name
+
+
+@pytest.mark.parametrize(("overlay", "files"), [(None, "python-runtime"), (OVERLAY, "python-runtime,background-tasks")])
+def test_the_meters_that_an_overlay_brings_are_read(tmp_path, monkeypatch, overlay, files):
+    asked = options(tmp_path, overlay=overlay)
+    monkeypatch.delenv("SW_METER_ANALYZER_ACTIVE_FILES", raising=False)
+    assert _run._environment(asked)["SW_METER_ANALYZER_ACTIVE_FILES"] == files
+    monkeypatch.setenv("SW_METER_ANALYZER_ACTIVE_FILES", "mine")
+    assert _run._environment(asked)["SW_METER_ANALYZER_ACTIVE_FILES"] == "mine"

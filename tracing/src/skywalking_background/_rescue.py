@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from skywalking_background import _records
 from skywalking_background._encoding import encode_segment_of
 from skywalking_background._faults import note
-from skywalking_background._internals import Log, LogItem, Segment, config
+from skywalking_background._internals import Component, Kind, Layer, Log, LogItem, Segment, config
 from skywalking_background._journal import SUFFIX, UNFINISHED
 from skywalking_background._light_spans import LostSpan
 
@@ -148,6 +148,8 @@ class Rescue:
         end = max(task.start, int(left.alive * 1000))
         message = f"process {left.pid} ({left.instance}) was gone before this ended; last alive {_clock(left.alive)}"
         span = LostSpan(task.name, task.start, end, {**task.tags, "task.outcome": "crashed"})
+        kind, layer, component, span.peer = task.sort
+        span.kind, span.layer, span.component = Kind[kind], Layer(layer), Component(component)
         if task.parent is not None:
             span.refs.append(task.parent)
         items = [LogItem("event", "error"), LogItem("error.kind", "Crashed"), LogItem("message", message)]
