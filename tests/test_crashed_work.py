@@ -116,7 +116,8 @@ def test_200_tasks_of_a_killed_service_are_200_crashed_spans_after_its_restart(
 ) -> None:
     name = f"killed-{uuid4().hex[:6]}"
     journal = tmp_path / "journal"
-    variables: dict[str, Any] = {"SKYWALKING_BACKGROUND_JOURNAL": str(journal), "SKYWALKING_BACKGROUND_EVENT_SECONDS": "3"}
+    variables: dict[str, Any] = {"SKYWALKING_BACKGROUND_JOURNAL": str(journal)}
+    variables["SKYWALKING_BACKGROUND_EVENT_SECONDS"] = "3"
     arguments = ("--workers", "2") if workers == 2 else ()
 
     def written() -> int:
