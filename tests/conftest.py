@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from playwright.sync_api import Browser, Page
+<<<<<<< HEAD
 
+=======
+>>>>>>> main
 SHARED = pytest.StashKey[EmbeddedOap]()
 
 

@@ -130,7 +130,7 @@ def test_200_tasks_of_a_killed_service_are_200_crashed_spans_after_its_restart(
         killed = kill(server) * 1000
     began = datetime.now(UTC) - timedelta(minutes=5)
     assert rows_of_crashed(oap, name, began) == []
-    with serve(tmp_path, name, oap.grpc, **variables) as server:
+    with serve(tmp_path, name, oap.grpc, arguments=(), **variables) as server:
         rows = eventually(lambda: all_of(rows_of_crashed(oap, name, began), TASKS))
         assert {row["traceIds"][0] for row in rows} == set(trace_ids)
         assert len({row["segmentId"] for row in rows}) == len(rows) == TASKS

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from oap_query import Span
 
+pytestmark = pytest.mark.alone
+
 ERROR = {"X-Fault": "error"}
 FORKED = "  Local FastAPI request handling 200\n  Local background_sleep_task CROSS_THREAD"
 DEAD = f"""Entry HTTP GET /test 200
@@ -99,6 +101,11 @@ def demo(oap: OapServer, tmp_path: Path) -> Callable[..., AbstractContextManager
 
 
 New: TypeAlias = "Callable[..., AbstractContextManager[Demo]]"
+
+
+def has_spans(count: int) -> Callable[[list[Span]], bool]:
+    """Return a test of whether a trace has so many spans."""
+    return lambda spans: len(spans) >= count
 
 
 def test_a_task_that_is_retried_and_succeeds(demo: New) -> None:
@@ -276,11 +283,7 @@ def test_of_200_tasks_each_ends_succeeded_or_as_a_dead_letter(demo: New, signals
     names = {"background_sleep_task", "long_running_task", "task1", "task2", "task3"}
     for answer in answers:
         size = 5 if "complex" in str(answer.url) else 3
-        spans = service.oap.client.wait_for_trace(
-            answer.headers["X-Trace-Id"],
-            lambda found, n=size: len(found) >= n,  # type: ignore[misc]
-            20,
-        )
+        spans = service.oap.client.wait_for_trace(answer.headers["X-Trace-Id"], has_spans(size), 20)
         outcomes.update(span.tags["task.outcome"] for span in spans if span.name in names)
     assert outcomes.total() == 200  # 170 + 10 times 3
     with demo("restarted", **settings) as service:
