@@ -17,10 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from playwright.sync_api import Browser, Page
-<<<<<<< HEAD
 
-=======
->>>>>>> main
 SHARED = pytest.StashKey[EmbeddedOap]()
 
 
