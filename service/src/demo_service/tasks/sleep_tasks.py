@@ -37,7 +37,7 @@ async def _sleep(task: str, seconds: float) -> None:
 
 @job()
 async def background_sleep_task(seconds: float) -> None:
-    """Sleep, as the overview's example does."""
+    """Sleep, in the place of real work."""
     await _sleep("background_sleep_task", seconds)
 
 
