@@ -104,8 +104,9 @@ class Server:
 class EmbeddedOap(OapServer):
     """An OAP of the test session's own; it can be stopped and started again on the same data."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, overlay: Path = ROOT / "oap" / "config", **environment: str) -> None:
         self.data, self.log = data, data.with_suffix(".log")
+        self.overlay, self.environment = overlay, environment
         self.grpc_port, self.http_port = free_port(), free_port()
         super().__init__(f"127.0.0.1:{self.grpc_port}", f"http://127.0.0.1:{self.http_port}")
         self.process: subprocess.Popen[bytes] | None = None
@@ -113,10 +114,11 @@ class EmbeddedOap(OapServer):
     def launch(self) -> None:
         """Start it without waiting for it."""
         command = [sys.executable, "-m", "oap_embedded", "run", "--data", str(self.data), "--host", "127.0.0.1"]
-        command += ["--overlay", str(ROOT / "oap" / "config")]
+        command += ["--overlay", str(self.overlay)]
         command += ["--grpc-port", str(self.grpc_port), "--http-port", str(self.http_port)]
         with self.log.open("ab") as output:
-            self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+            environment = {**os.environ, **self.environment}
+            self.process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
 
     def start(self) -> None:
         self.launch()
@@ -175,10 +177,11 @@ def serve(  # noqa: PLR0913  # each is one thing a test wants different
     arguments: tuple[str, ...] = (),
     health: str = "/up",
     python: Path | str = sys.executable,
+    port: int = 0,
     **environment: str,
 ) -> Iterator[Server]:
     """Run an app under a real uvicorn, of another environment's Python if need be, that reports to `grpc` as `name`."""
-    port = free_port()
+    port = port or free_port()
     log = directory / f"{name}.log"
     command = [str(python), "-m", "uvicorn", app, "--app-dir", str(HERE), "--host", "127.0.0.1"]
     command += ["--port", str(port), "--no-access-log", *arguments]

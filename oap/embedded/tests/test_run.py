@@ -211,7 +211,9 @@ def test_the_configuration_is_complete(tmp_path, overlay):
 def test_alarms_ask_only_for_metrics_that_exist(tmp_path):
     rules = yaml.safe_load((OVERLAY / "alarm-settings.yml").read_text())["rules"]
     oal = (_run.assemble(tmp_path / "config", None) / "oal" / "core.oal").read_text()
-    metrics = set(re.findall(r"^(\w+) = ", oal, re.MULTILINE))
+    metrics = set(re.findall(r"^(\w+) = ", oal, re.MULTILINE)) | {"aggregate_labels"}
+    meters = yaml.safe_load((OVERLAY / "meter-analyzer-config" / "background-tasks.yaml").read_text())
+    metrics |= {f"{meters['metricPrefix']}_{rule['name']}" for rule in meters["metricsRules"]}
     assert rules
     for name, rule in rules.items():
         assert name.endswith("_rule")
@@ -227,3 +229,17 @@ def test_the_meters_that_an_overlay_brings_are_read(tmp_path, monkeypatch, overl
     assert _run._environment(asked)["SW_METER_ANALYZER_ACTIVE_FILES"] == files
     monkeypatch.setenv("SW_METER_ANALYZER_ACTIVE_FILES", "mine")
     assert _run._environment(asked)["SW_METER_ANALYZER_ACTIVE_FILES"] == "mine"
+
+
+def test_alarms_are_sent_where_the_environment_says_unless_the_rules_do(tmp_path):
+    target = _run.assemble(tmp_path / "config", OVERLAY)
+    rules = target / "alarm-settings.yml"
+    before = rules.read_text()
+    _run._hook_alarms(target, "")
+    assert rules.read_text() == before
+    _run._hook_alarms(target, "http://127.0.0.1:8000/alarms?secret=x")
+    found = yaml.safe_load(rules.read_text())
+    assert found["hooks"]["webhook"]["background"]["urls"] == ["http://127.0.0.1:8000/alarms?secret=x"]
+    assert found["rules"] == yaml.safe_load(before)["rules"]
+    _run._hook_alarms(target, "http://elsewhere")
+    assert "elsewhere" not in rules.read_text()

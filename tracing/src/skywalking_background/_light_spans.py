@@ -122,7 +122,10 @@ class TaskSpan(LightSpan, Span):  # type: ignore[misc]  # the agent has no types
         self.op = name
         self.start_time = now
         self._depth = 1  # started
-        self.segment_id = None  # now: as a late attribute it would cost each task a whole dictionary
+        # Now: as late attributes they would cost each task a whole dictionary.
+        self.segment_id = None
+        self.meter = None
+        self.queued_since = self.ran_from = 0
 
     def place(self) -> Place:
         """Say where it will be, in any thread; without the context, which would stay with the task until its end."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import shutil
 import socket
@@ -26,7 +27,11 @@ MAIN: Final = "org.apache.skywalking.oap.server.starter.OAPServerStartUp"
 ROOM: Final = 500 * 1024 * 1024  # bytes of disk without which H2 should not even start
 
 _URL: Final = "SW_STORAGE_H2_URL"
+WEBHOOK_VARIABLE: Final = "OAP_EMBEDDED_WEBHOOK"
+"""Where alarms are sent to; not an option, as it may hold a secret, and everybody sees a command line."""
+
 _METERS: Final = "SW_METER_ANALYZER_ACTIVE_FILES"
+_NO_HOOKS: Final = "hooks: {}\n"
 _FLAGS: Final = (
     "-XX:+UseSerialGC",  # one user, two cores: the smallest heap, and no collector threads beside the service
     "-XX:+ExitOnOutOfMemoryError",  # an OAP that limps is worse than one that is started again
@@ -63,6 +68,7 @@ def run(options: Options) -> NoReturn:
         data.mkdir(parents=True, exist_ok=True)
         _claim(data)
         configuration = assemble(_plain.folder(data) / "config", options.overlay)
+        _hook_alarms(configuration, os.environ.get(WEBHOOK_VARIABLE, ""))
         temporary = data / "tmp"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
@@ -91,6 +97,15 @@ def assemble(target: Path, overlay: Path | None) -> Path:
     if overlay is not None:
         shutil.copytree(overlay, target, dirs_exist_ok=True)
     return target
+
+
+def _hook_alarms(configuration: Path, url: str) -> None:
+    """Send alarms to an address, if the rules name none. OAP 10.1 takes no headers: a secret is part of the address."""
+    rules = configuration / "alarm-settings.yml"
+    text = rules.read_text()
+    if url and _NO_HOOKS in text:
+        hook = {"background": {"is-default": True, "urls": [url]}}
+        rules.write_text(text.replace(_NO_HOOKS, f"hooks: {json.dumps({'webhook': hook})}\n"))
 
 
 def _check_paths(data: Path, cache: Path) -> None:
