@@ -3,7 +3,7 @@
 PY := .venv/bin/python
 SYNCED := .venv/.synced
 # Tests mostly wait, so three at once suit two cores. What belongs together stays in one process: see conftest.py.
-PARALLEL := --numprocesses=3 --dist=loadgroup --no-loadscope-reorder
+PARALLEL := --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 UNIT := $(filter-out tracing/mutants/%,$(wildcard */tests */*/tests))
 MEMBERS := $(patsubst %/pyproject.toml,%,$(wildcard */pyproject.toml */*/pyproject.toml))
 PARTS := $(sort $(notdir $(wildcard */src/* */*/src/*)))

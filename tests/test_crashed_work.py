@@ -82,7 +82,7 @@ def service(oap: OapServer, tmp_path: Path, request: pytest.FixtureRequest) -> I
     """A service whose tasks get an event after 3 s already."""
     address = oap.grpc if request.param == "grpc" else oap.url.removeprefix("http://")
     name = f"running-{uuid4().hex[:6]}"
-    variables = {"SKYWALKING_BACKGROUND_EVENT_SECONDS": "3", "SW_AGENT_PROTOCOL": request.param}
+    variables: dict[str, Any] = {"SKYWALKING_BACKGROUND_EVENT_SECONDS": "3", "SW_AGENT_PROTOCOL": request.param}
     with serve(tmp_path, name, address, **variables) as server:
         yield server
 
@@ -116,7 +116,7 @@ def test_200_tasks_of_a_killed_service_are_200_crashed_spans_and_200_dead_letter
     oap: OapServer, tmp_path: Path, workers: int
 ) -> None:
     name = f"killed-{uuid4().hex[:6]}"
-    variables = {
+    variables: dict[str, Any] = {
         "SERVICE_DATA_DIR": str(tmp_path / "data"),
         "SERVICE_JOURNAL": "written",
         "SKYWALKING_BACKGROUND_EVENT_SECONDS": "3",

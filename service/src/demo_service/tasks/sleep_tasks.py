@@ -30,7 +30,7 @@ _THREADS: Final = anyio.CapacityLimiter(100)
 
 @job()
 async def background_sleep_task(seconds: float, work: str = Work.SLEEP) -> None:
-    """Sleep, as the overview's example does."""
+    """Sleep, or compute, in the place of real work."""
     await do_in_loop("background_sleep_task", seconds, work)
     ledger.note("done", variants.BACKGROUND_TASK.name, task_id.get())
 
