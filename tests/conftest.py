@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from playwright.sync_api import Browser, Page
+SHARED = pytest.StashKey[EmbeddedOap]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start one OAP for all of xdist's workers; a worker waits for it when its first test needs it."""
+    several = getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput")
+    if several and not config.option.collectonly and "TEST_OAP_URL" not in os.environ:
+        shared = config.stash[SHARED] = EmbeddedOap(Path(tempfile.mkdtemp(prefix="oap-")) / "data")
+        os.environ.update(TEST_OAP_URL=shared.url, TEST_OAP_GRPC=shared.grpc)  # the workers inherit them
+        shared.launch()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End it after the last worker."""
+    if shared := config.stash.get(SHARED, None):
+        shared.stop()
+        shutil.rmtree(shared.data.parent)
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +41,9 @@ def oap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OapServer]:
     """The OAP that the tests share."""
     url, grpc = os.environ.get("TEST_OAP_URL"), os.environ.get("TEST_OAP_GRPC")
     if url and grpc:
-        yield OapServer(grpc, url)
+        given = OapServer(grpc, url)
+        given.wait()
+        yield given
         return
     own = EmbeddedOap(tmp_path_factory.mktemp("oap") / "data")
     own.start()

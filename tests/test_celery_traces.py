@@ -272,8 +272,9 @@ def worker(folder: Path, variables: dict[str, str], pool: str) -> Iterator[tuple
         process.wait(30)
     finally:
         if process.poll() is None:
-            for one in (*psutil.Process(process.pid).children(recursive=True), process):
-                one.kill()
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.kill()
+            process.kill()
             process.wait()
 
 

@@ -280,7 +280,7 @@ def test_an_oap_that_answers_garbage_is_said_though_its_health_check_is_fine(
 @pytest.fixture
 def fresh(oap: OapServer, tmp_path: Path) -> Iterator[tuple[Server, str]]:
     """A service of its own, whose tasks may be made to fail, and the console that shows it."""
-    environment = {"SERVICE_FAULTS_ENABLED": "true", "SERVICE_DATA_DIR": str(tmp_path)}
+    environment: dict[str, Any] = {"SERVICE_FAULTS_ENABLED": "true", "SERVICE_DATA_DIR": str(tmp_path)}
     name = f"fresh-{uuid4().hex[:6]}"
     with (
         serve(tmp_path, name, oap.grpc, module="demo_service", health="/health/ready", **environment) as server,

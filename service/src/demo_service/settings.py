@@ -8,6 +8,8 @@ from typing import Annotated
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from demo_service.accepted.journal import Level
+
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -54,6 +56,8 @@ class Settings(BaseSettings):
     """Where SQLite keeps the dead letters."""
     database_url: SecretStr | None = None
     """Another place for them, such as `postgresql+asyncpg://user@host/database`."""
+    journal: Level = Level.OFF
+    """What an answer that says `accepted` promises of a process that is killed: see `accepted/journal.py`."""
     max_argument_bytes: Count = 16 * 1024
     """The largest arguments (as JSON) that a dead letter keeps."""
     redact: list[str] = ["password", "passwd", "secret", "token", "api_key", "authorization", "credential"]
@@ -62,6 +66,10 @@ class Settings(BaseSettings):
     """Who is told of dead letters: Apprise URLs (https://appriseit.com/services/), such as `mailto://…`, `json://…`."""
     notify_seconds: Seconds = 60.0
     """The shortest time between two notifications; what dies meanwhile is told in one."""
+    alarm_secret: SecretStr | None = None
+    """What OAP's webhook says to be let in at `POST /alarms`: in `Authorization: Bearer …`, or in the query."""
+    alarm_quiet_seconds: Seconds = 200.0
+    """An alarm that is not repeated for so long is over, where OAP does not say so (before 10.4)."""
     idempotency_seconds: Seconds = 24 * 3600
     """How long an answer is remembered for a repeated key."""
     idempotency_keys: Count = 100_000

@@ -21,6 +21,7 @@ from skywalking_background._internals import (
     set_open_spans,
 )
 from skywalking_background._light_spans import TASK_ADDRESS, TaskSpan, noop_span, set_tag
+from skywalking_background._running import begun
 from skywalking_background._segments import UNSAMPLED, Context, Origin, origin_of
 from skywalking_background._spans import strand_here
 
@@ -223,6 +224,7 @@ def open_entry(
             span.peer = broker.peer
             span.strand = strand_here()
             set_tag(span, "mq.broker", broker.url)
+            begun(span)
         set_open_spans([span])
     except Exception:  # noqa: BLE001
         note("opening the span of a message that arrived")

@@ -1,7 +1,9 @@
 """What speaks HTTP: the endpoints, the limits around them, and the answers to what is wrong."""
 
+from demo_service.http.alarm_routes import router as alarm_router
 from demo_service.http.bodies import Refusals
 from demo_service.http.connections import LimitedProtocol
+from demo_service.http.control_routes import router as control_router
 from demo_service.http.descriptors import Descriptors
 from demo_service.http.guard import Guard
 from demo_service.http.idempotency import Idempotency
@@ -20,7 +22,9 @@ __all__ = [
     "Idempotency",
     "LimitedProtocol",
     "Refusals",
+    "alarm_router",
     "check_json",
+    "control_router",
     "health",
     "install_problem_documents",
     "router",

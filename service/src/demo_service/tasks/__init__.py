@@ -3,6 +3,7 @@
 from demo_service.tasks.execution import Execution, Interrupted
 from demo_service.tasks.faults import FAULTS, SYNTAX, Fault, InjectedError, parse_fault
 from demo_service.tasks.jobs import JOBS, Job, Retry
+from demo_service.tasks.recovery import Recovery
 from demo_service.tasks.registry import Registry, State, Task
 from demo_service.tasks.release import release
 from demo_service.tasks.room import Refused, Room
@@ -16,6 +17,7 @@ __all__ = [
     "InjectedError",
     "Interrupted",
     "Job",
+    "Recovery",
     "Refused",
     "Registry",
     "Retry",

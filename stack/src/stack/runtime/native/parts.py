@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from oap_embedded import cache_directory
 
+from stack.runtime.alarm_secret import alarm_secret
 from stack.settings import HOST, ROOT
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def native_parts(settings: Settings) -> list[Part]:
     oap = [python, "-m", "oap_embedded", "run", "--data", str(settings.run_dir / "oap")]
     oap += ["--overlay", str(ROOT / "oap" / "config"), "--host", HOST, "--heap", settings.oap_heap]
     oap += ["--grpc-port", str(settings.oap_grpc_port), "--http-port", str(settings.oap_http_port)]
+    secret = alarm_secret(settings.run_dir)
     locust = [python, "-m", "locust", "-f", str(ROOT / "loadtest" / "locustfile.py"), "--host", settings.service_url]
     locust += ["--class-picker", "--oap-url", settings.oap_url]
     locust += ["--web-host", HOST, "--web-port", str(settings.locust_port)]
@@ -53,7 +55,11 @@ def native_parts(settings: Settings) -> list[Part]:
             tuple(oap),
             f"{settings.oap_url}/healthcheck",
             ("OAP_GRPC_PORT", "OAP_HTTP_PORT"),
-            {"OAP_EMBEDDED_CACHE": str(cache_directory().absolute())},
+            {
+                "OAP_EMBEDDED_CACHE": str(cache_directory().absolute()),
+                # OAP 10.1 sends no headers.
+                **({"OAP_EMBEDDED_WEBHOOK": f"{settings.service_url}/alarms?secret={secret}"} if secret else {}),
+            },
             memory_megabytes=settings.heap_megabytes + 450,
             quiet_seconds=120,
             stop_seconds=20,
@@ -70,6 +76,7 @@ def native_parts(settings: Settings) -> list[Part]:
                 **_allowed_hosts("SERVICE", settings),
                 "MALLOC_ARENA_MAX": "2",  # 20 MB less for a heap in pieces, under a storm of failing tasks
                 "SERVICE_FAULTS_ENABLED": "true",  # to be broken on purpose is what a demo is for
+                **({"SERVICE_ALARM_SECRET": secret} if secret else {}),
                 "SERVICE_TRACE_URL": f"{settings.console_url}/traces/{{trace_id}}",
                 "SW_AGENT_NAME": settings.service_name,
                 "SW_AGENT_COLLECTOR_BACKEND_SERVICES": f"{HOST}:{settings.oap_grpc_port}",
