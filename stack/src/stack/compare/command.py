@@ -145,7 +145,9 @@ def _promises(outcome: Outcome) -> bool:
 
 
 def _machine() -> str:
-    return f"{os.cpu_count()} cores, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}"
+    """Name the machine, with what else it has to do: figures of a busy one are of no use to anybody."""
+    cores, load = os.cpu_count(), os.getloadavg()[2]
+    return f"{cores} cores, load average {load:.0f}, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}"
 
 
 def _print(console: Console, title: str, head: Sequence[str], rows: tables.Rows) -> None:

@@ -37,6 +37,7 @@ def draw_compared(found: Mapping[str, tuple[Pace, Cost]], titles: Mapping[str, s
         axis.grid(axis="x", alpha=0.3)
         if logarithmic:
             axis.set_xscale("log")
+            axis.minorticks_off()
     axes.flat[0].invert_yaxis()
     figure.suptitle(title)
     figure.savefig(path, dpi=110)
