@@ -12,6 +12,7 @@ import h2.config
 import h2.connection
 import h2.errors
 import h2.events
+import h2.exceptions
 import pytest
 from skywalking_background import _grpc
 from skywalking_background._failures import (
@@ -64,11 +65,11 @@ class Peer:
                 if not data:
                     self.hung_up = True
                     return
-                for event in self._h2.receive_data(data):
-                    self._take(event)
                 try:
+                    for event in self._h2.receive_data(data):
+                        self._take(event)
                     self._socket.sendall(self._h2.data_to_send())
-                except OSError:
+                except (OSError, h2.exceptions.ProtocolError):  # it has said goodbye itself
                     return
 
     def _take(self, event: h2.events.Event) -> None:
