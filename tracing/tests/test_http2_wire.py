@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import h2.config
@@ -55,7 +55,7 @@ class Peer:
 
     def _serve(self) -> None:
         self._h2.initiate_connection()
-        with self._socket:
+        with self._socket, suppress(BrokenPipeError):
             self._socket.sendall(self._h2.data_to_send())
             while True:
                 try:
