@@ -100,6 +100,7 @@ async def test_what_nobody_waits_for_is_cancelled_at_the_end(
     folder = tmp_path / "ledger"
     service = await new_service(ledger_dir=folder)
     await service.get("/test/create-task?duration=50")
+    await asyncio.sleep(0.05)  # it has begun
     await service.app.state.loose_tasks.close()
     assert len(ledger.read(folder)["create-task"].lost) == 1
     (span,) = spans("create_task_sleep")
