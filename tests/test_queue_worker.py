@@ -67,6 +67,24 @@ def test_what_fails_for_good_is_a_dead_letter(works: Works, oap: OapServer) -> N
     tree = TREE.format(failed=" failed").strip()
     assert outline(build(read_trace(oap, trace_id, tree))) == tree
     assert works.count("queue").lost == set()
+    replayed = works.client.post(f"/dead-letters/{letter['id']}/replay")
+    assert replayed.status_code == 202
+    assert eventually(lambda: replayed.json()["task_id"] in works.count("queue").done, 60)
+
+
+def test_work_that_kills_its_process_is_a_dead_letter_in_the_end(works: Works) -> None:
+    answer = works.client.get("/test/queue?duration=0", headers={"X-Fault": "exit"})
+    trace_id = answer.headers["X-Trace-Id"]
+
+    def letters() -> list[dict[str, object]]:
+        if not works.consumer.family():
+            works.consumer.start()  # as a supervisor does
+        found = works.client.get("/dead-letters").json()["dead_letters"]
+        return [letter for letter in found if letter["trace_id"] == trace_id]
+
+    (letter,) = eventually(letters, 200)
+    assert (letter["name"], letter["reason"]) == ("queue_sleep", "interrupted")
+    assert works.count("queue").lost == set()
 
 
 def test_nothing_is_lost_when_the_consumer_is_killed(works: Works) -> None:
@@ -82,9 +100,7 @@ def test_what_runs_when_the_consumer_ends_is_done_once(works: Works) -> None:
     before = len(works.count("queue").accepted)
     twice = works.count("queue").done_twice
     works.send("/test/queue", 10, duration=2)
-    began = time.monotonic()
     assert works.consumer.terminate() == 0
-    print(f"ended after {time.monotonic() - began:.1f} s")
     works.consumer.start()
     found = works.wait_until_done("queue", before + 10)
     assert (found.lost, found.done_twice) == (set(), twice)
