@@ -78,7 +78,7 @@ def test_work_that_kills_its_process_is_a_dead_letter_in_the_end(works: Works) -
 
     def letters() -> list[dict[str, object]]:
         if not works.consumer.family():
-            works.consumer.start()  # as a supervisor does
+            works.consumer.launch()  # as a supervisor does
         found = works.client.get("/dead-letters").json()["dead_letters"]
         return [letter for letter in found if letter["trace_id"] == trace_id]
 
