@@ -72,21 +72,6 @@ def test_what_fails_for_good_is_a_dead_letter(works: Works, oap: OapServer) -> N
     assert eventually(lambda: replayed.json()["task_id"] in works.count("queue").done, 60)
 
 
-def test_work_that_kills_its_process_is_a_dead_letter_in_the_end(works: Works) -> None:
-    answer = works.client.get("/test/queue?duration=0", headers={"X-Fault": "exit"})
-    trace_id = answer.headers["X-Trace-Id"]
-
-    def letters() -> list[dict[str, object]]:
-        if not works.consumer.family():
-            works.consumer.launch()  # as a supervisor does
-        found = works.client.get("/dead-letters").json()["dead_letters"]
-        return [letter for letter in found if letter["trace_id"] == trace_id]
-
-    (letter,) = eventually(letters, 200)
-    assert (letter["name"], letter["reason"]) == ("queue_sleep", "interrupted")
-    assert works.count("queue").lost == set()
-
-
 def test_nothing_is_lost_when_the_consumer_is_killed(works: Works) -> None:
     before = len(works.count("queue").accepted)
     works.send("/test/queue", 20, duration=3)
