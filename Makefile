@@ -2,19 +2,32 @@
 
 PY := .venv/bin/python
 SYNCED := .venv/.synced
+# Tests mostly wait, so three at once suit two cores. What belongs together stays in one process: see conftest.py.
+PARALLEL := --numprocesses=3 --dist=loadgroup --no-loadscope-reorder
+UNIT := $(filter-out tracing/mutants/%,$(wildcard */tests */*/tests))
+MEMBERS := $(patsubst %/pyproject.toml,%,$(wildcard */pyproject.toml */*/pyproject.toml))
+PARTS := $(sort $(notdir $(wildcard */src/* */*/src/*)))
 
 # What may be said on the command line, as in `make up SERVICE_PORT=8001`; the last line is for single commands.
 VARIABLES := RUNTIME IMAGES STORAGE UI BROKER_URL WORKERS LOCUST_WORKERS RUN_DIR ALLOWED_HOSTS SERVICE_NAME START_SECONDS OAP_HEAP \
 	OAP_EMBEDDED_CACHE MAVEN_MIRROR_URL SERVICE_PORT CONSOLE_PORT UI_PORT LOCUST_PORT LOCUST_MASTER_PORT OAP_GRPC_PORT OAP_HTTP_PORT \
+<<<<<<< HEAD
 	BANYANDB_HTTP_PORT REDIS_PORT RABBITMQ_UI_PORT CONSUMER_PORT WORKER_PORT PART LINES FOLLOW SCENARIO USERS RATE DURATION TASK_SECONDS PROCESSES TAGS TRACE_CLIENT QUICK
+=======
+	BANYANDB_HTTP_PORT PART LINES FOLLOW SCENARIO USERS RATE DURATION TASK_SECONDS PROCESSES TAGS TRACE_CLIENT QUICK BROKER VARIANTS DOCS
+>>>>>>> main
 # As they were typed: a `$` in a name is a sign like any other.
 $(foreach name,$(VARIABLES),$(if $(filter command%,$(origin $(name))),$(eval override $(name) := $$(value $(name)))))
 export $(VARIABLES)
 # An unset variable must stay unset: empty is a value.
 unexport $(foreach name,$(VARIABLES),$(if $($(name)),,$(name)))
 
+COMPARE_OPTIONS = $${BROKER:+--broker "$$BROKER"} $${VARIANTS:+--variants $$VARIANTS} \
+	$(if $(filter-out 0,$(QUICK)),--quick) $(if $(filter-out 0,$(DOCS)),--docs)
+
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs restart doctor verify load load-ui report screenshots test bench mutants package lint clean
+.PHONY: help up down status logs restart doctor verify load load-ui compare crash report screenshots test test-unit coverage bench mutants \
+	package fmt lint clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -46,8 +59,14 @@ load: $(SYNCED) ## load the service and count the traces (SCENARIO=list; USERS, 
 		$${TASK_SECONDS:+--task-seconds "$$TASK_SECONDS"} $${PROCESSES:+--processes "$$PROCESSES"} \
 		$${TAGS:+--tags $$TAGS} $(if $(filter-out 0,$(TRACE_CLIENT)),--trace-client)
 
-report: $(SYNCED) ## measure what the product claims, write report.html and report.md (QUICK=1: one minute)
+report: $(SYNCED) ## measure the claims of docs/claims.md, write report.html and report.md (QUICK=1: one minute)
 	@$(PY) -m stack report $(if $(filter-out 0,$(QUICK)),--quick)
+
+compare: $(SYNCED) ## measure the ways to run work beside a request (BROKER=redis|rabbitmq, VARIANTS="celery queue", QUICK=1, DOCS=1)
+	@$(PY) -m stack compare $(COMPARE_OPTIONS)
+
+crash: $(SYNCED) ## kill what does the work, and count what each of them loses (the same variables)
+	@$(PY) -m stack crash $(COMPARE_OPTIONS)
 
 load-ui: $(SYNCED) ## start Locust's web page
 	@$(PY) -m stack load-ui
@@ -55,8 +74,16 @@ load-ui: $(SYNCED) ## start Locust's web page
 screenshots: $(SYNCED) ## make docs/screenshots/ from the running stack, with 1,000 tasks at once (needs Chromium)
 	@$(PY) docs/screenshots.py
 
-test: $(SYNCED) ## run every test, against a real OAP that the tests start themselves
-	@$(PY) -m pytest
+test: $(SYNCED) ## run every test, against a real OAP that the tests start themselves (ARGS="-k name")
+	@$(PY) -m pytest $(PARALLEL) $(ARGS)
+
+test-unit: $(SYNCED) ## run the tests that need neither OAP nor a browser (one minute; ARGS="-p randomly": in random order)
+	@$(PY) -m pytest $(PARALLEL) $(UNIT) $(ARGS)
+
+coverage: ## what `make test-unit ARGS=--cov` has covered, part by part
+	@for part in $(PARTS); do printf '%s %s %%\n' "$$part" \
+		"$$(.venv/bin/coverage report --format=total --include="*/$$part/*")"; done
+
 
 bench: ## what tracing costs: untraced, SkyWalking's plugin, ours, OpenTelemetry (25 min; ARGS="--tasks 1000 --rounds 1")
 	@sh stack/bootstrap.sh --group bench
@@ -75,11 +102,18 @@ package: ## build the library's distributions into .run/dist and check them as a
 	@.venv/bin/twine check --strict .run/dist/*.whl .run/dist/*.tar.gz
 	@.venv/bin/check-wheel-contents .run/dist/*.whl
 
-lint: $(SYNCED) ## check style and types
+fmt: $(SYNCED) ## format the code, and mend what ruff can mend
+	@.venv/bin/ruff check --fix --show-fixes
+	@.venv/bin/ruff format
+
+lint: $(SYNCED) ## check style, types, the arrows between the parts, declared dependencies
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
 	@.venv/bin/oxlint -c ui/.oxlintrc.json --deny-warnings ui
 	@$(PY) -m mypy
+	@$(PY) -m mypy --config-file tests/mypy.ini
+	@.venv/bin/lint-imports --no-cache --no-logo
+	@for part in $(MEMBERS); do said=$$(cd $$part && "$(CURDIR)/.venv/bin/deptry" src 2>&1) || { echo "$$said"; exit 1; }; done
 
 clean: $(SYNCED) ## end the stack and delete its traces and logs
 	@$(PY) -m stack clean

@@ -1,4 +1,4 @@
-"""How the console's timeline does with 10 000 bars: time to first paint, and frame times while zooming and panning.
+"""How fast the console's timeline is with 10 000 bars: time to first paint, and frame times while zooming and panning.
 
 Run `make up` first, then `python bench/console.py`. It sends 10 000 requests to the running service, waits until OAP
 has their tasks, then opens the console in Chromium. Everything is real, and shares this machine's cores.

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 from oap_query import Oap, segments
@@ -53,7 +53,7 @@ def stack(workers: int) -> Iterator[tuple[Settings, Oap]]:
     os.environ["SERVICE_WORKERS"] = str(workers)
     with tempfile.TemporaryDirectory(prefix="growth-") as folder:
         names = ("service_port", "oap_grpc_port", "oap_http_port", "locust_port", "console_port")
-        ports = {name: free_port() for name in names if name in Settings.model_fields}
+        ports: dict[str, Any] = {name: free_port() for name in names if name in Settings.model_fields}
         settings = Settings(run_dir=Path(folder) / "run", **ports)
         try:
             if NativeRuntime(settings).up():
@@ -76,7 +76,7 @@ def stored(settings: Settings, oap: Oap, traces: int) -> Stored:
     since = datetime.now(UTC) - timedelta(minutes=30)
     pages = chain.from_iterable(segments(oap, since, service=settings.service_name))
     ids = [segment.trace_id for segment in islice(pages, LOOKS)]
-    condition = {
+    condition: dict[str, Any] = {
         "serviceId": oap.service_id(settings.service_name),
         "queryDuration": oap.duration(since),
         "traceState": "ALL",

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message
 
 WARM_UP = 500
-SETTLE_SECONDS = 0.3  # what the plugin's reporter, which nobody can wait for, gets to deliver after each repetition
+SETTLE_SECONDS = 0.3  # for the plugin's reporter after each repetition: there is no way to wait for its delivery
 SCOPE: dict[str, Any] = {
     "type": "http",
     "asgi": {"version": "3.0", "spec_version": "2.4"},
@@ -99,7 +99,7 @@ def run(name: str, arguments: argparse.Namespace) -> dict[str, float]:
         environment = {
             **os.environ,
             "BENCH_SINK": address,
-            "OTEL_BSP_MAX_QUEUE_SIZE": "100000",  # nothing arrives as fast as here: what is dropped would cost nothing
+            "OTEL_BSP_MAX_QUEUE_SIZE": "100000",  # so that nothing is dropped: a dropped span would cost nothing
             "SW_AGENT_NAME": "bench",
             "SW_AGENT_COLLECTOR_BACKEND_SERVICES": address,
         }

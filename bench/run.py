@@ -68,7 +68,7 @@ def run(variant: str, tasks: int) -> Result:
             "SW_AGENT_NAME": "bench",
             "SW_AGENT_COLLECTOR_BACKEND_SERVICES": address,
         }
-        command = [sys.executable, HERE / "app.py"]
+        command = [sys.executable, str(HERE / "app.py")]
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as app:
             try:
                 measured = _measure(app, f"http://127.0.0.1:{port}", tasks)
@@ -195,7 +195,7 @@ def _table(tasks: int, variants: list[str], results: list[Result]) -> Table:
 
 
 def ratios(name: str, cpu: dict[str, float]) -> tuple[str, str, str]:
-    """Compare a variant's CPU: what it adds to its baseline, that with what the plugin adds, all with OpenTelemetry's.
+    """Compare a variant's CPU with its baseline, with what the plugin adds, and with OpenTelemetry's total.
 
     OpenTelemetry's is that of the cheapest variant among those that were run; each of them makes a span for the task.
     """

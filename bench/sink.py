@@ -1,4 +1,4 @@
-"""Where all variants report to: takes SkyWalking's segments and OTLP's spans, counts them and throws them away."""
+"""The receiver that all variants report to: it counts SkyWalking's segments and OTLP's spans, and keeps none."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ class Spans(otlp_grpc.TraceServiceServicer):
 
 
 class Anything(grpc.GenericRpcHandler):
-    """Heartbeats, meters, properties: taken, so that no client pays for an error."""
+    """Answers heartbeats, meters and properties, so that no client spends time on an error."""
 
-    def service(self, _call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+    def service(self, _call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
         """Answer any other method with an empty message."""
         return grpc.stream_unary_rpc_method_handler(lambda requests, _context: b"".join(b"" for _ in requests))
 

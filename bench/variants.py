@@ -26,12 +26,12 @@ class Variant:
     label: str
     color: str
     setup: str
-    """How it is set up, in words: the table's second half."""
+    """How it is set up, in words; printed below the table."""
     packages: tuple[str, ...] = ()
     baseline: str = "untraced"
     """What its overhead is counted from."""
     opentelemetry: bool = False
-    """Whether it is one of those whose cheapest the others are compared with: all of them make a span for the task."""
+    """Whether it is OpenTelemetry: the cheapest of these is what the others are compared with."""
 
 
 OPENTELEMETRY = ("opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-grpc")
@@ -43,12 +43,13 @@ VARIANTS = {
     "untraced+gc": Variant("untraced, collector tuned", "#c3c7cd", "no tracing" + COLLECTOR, baseline="untraced+gc"),
     "agent": Variant("SkyWalking's plugin", "#d98324", "agent.start()", ("apache-skywalking",)),
     "ours": Variant("this library", "#1f6fb4", "instrument(app)", ("skywalking-background",)),
-    "ours+quiet": Variant(
-        "this library, no start reports", "#a9c4dd", "instrument(app), start reports and events off"
-    ),
+    "ours+quiet": Variant("this library, no start reports", "#a9c4dd", "instrument(app), start reports and events off"),
     "ours+journal": Variant("this library, journal on", "#12456f", "instrument(app), SKYWALKING_BACKGROUND_JOURNAL"),
     "ours+gc": Variant(
         "this library, collector tuned", "#8fbbe0", "instrument(app)" + COLLECTOR, baseline="untraced+gc"
+    ),
+    "ours+unmetered": Variant(
+        "this library, without meters", "#1f6fb4", "instrument(app), SKYWALKING_BACKGROUND_METERS=false"
     ),
     "fastapi": Variant(
         "FastAPI's own telemetry", "#2a9d74", f"on by default beside a {EXPORT}", OPENTELEMETRY, opentelemetry=True
@@ -98,6 +99,8 @@ def create_app(name: str) -> FastAPI:
     if name == "ours+quiet":
         os.environ["SKYWALKING_BACKGROUND_START_REPORT_SECONDS"] = "off"
         os.environ["SKYWALKING_BACKGROUND_EVENT_SECONDS"] = "off"
+    if name == "ours+unmetered":
+        os.environ["SKYWALKING_BACKGROUND_METERS"] = "false"
     if name == "ours+journal":
         os.environ["SKYWALKING_BACKGROUND_JOURNAL"] = tempfile.mkdtemp(prefix="bench-journal-")
     create = peers[name.partition("+")[0]]
@@ -105,7 +108,7 @@ def create_app(name: str) -> FastAPI:
     if name.endswith("+gc"):
         gc.collect()
         gc.freeze()
-        gc.set_threshold(2_000, 5, 1_000)  # what the demo service does
+        gc.set_threshold(2_000, 5, 1_000)  # as the demo service does
     return app
 
 
@@ -195,7 +198,7 @@ def deliver(name: str) -> Callable[[], object]:
 @contextmanager
 def sink() -> Iterator[tuple[str, Callable[[], int]]]:
     """Run the sink in a process of its own; yield its address, and what asks how many spans have arrived."""
-    command = [sys.executable, Path(__file__).with_name("sink.py")]
+    command = [sys.executable, str(Path(__file__).with_name("sink.py"))]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None  # noqa: S101  # asked for above
         assert process.stdout is not None  # noqa: S101

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 from contextlib import contextmanager
@@ -74,9 +73,10 @@ def _running(command: list[str], port: int, log: Path, environment: Mapping[str,
         wait_until(lambda: _listens(port), process, log, 90)
         yield
     finally:
-        family = [*psutil.Process(process.pid).children(recursive=True), process] if process.poll() is None else []
-        for one in family:
-            one.send_signal(signal.SIGKILL)
+        if process.poll() is None:
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.kill()
+            process.kill()
         process.wait()
 
 

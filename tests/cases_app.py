@@ -522,7 +522,7 @@ if os.environ.get("CASES_MIDDLEWARE"):
         """Stand for another library's wrapper around every task."""
         await _call(task)
 
-    BackgroundTask.__call__ = wrapped  # type: ignore[method-assign]
+    BackgroundTask.__call__ = wrapped  # type: ignore[assignment, method-assign]
 
 instrument(app, ignore=["/ignored/.*", "/up", "/pid"])
 # A mounted app that was instrumented on its own must not open a second entry span.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -11,6 +12,7 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -26,14 +28,23 @@ T = TypeVar("T")
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 OAP_START = 120.0  # s
+# Below what the kernel gives to connections, and a range for each of pytest-xdist's workers: a port that was found
+# free is still free seconds later, when the server that was started listens on it.
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_FIRST, _SIZE = 13_000 + _WORKER % 6 * 3_000, 3_000
+_PORTS = cycle(random.sample(range(_FIRST, _FIRST + _SIZE), _SIZE))
 
 
 def free_port() -> int:
-    """Return a port of the loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port of the loopback interface that nobody listens on; each time another one."""
+    for port in _PORTS:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError
 
 
 def wait_until(ready: object, process: subprocess.Popen[bytes], log: Path, seconds: float) -> None:
@@ -65,6 +76,11 @@ class OapServer:
     def client(self) -> Oap:
         return Oap(self.url)
 
+    def wait(self) -> None:
+        """Wait until it answers: somebody else has started it."""
+        if not eventually(self.client.healthy, OAP_START):
+            pytest.fail(f"the OAP that was given does not answer at {self.url}")
+
 
 @dataclass
 class Server:
@@ -88,20 +104,26 @@ class Server:
 class EmbeddedOap(OapServer):
     """An OAP of the test session's own; it can be stopped and started again on the same data."""
 
-    def __init__(self, data: Path) -> None:
-        self.data = data
+    def __init__(self, data: Path, overlay: Path = ROOT / "oap" / "config", **environment: str) -> None:
+        self.data, self.log = data, data.with_suffix(".log")
+        self.overlay, self.environment = overlay, environment
         self.grpc_port, self.http_port = free_port(), free_port()
         super().__init__(f"127.0.0.1:{self.grpc_port}", f"http://127.0.0.1:{self.http_port}")
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def launch(self) -> None:
+        """Start it without waiting for it."""
         command = [sys.executable, "-m", "oap_embedded", "run", "--data", str(self.data), "--host", "127.0.0.1"]
-        command += ["--overlay", str(ROOT / "oap" / "config")]
+        command += ["--overlay", str(self.overlay)]
         command += ["--grpc-port", str(self.grpc_port), "--http-port", str(self.http_port)]
-        log = self.data.with_suffix(".log")
-        with log.open("ab") as output:
-            self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-        wait_until(self.client.healthy, self.process, log, OAP_START)
+        with self.log.open("ab") as output:
+            environment = {**os.environ, **self.environment}
+            self.process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+
+    def start(self) -> None:
+        self.launch()
+        assert self.process
+        wait_until(self.client.healthy, self.process, self.log, OAP_START)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         if self.process is not None:
@@ -155,10 +177,11 @@ def serve(  # noqa: PLR0913  # each is one thing a test wants different
     arguments: tuple[str, ...] = (),
     health: str = "/up",
     python: Path | str = sys.executable,
+    port: int = 0,
     **environment: str,
 ) -> Iterator[Server]:
     """Run an app under a real uvicorn, of another environment's Python if need be, that reports to `grpc` as `name`."""
-    port = free_port()
+    port = port or free_port()
     log = directory / f"{name}.log"
     command = [str(python), "-m", "uvicorn", app, "--app-dir", str(HERE), "--host", "127.0.0.1"]
     command += ["--port", str(port), "--no-access-log", *arguments]
@@ -179,8 +202,9 @@ def serve(  # noqa: PLR0913  # each is one thing a test wants different
         yield Server(url, name, process, log)
     finally:
         if process.poll() is None:
-            for one in (process, *psutil.Process(process.pid).children(recursive=True)):
-                one.kill()  # its workers too: they don't notice that it is gone
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.kill()  # its workers too: they don't notice that it is gone
+            process.kill()
             process.wait()
 
 

@@ -6,46 +6,24 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 from uuid import uuid4
 
 import httpx
 import pytest
-from consoles import CHROMIUM, FLAGS, SOON_MS, answering, ask, forward, run_console
+from consoles import SOON_MS, answering, ask, forward, run_console
 from harness import OapServer, Server, eventually, free_port, serve
-from playwright.sync_api import Error, expect, sync_playwright
+from playwright.sync_api import Error, expect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from playwright.sync_api import Browser, Page
 
-PAGES = ("/", "/traces", "/try", "/overview", "/traces/unknown")
+PAGES = ("/", "/running", "/traces", "/try", "/overview", "/dead-letters", "/alarms", "/traces/unknown")
 EVIL = "<script>window.hacked = true</script><img src=x onerror='window.hacked = true'>"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if not Path(CHROMIUM).exists():
-        pytest.fail(f"the browser tests need Chromium at {CHROMIUM}: apt-get install chromium, or set CHROMIUM")
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield running
-        running.close()
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    context.set_default_timeout(SOON_MS)
-    opened = context.new_page()
-    errors: list[str] = []
-    opened.on("pageerror", lambda error: errors.append(str(error)))
-    yield opened
-    context.close()
-    assert errors == []
 
 
 @pytest.fixture(scope="module")
@@ -302,7 +280,7 @@ def test_an_oap_that_answers_garbage_is_said_though_its_health_check_is_fine(
 @pytest.fixture
 def fresh(oap: OapServer, tmp_path: Path) -> Iterator[tuple[Server, str]]:
     """A service of its own, whose tasks may be made to fail, and the console that shows it."""
-    environment = {"SERVICE_FAULTS_ENABLED": "true", "SERVICE_DATA_DIR": str(tmp_path)}
+    environment: dict[str, Any] = {"SERVICE_FAULTS_ENABLED": "true", "SERVICE_DATA_DIR": str(tmp_path)}
     name = f"fresh-{uuid4().hex[:6]}"
     with (
         serve(tmp_path, name, oap.grpc, module="demo_service", health="/health/ready", **environment) as server,
@@ -324,7 +302,7 @@ def test_a_dead_letter_can_be_replayed_and_deleted_but_not_by_one_slip(page: Pag
         httpx.post(f"{server.url}/process?duration=0.1", json=body, headers={"X-Fault": "error"}, trust_env=False)
     assert eventually(lambda: len(dead_letters(server)) == 2)
     ids = {letter["arguments"]["data"]["id"]: letter["id"] for letter in dead_letters(server)}
-    page.goto(f"{url}/overview")
+    page.goto(f"{url}/dead-letters")
 
     row = page.locator("tr", has_text=ids[EVIL])
     expect(row).to_contain_text("InjectedError: X-Fault: attempt")

@@ -10,7 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from signal import SIGKILL
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import httpx
@@ -21,6 +21,8 @@ from oap_query import instances
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+pytestmark = pytest.mark.alone
 
 
 MINUTE = 60  # seconds that OAP is away: far beyond gRPC's own first reconnections
@@ -36,7 +38,7 @@ def ask(server: Server, path: str, times: int) -> list[str]:
     def one(_number: int) -> str:
         response = httpx.get(server.url + path, trust_env=False)
         assert response.status_code == 200
-        return response.headers.get("X-Trace-Id", "")
+        return str(response.headers.get("X-Trace-Id", ""))
 
     with ThreadPoolExecutor(20) as pool:
         return list(pool.map(one, range(times)))
@@ -119,7 +121,9 @@ def test_a_process_without_an_app_delivers_what_it_has_when_it_ends(
 def test_a_dead_proxy_in_the_environment_is_not_asked_for_an_oap_on_this_machine(
     oap: OapServer, tmp_path: Path, protocol: str
 ) -> None:
-    proxies = dict.fromkeys(("http_proxy", "https_proxy", "grpc_proxy", "HTTP_PROXY"), "http://127.0.0.1:9")
+    proxies: dict[str, Any] = dict.fromkeys(
+        ("http_proxy", "https_proxy", "grpc_proxy", "HTTP_PROXY"), "http://127.0.0.1:9"
+    )
     address = oap.grpc if protocol == "grpc" else oap.url.removeprefix("http://")
     service = serve(tmp_path, name(protocol), address, SW_AGENT_PROTOCOL=protocol, **proxies)
     with service as server:

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import uuid4
 
 import httpx
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from oap_query import Span
+
+pytestmark = pytest.mark.alone
 
 ERROR = {"X-Fault": "error"}
 FORKED = "  Local FastAPI request handling 200\n  Local background_sleep_task CROSS_THREAD"
@@ -88,7 +90,9 @@ def demo(oap: OapServer, tmp_path: Path) -> Callable[..., AbstractContextManager
     @contextmanager
     def run(name: str, **settings: object) -> Iterator[Demo]:
         defaults = {"faults_enabled": True, "data_dir": tmp_path / "data", "task_seconds": 0.1}
-        environment = {f"SERVICE_{key.upper()}": str(value) for key, value in {**defaults, **settings}.items()}
+        environment: dict[str, Any] = {
+            f"SERVICE_{key.upper()}": str(value) for key, value in {**defaults, **settings}.items()
+        }
         unique = f"{name}-{uuid4().hex[:6]}"
         with serve(tmp_path, unique, oap.grpc, module="demo_service", health="/health/ready", **environment) as server:
             yield Demo(server, oap)
@@ -96,7 +100,12 @@ def demo(oap: OapServer, tmp_path: Path) -> Callable[..., AbstractContextManager
     return run
 
 
-New = "Callable[..., AbstractContextManager[Demo]]"
+New: TypeAlias = "Callable[..., AbstractContextManager[Demo]]"
+
+
+def has_spans(count: int) -> Callable[[list[Span]], bool]:
+    """Return a test of whether a trace has so many spans."""
+    return lambda spans: len(spans) >= count
 
 
 def test_a_task_that_is_retried_and_succeeds(demo: New) -> None:
@@ -274,9 +283,7 @@ def test_of_200_tasks_each_ends_succeeded_or_as_a_dead_letter(demo: New, signals
     names = {"background_sleep_task", "long_running_task", "task1", "task2", "task3"}
     for answer in answers:
         size = 5 if "complex" in str(answer.url) else 3
-        spans = service.oap.client.wait_for_trace(
-            answer.headers["X-Trace-Id"], lambda found, n=size: len(found) >= n, 20
-        )
+        spans = service.oap.client.wait_for_trace(answer.headers["X-Trace-Id"], has_spans(size), 20)
         outcomes.update(span.tags["task.outcome"] for span in spans if span.name in names)
     assert outcomes.total() == 200  # 170 + 10 times 3
     with demo("restarted", **settings) as service:

@@ -10,7 +10,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import skywalking
@@ -18,6 +18,8 @@ from harness import free_port
 
 if TYPE_CHECKING:
     from harness import OapServer
+
+pytestmark = pytest.mark.alone
 
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
 
@@ -107,7 +109,7 @@ def test_no_oap_is_said_within_seconds() -> None:
 def test_proxy_in_the_way(oap: OapServer) -> None:
     # A way to write the loopback address that does not look like one: gRPC would ask the proxy for it.
     address = oap.grpc.replace("127.0.0.1", "127.1")
-    proxy = {"http_proxy": f"http://127.0.0.1:{free_port()}", "GRPC_DNS_RESOLVER": "native"}
+    proxy: dict[str, Any] = {"http_proxy": f"http://127.0.0.1:{free_port()}", "GRPC_DNS_RESOLVER": "native"}
     found = examine(address, **proxy)
     assert found.code == 1
     assert found.lines["OAP"][1] == (

@@ -29,7 +29,7 @@ QUICK = {
 
 def run(folder: Path, **environment: str) -> Any:
     """Run the service with no OAP to report to."""
-    variables = {**QUICK, "SERVICE_DATA_DIR": str(folder), **environment}
+    variables: dict[str, Any] = {**QUICK, "SERVICE_DATA_DIR": str(folder), **environment}
     name = f"limits-{uuid4().hex[:6]}"
     return serve(folder, name, "127.0.0.1:1", module="demo_service", health="/health/ready", **variables)
 
@@ -172,3 +172,14 @@ def test_a_limit_of_files_that_is_reached_is_one_line_and_not_ready(tmp_path: Pa
         assert "Traceback" not in server.log
     finally:
         running.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.2])
+def test_the_body_of_a_request_that_asks_for_another_protocol_is_read(server: Server, pause: float) -> None:
+    # As Java's own client sends it, and with it OAP its alarms.
+    head = b"POST /process?duration=0 HTTP/1.1\r\n" + HOST + b"Connection: Upgrade, HTTP2-Settings\r\n"
+    head += (
+        b"HTTP2-Settings: AAEAAEAAAAIAAAAB\r\nUpgrade: h2c\r\nContent-Length: 9\r\nContent-Type: application/json\r\n"
+    )
+    answer = talk(server, head + b"\r\n", b'{"id": 1}', pause=pause)
+    assert b'{"status":"accepted","id":1}' in answer

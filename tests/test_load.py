@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -19,11 +19,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.alone
+
 
 def settings_for(folder: Path, oap_url: str, service_url: str, name: str) -> Settings:
     """Make the settings of a stack whose parts run elsewhere."""
     service, oap = (urlsplit(url).port for url in (service_url, oap_url))
-    ports = {"service_port": service, "oap_http_port": oap, "oap_grpc_port": free_port(), "locust_port": free_port()}
+    ports: dict[str, Any] = {
+        "service_port": service,
+        "oap_http_port": oap,
+        "oap_grpc_port": free_port(),
+        "locust_port": free_port(),
+    }
     return Settings(run_dir=folder / "run", service_name=name, **ports)
 
 
@@ -110,7 +117,8 @@ def test_faults_cost_only_what_they_must(
     monkeypatch.setattr(traces, "SETTLED_SECONDS", 8.0)
     monkeypatch.delenv("PYTEST_CURRENT_TEST")  # NiceGUI would take itself for the thing under test
     names = ("service_port", "console_port", "oap_http_port", "oap_grpc_port", "locust_port")
-    settings = Settings(run_dir=tmp_path / "run", **{name: free_port() for name in names})
+    ports: dict[str, Any] = {name: free_port() for name in names}
+    settings = Settings(run_dir=tmp_path / "run", **ports)
     try:
         assert NativeRuntime(settings).up() == 0
         assert load(settings, Load("chaos", users=20, rate=20)) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAL = yaml.safe_load((ROOT / "oap/config/meter-analyzer-config/background-tasks.yaml").read_text())
+(DASHBOARD,) = json.loads((ROOT / "oap/config/ui-initialized-templates/general/background-tasks.json").read_text())
+WIDGETS = DASHBOARD["configuration"]["children"]
+HORIZON = json.loads((ROOT / "ui/horizon/background-tasks.json").read_text())
 NAMES = [f"{MAL['metricPrefix']}_{rule['name']}" for rule in MAL["metricsRules"]]
 TASK = "background_sleep_task"
 
@@ -26,7 +30,7 @@ TASK = "background_sleep_task"
 def metered_oap(oap: OapServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OapServer]:
     """The OAP of all tests, or one of its own where that one was started without our meters."""
     question = "query ($name: String!) { kind: typeOfMetrics(name: $name) }"
-    if oap.client.query(question, name=NAMES[-1])["kind"] != "UNKNOWN":
+    if oap.client.query(question, name=NAMES[-1])["kind"] != "UNKNOWN" and DASHBOARD["id"] in templates(oap):
         yield oap
         return
     own = EmbeddedOap(tmp_path_factory.mktemp("metered") / "data")
@@ -81,6 +85,21 @@ def instance_of(oap: OapServer, server: Server) -> str:
 def points(oap: OapServer, expression: str, server: Server, **entity: Any) -> dict[int, float]:
     metric = Metric(f"meter_background_{expression}", server.name, **entity)
     return read(oap.client, [metric], since())[0]
+
+
+def templates(oap: OapServer) -> dict[str, Any]:
+    """Return the dashboards that SkyWalking's UI gets from OAP."""
+    found = oap.client.query("{ found: getAllTemplates { id configuration } }")["found"]
+    return {one["id"]: json.loads(one["configuration"]) for one in found}
+
+
+def answer(oap: OapServer, expression: str, service: str) -> dict[str, Any]:
+    """Evaluate an expression as the UI does."""
+    text = """query ($e: String!, $n: Entity!, $d: Duration!) {
+        found: execExpression(expression: $e, entity: $n, duration: $d) { error results { values { id value } } } }"""
+    (duration,) = oap.client.durations(since(), step="MINUTE")
+    found: dict[str, Any] = oap.client.query(text, e=expression, n=Metric("", service).entity, d=duration)["found"]
+    return found
 
 
 def total(oap: OapServer, expression: str, server: Server, **entity: Any) -> float | None:
@@ -156,15 +175,40 @@ def test_a_task_has(  # a row of a table
 
 
 def test_the_slowest_tasks_are_a_list(metered_oap: OapServer, service: list[Server]) -> None:
-    text = """query ($e: String!, $n: Entity!, $d: Duration!) {
-        found: execExpression(expression: $e, entity: $n, duration: $d) { error results { values { id value } } } }"""
-    (duration,) = metered_oap.client.durations(since(), step="MINUTE")
-    entity = Metric("", service[0].name).entity
-    expression = "top_n(meter_background_task_run_time_ms,10,des)"
-    found = metered_oap.client.query(text, e=expression, n=entity, d=duration)["found"]
-    names = [item["id"] for item in found["results"][0]["values"]]
-    assert names[0].split(" - ")[-1] == TASK
-    assert {"task1", "task2", "task3"} <= {name.split(" - ")[-1] for name in names}
+    found = answer(metered_oap, "top_n(meter_background_task_run_time_ms,10,des)", service[0].name)
+    names = [item["id"].split(" - ")[-1] for item in found["results"][0]["values"]]
+    assert names[0] == TASK
+    assert {"task1", "task2", "task3"} <= set(names)
+
+
+def test_the_dashboard_is_there_without_a_click(metered_oap: OapServer) -> None:
+    assert templates(metered_oap)[DASHBOARD["id"]] == DASHBOARD["configuration"]
+
+
+@pytest.mark.parametrize(
+    "expression", [pytest.param(one, id=w["widget"]["title"]) for w in WIDGETS for one in w["expressions"]]
+)
+def test_each_widget_has_data(metered_oap: OapServer, service: list[Server], expression: str) -> None:
+    def values() -> list[Any]:
+        found = answer(metered_oap, expression, service[0].name)
+        assert not found["error"], found["error"]
+        return [item["value"] for result in found["results"] for item in result["values"] if item["value"] is not None]
+
+    assert eventually(values)
+
+
+def of_horizon(widget: dict[str, Any]) -> list[str]:
+    # The attribute is known from OAP 10.2 on.
+    return [kpi["mqe"].replace("{{topn}}", "20").replace(",attr0='GENERAL'", "") for kpi in widget.get("kpis", ())]
+
+
+@pytest.mark.parametrize("expression", [one for widget in HORIZON["widgets"] for one in of_horizon(widget)])
+def test_each_tile_of_horizon_asks_for_what_is_there(
+    metered_oap: OapServer, service: list[Server], expression: str
+) -> None:
+    found = answer(metered_oap, expression, service[0].name)
+    assert not found["error"], found["error"]
+    assert any(item["value"] for result in found["results"] for item in result["values"])
 
 
 def test_no_meter_is_left_without_a_test() -> None:

@@ -57,7 +57,7 @@ def run_locust(folder: Path, service_url: str, **environment: str) -> Iterator[s
 @pytest.fixture(scope="module")
 def stack(oap: OapServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder, name = tmp_path_factory.mktemp("pages"), f"pages-{uuid4().hex[:6]}"
-    data = {"SERVICE_DATA_DIR": str(folder / "data"), "SERVICE_TASK_SECONDS": "0"}
+    data: dict[str, Any] = {"SERVICE_DATA_DIR": str(folder / "data"), "SERVICE_TASK_SECONDS": "0"}
     with (
         serve(folder, name, oap.grpc, module="demo_service", health="/health/ready", **data) as server,
         run_console(folder, CONSOLE_OAP_URL=oap.url, CONSOLE_SERVICE_URL=server.url, CONSOLE_SERVICE_NAME=name) as url,
@@ -86,6 +86,9 @@ def browser() -> Iterator[Browser]:
         ("console", "/traces/unknown", "h1"),
         ("console", "/try", "h1"),
         ("console", "/overview", "h1"),
+        ("console", "/running", "h1"),
+        ("console", "/dead-letters", "h1"),
+        ("console", "/alarms", "h1"),
         ("locust", "/", "button[type=submit]"),
     ],
 )

@@ -144,7 +144,7 @@ def test_readme_example_from_an_empty_environment(
         assert outline(build(spans)) == TREE
         (task,) = (span for span in spans if span.name == "background_sleep_task")
         assert TASK_SECONDS * 1000 - 1 <= task.end - task.start <= TASK_SECONDS * 1000 + 2000
-    doctor = [made, "-m", "skywalking_background", "doctor"]
+    doctor = [str(made), "-m", "skywalking_background", "doctor"]
     environment = {**CLEAN, "SW_AGENT_NAME": name, "SW_AGENT_COLLECTOR_BACKEND_SERVICES": oap.grpc}
     done = subprocess.run(doctor, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

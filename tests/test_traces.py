@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from textwrap import dedent
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import httpx
@@ -526,10 +526,15 @@ class Run:
     began: datetime
 
 
-@pytest.fixture(scope="module", params=STACKS, ids=lambda stack: stack.name)
+@pytest.fixture(
+    scope="module",
+    # Each stack has a server of its own, so each may be another worker's.
+    params=[pytest.param(stack, marks=pytest.mark.xdist_group(f"traces, {stack.name}")) for stack in STACKS],
+    ids=lambda stack: stack.name,
+)
 def run(request: pytest.FixtureRequest, oap: OapServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     stack: Stack = request.param
-    environment = {"CASES_MIDDLEWARE": "1"} if stack.middleware else {}
+    environment: dict[str, Any] = {"CASES_MIDDLEWARE": "1"} if stack.middleware else {}
     folder = tmp_path_factory.mktemp("cases")
     began = datetime.now(UTC)
     python = make_python(stack.python, stack.requirements, folder / "venv") if stack.python else sys.executable

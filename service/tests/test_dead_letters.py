@@ -115,10 +115,10 @@ async def test_secrets_are_kept_nowhere(
     told = [
         f"{item.key}={item.val}"
         for segment in segments
-        for span in segment.spans
+        for span in segment.spans  # type: ignore[attr-defined]
         for log in span.logs
         for item in log.items
-    ]  # type: ignore[attr-defined]
+    ]
     assert any("login with [redacted] refused" in text for text in told)
     everything = "".join([*told, caplog.text, str(letter), str(await service.tasks())])
     assert "s3cr3t" not in everything

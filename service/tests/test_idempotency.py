@@ -65,7 +65,7 @@ async def test_the_same_key_for_something_else_is_refused(
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "a b", "ä", "\x7f"])
 async def test_a_key_has_bounds(service: Service, key: str) -> None:
-    answer = await service.post("/action", headers={"Idempotency-Key": key.encode()})
+    answer = await service.post("/action", headers={b"Idempotency-Key": key.encode()})
     assert answer.status_code == 422
     assert "Idempotency-Key" in answer.json()["detail"]
 

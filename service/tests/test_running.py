@@ -168,7 +168,7 @@ async def test_a_delay_takes_its_time(service: Service) -> None:
     ["", "errors", "error;times=0", "error;times=", "delay=1", "delay=60s", "exit now", "hang,exit", "delay=\u0661s"],
 )
 async def test_an_unknown_fault_is_refused(service: Service, fault: str) -> None:
-    response = await service.get("/test", headers={"X-Fault": fault.encode()})
+    response = await service.get("/test", headers={b"X-Fault": fault.encode()})
     assert response.status_code == 422
     assert "error;times=2" in response.json()["detail"]
     assert await service.tasks() == []
@@ -189,7 +189,7 @@ async def test_the_oldest_finished_task_is_forgotten_first(new_service: NewServi
     assert [task["name"] for task in await service.tasks()] == ["long_running_task", "background_sleep_task"]
     answer = (await service.get("/tasks?state=dead&limit=1")).json()
     assert [task["name"] for task in answer["tasks"]] == ["background_sleep_task"]
-    assert answer["counts"] == {"accepted": 0, "running": 0, "failed": 0, "succeeded": 1, "dead": 1}
+    assert answer["counts"] == {"accepted": 0, "running": 0, "failed": 0, "succeeded": 1, "dead": 1, "cancelled": 0}
 
 
 async def test_an_unknown_task_is_a_404(service: Service) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from harness import free_port
 from stack.runtime import NativeRuntime
 from stack.runtime.native import runtime as native_runtime
 from stack.settings import Settings
-from standins import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -22,6 +21,7 @@ HTTP = (
 )
 
 
+<<<<<<< HEAD
 def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -36,6 +36,8 @@ def free_port() -> int:
         return port
 
 
+=======
+>>>>>>> main
 def web_part(settings: Settings, name: str = "service", **changes: object) -> Part:
     """Make a part that answers on the service's port."""
     values = {

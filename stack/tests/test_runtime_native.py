@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from stack.runtime.native.parts import Part
     from stack.settings import Settings
 
+pytestmark = pytest.mark.alone
+
 
 def pid_of(settings: Settings, name: str = "service") -> int:
     return int(NativeRuntime(settings).pids().get(name, 0))

@@ -31,7 +31,7 @@ def spans(draw: st.DrawFn) -> Span:
     kind = draw(st.sampled_from([Span, EntrySpan, ExitSpan]))
     own = {"kind": Kind.Local} if kind is Span else {}
     span = kind(None, draw(number), draw(st.integers(-1, 2**31 - 1)), draw(text), draw(st.none() | text), **own)
-    span.component, span.layer = draw(st.sampled_from(Component)), draw(st.sampled_from(Layer))
+    span.component, span.layer = draw(st.sampled_from(Component)), draw(st.sampled_from(Layer))  # type: ignore[attr-defined]
     span.start_time, span.end_time, span.error_occurred = draw(time), draw(time), draw(st.booleans())
     for key, value in draw(st.dictionaries(text, text, max_size=3)).items():
         set_tag(span, key, value)
@@ -184,7 +184,7 @@ def light_spans(draw: st.DrawFn) -> Span:
     if draw(st.booleans()):
         span.logs.append(Log(draw(time) / 1000, [LogItem("event", draw(text))]))
     if draw(st.booleans()):
-        span.component, span.layer = draw(st.sampled_from(Component)), draw(st.sampled_from(Layer))
+        span.component, span.layer = draw(st.sampled_from(Component)), draw(st.sampled_from(Layer))  # type: ignore[attr-defined]
     if draw(st.booleans()) and span.refs and draw(st.booleans()):
         span.refs.append(origin)
     return span

@@ -142,7 +142,7 @@ async def test_the_lowest_failing_status_can_be_set(segments: Segments) -> None:
 
 
 async def test_ignored_paths_leave_nothing_not_even_tasks(segments: Segments, monkeypatch: pytest.MonkeyPatch) -> None:
-    ran = []
+    ran: list[int] = []
     app = instrument(FastAPI(), ignore=["/health/.*"])
 
     @app.get("/{path:path}")

@@ -396,7 +396,7 @@ class Named:
     __qualname__ = "Named"
 
     def __init__(self, name: object) -> None:
-        self.__qualname__ = name
+        self.__qualname__ = name  # type: ignore[assignment]
 
     def __call__(self) -> None: ...
 
@@ -447,7 +447,7 @@ def closure_over(func: Any) -> Any:
 
 def empty_cell() -> Any:
     def wrapper(*args: Any) -> Any:
-        return later(*args)
+        return later(*args)  # type: ignore[has-type]
 
     if args := ():
         later = args

@@ -58,7 +58,7 @@ class Receiver(grpc.GenericRpcHandler):
         self.metadata: dict[str, Any] = {}
         self.received: list[bytes] = []
 
-    def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+    def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
         self.metadata = dict(call.invocation_metadata or ())
         return grpc.unary_unary_rpc_method_handler(self.answer)
 
@@ -71,7 +71,7 @@ class Receiver(grpc.GenericRpcHandler):
 
 @contextmanager
 def receiving(receiver: Receiver, credentials: grpc.ServerCredentials | None = None) -> Iterator[int]:
-    server = grpc.server(ThreadPoolExecutor(1), handlers=(receiver,))
+    server = grpc.server(ThreadPoolExecutor(1), handlers=[receiver])
     if credentials is None:
         port = server.add_insecure_port(f"{HOST}:0")
     else:
@@ -90,7 +90,18 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("certificate")
     key, made = folder / "key.pem", folder / "certificate.pem"
     command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    command += ["-keyout", key, "-out", made, "-days", "2", "-subj", "/CN=oap", "-addext", f"subjectAltName=IP:{HOST}"]
+    command += [
+        "-keyout",
+        str(key),
+        "-out",
+        str(made),
+        "-days",
+        "2",
+        "-subj",
+        "/CN=oap",
+        "-addext",
+        f"subjectAltName=IP:{HOST}",
+    ]
     subprocess.run(command, check=True, capture_output=True)
     return key, made
 

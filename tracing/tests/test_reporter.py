@@ -9,70 +9,20 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
+from collector import Collector, listening
 from skywalking import config
-from skywalking.protocol.common.Command_pb2 import Commands
-from skywalking.protocol.language_agent import Tracing_pb2_grpc as tracing
-from skywalking.protocol.logging import Logging_pb2_grpc as logging_grpc
 from skywalking.protocol.logging.Logging_pb2 import LogData
-from skywalking.protocol.management import Management_pb2_grpc as management
 from skywalking_background import _grpc, _lane, _reporter, background_span
 from skywalking_background._reporter import Counts, Reporter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 USUAL_FIRST_CONTACT = _reporter.FIRST_CONTACT
-
-
-class Collector(
-    tracing.TraceSegmentReportServiceServicer,
-    logging_grpc.LogReportServiceServicer,
-    management.ManagementServiceServicer,
-):
-    """An OAP; `judge` may refuse what it gets, by way of the call's context, or take its time."""
-
-    def __init__(self, judge: Callable[[Any, Any], object] = lambda _segments, _context: None) -> None:
-        self.segments: list[Any] = []
-        self.logs: list[Any] = []
-        self.instances: list[str] = []
-        self.sizes: list[tuple[int, int]] = []  # of each call: items and bytes
-        self.judge = judge
-
-    def collectInSync(self, request: Any, context: Any) -> Commands:  # noqa: N802
-        self.sizes.append((len(request.segments), request.ByteSize()))
-        self.judge(request.segments, context)
-        if context.is_active():
-            self.segments.extend(request.segments)
-        return Commands()
-
-    def collect(self, request: Any, context: Any) -> Commands:
-        found = list(request)
-        self.judge(found, context)
-        self.logs.extend(found)
-        return Commands()
-
-    def keepAlive(self, request: Any, _context: Any) -> Commands:  # noqa: N802
-        self.instances.append(request.serviceInstance)
-        return Commands()
-
-
-@contextmanager
-def listening(collector: Collector, port: int) -> Iterator[None]:
-    server = grpc.server(ThreadPoolExecutor(2), options=[("grpc.max_receive_message_length", 10_000_000)])
-    tracing.add_TraceSegmentReportServiceServicer_to_server(collector, server)
-    logging_grpc.add_LogReportServiceServicer_to_server(collector, server)
-    management.add_ManagementServiceServicer_to_server(collector, server)
-    server.add_insecure_port(f"127.0.0.1:{port}")
-    server.start()
-    try:
-        yield
-    finally:
-        server.stop(0).wait()
 
 
 @pytest.fixture
@@ -455,6 +405,12 @@ def test_lines_about_the_delivery_are_not_delivered(port: int) -> None:
         reporter.put_log(LogData(service="shop"))
         for _ in range(3):
             assert not reporter.flush(0.3)
+        # Kafka's client says in a thread of its own that it reaches nobody.
+        client = threading.Thread(
+            target=reporter.put_log, args=(LogData(),), name="skywalking-background-kafka-network-thread"
+        )
+        client.start()
+        client.join()
         assert reporter.counts()["logs"] == Counts(0, 1, 0)
     finally:
         logging.getLogger("skywalking_background").removeHandler(handler)

@@ -63,10 +63,10 @@ async def test_in_another_asyncio_task_it_has_a_segment_of_its_own(segments: Seg
 
 
 def test_carry_takes_the_trace_into_a_thread(segments: Segments) -> None:
-    seen = []
+    seen: list[str | None] = []
     with background_span("task"):
         expected = current_trace_id()
-        thread = threading.Thread(target=carry(lambda: seen.append(current_trace_id()), name="in_thread"))
+        thread = threading.Thread(target=carry(lambda: seen.append(current_trace_id()), name="in_thread"))  # type: ignore[misc]
     thread.start()
     thread.join()
     assert seen == [expected]

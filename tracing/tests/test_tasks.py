@@ -79,7 +79,7 @@ def wrap() -> list[str]:
         seen.append("called")
         await original(task)
 
-    BackgroundTask.__call__ = wrapper  # type: ignore[method-assign]
+    BackgroundTask.__call__ = wrapper  # type: ignore[assignment, method-assign]
     return seen
 
 
@@ -125,7 +125,7 @@ def wrap_as_opentelemetry_does() -> list[str]:
             seen.append("called")
             return await BackgroundTask._otel_original_call(task)  # type: ignore[attr-defined]
 
-        BackgroundTask.__call__ = traced_call  # type: ignore[method-assign]
+        BackgroundTask.__call__ = traced_call  # type: ignore[assignment, method-assign]
     return seen
 
 
@@ -279,7 +279,7 @@ async def test_a_subclass_that_comes_later(segments: Segments) -> None:
                 asked.append(marker)
 
             async def __call__(self) -> None:
-                await self.func()
+                await self.func()  # type: ignore[call-arg]
 
         class Below(Later, marker="y"):
             async def __call__(self) -> None:

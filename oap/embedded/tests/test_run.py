@@ -201,20 +201,45 @@ def test_the_configuration_is_complete(tmp_path, overlay):
     files = ["alarm-settings.yml", "component-libraries.yml", "log4j2.xml", "oal/core.oal", "lal/default.yaml"]
     assert not [name for name in files if not (target / name).is_file()]
     default = re.compile(r"\$\{\w+:(.*)\}")
-    meters = default.fullmatch(application["agent-analyzer"]["default"]["meterAnalyzerActiveFiles"])[1]
+    meters = default.sub(r"\1", application["agent-analyzer"]["default"]["meterAnalyzerActiveFiles"])
     assert all((target / "meter-analyzer-config" / f"{name}.yaml").is_file() for name in meters.split(","))
     # With a small number OAP counts every further endpoint as one that is named `_abandoned`.
-    limit = default.fullmatch(application["core"]["default"]["maxHttpUrisNumberPerService"])[1]
+    limit = default.sub(r"\1", application["core"]["default"]["maxHttpUrisNumberPerService"])
     assert int(limit) >= 1000
 
 
 def test_alarms_ask_only_for_metrics_that_exist(tmp_path):
     rules = yaml.safe_load((OVERLAY / "alarm-settings.yml").read_text())["rules"]
     oal = (_run.assemble(tmp_path / "config", None) / "oal" / "core.oal").read_text()
-    metrics = set(re.findall(r"^(\w+) = ", oal, re.MULTILINE))
+    metrics = set(re.findall(r"^(\w+) = ", oal, re.MULTILINE)) | {"aggregate_labels"}
+    meters = yaml.safe_load((OVERLAY / "meter-analyzer-config" / "background-tasks.yaml").read_text())
+    metrics |= {f"{meters['metricPrefix']}_{rule['name']}" for rule in meters["metricsRules"]}
     assert rules
     for name, rule in rules.items():
         assert name.endswith("_rule")
         asked = set(re.findall(r"[a-z]+_[a-z_]+", rule["expression"]))
         assert asked, name
         assert asked <= metrics, name
+
+
+@pytest.mark.parametrize(("overlay", "files"), [(None, "python-runtime"), (OVERLAY, "python-runtime,background-tasks")])
+def test_the_meters_that_an_overlay_brings_are_read(tmp_path, monkeypatch, overlay, files):
+    asked = options(tmp_path, overlay=overlay)
+    monkeypatch.delenv("SW_METER_ANALYZER_ACTIVE_FILES", raising=False)
+    assert _run._environment(asked)["SW_METER_ANALYZER_ACTIVE_FILES"] == files
+    monkeypatch.setenv("SW_METER_ANALYZER_ACTIVE_FILES", "mine")
+    assert _run._environment(asked)["SW_METER_ANALYZER_ACTIVE_FILES"] == "mine"
+
+
+def test_alarms_are_sent_where_the_environment_says_unless_the_rules_do(tmp_path):
+    target = _run.assemble(tmp_path / "config", OVERLAY)
+    rules = target / "alarm-settings.yml"
+    before = rules.read_text()
+    _run._hook_alarms(target, "")
+    assert rules.read_text() == before
+    _run._hook_alarms(target, "http://127.0.0.1:8000/alarms?secret=x")
+    found = yaml.safe_load(rules.read_text())
+    assert found["hooks"]["webhook"]["background"]["urls"] == ["http://127.0.0.1:8000/alarms?secret=x"]
+    assert found["rules"] == yaml.safe_load(before)["rules"]
+    _run._hook_alarms(target, "http://elsewhere")
+    assert "elsewhere" not in rules.read_text()

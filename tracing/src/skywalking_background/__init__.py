@@ -7,6 +7,7 @@ from skywalking_background import _protocol  # noqa: F401  # first: all others i
 from skywalking_background._agent import counts, flush, start
 from skywalking_background._faults import faults
 from skywalking_background._instrument import instrument
+from skywalking_background._life_events import event
 from skywalking_background._reporter import Counts
 from skywalking_background._spans import background_span, carry, current_trace_id, tag, untraced
 from skywalking_background._tasks import ParallelTasks
@@ -18,6 +19,7 @@ __all__ = [
     "carry",
     "counts",
     "current_trace_id",
+    "event",
     "faults",
     "flush",
     "instrument",

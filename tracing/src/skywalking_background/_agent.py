@@ -7,11 +7,11 @@ import logging
 import os
 import sys
 import threading
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from skywalking_background import _loop_lag, _meters, _running, _segments
+from skywalking_background import _life_events, _loop_lag, _meters, _running, _segments
 from skywalking_background._faults import note
-from skywalking_background._fork import deliver_at_the_end, in_each_child
+from skywalking_background._fork import deliver_at_the_end, in_each_child, notice_fork
 from skywalking_background._grpc import GrpcTransport
 from skywalking_background._http import HttpTransport
 from skywalking_background._internals import agent, bootstrap, check, config
@@ -19,6 +19,11 @@ from skywalking_background._kafka import KafkaTransport
 from skywalking_background._meter_report import MeterReport
 from skywalking_background._observers import Observers
 from skywalking_background._reporter import Counts, Reporter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from skywalking.protocol.logging.Logging_pb2 import LogData
 
 logger = logging.getLogger("skywalking_background")
 
@@ -29,6 +34,7 @@ _lock = threading.Lock()
 _reporter: Reporter | None = None
 _observers: Observers | None = None
 _meter_report: MeterReport | None = None
+_send_events: Callable[[list[bytes]], object] | None = None
 _off = False
 """Whether nothing is to be traced, or was said not to be."""
 
@@ -90,7 +96,7 @@ def tracing() -> bool:
 
 def _use_reporter(*, reached: bool) -> None:
     """The seam: all that the agent and its plugins finish passes here."""
-    global _reporter, _observers, _meter_report  # noqa: PLW0603  # as the agent itself: one per process
+    global _reporter, _observers, _meter_report, _send_events  # noqa: PLW0603  # as the agent itself: one per process
     transport = _transport()
     _reporter = Reporter(
         transport,
@@ -99,8 +105,8 @@ def _use_reporter(*, reached: bool) -> None:
         on_round=_on_round,
         reached=reached,
     )
-    send_events = None if isinstance(transport, KafkaTransport) else transport.send_events
-    _observers = Observers(_reporter.segments, _reporter.logs, send_events)
+    _send_events = None if isinstance(transport, KafkaTransport) else transport.send_events
+    _observers = Observers(_reporter.segments, _reporter.logs, _send_events)
     _reporter.before_segments = _observers.before_delivery
     _running.watch_by(_observers.watches, begin_reporting)
     # OAP takes none over HTTP.
@@ -113,7 +119,14 @@ def _use_reporter(*, reached: bool) -> None:
     agent.archive_segment = _reporter.segments.put
     # Else the agent leaves spans out uncounted while the queue is full; our queue counts what it refuses.
     agent.is_segment_queue_full = lambda: False
-    agent.archive_log = _reporter.put_log
+    agent.archive_log = _put_log
+
+
+def _put_log(log: LogData) -> None:
+    if notice_fork():  # before a segment's id does it
+        log.serviceInstance = config.agent_instance_name  # the parent's until now
+    if _reporter is not None:
+        _reporter.put_log(log)
 
 
 def _transport() -> GrpcTransport | HttpTransport | KafkaTransport:
@@ -128,8 +141,21 @@ def _on_round() -> None:
     _segments.send_what_waits()
     if _observers is not None:
         _observers.look()
+    _life_events.step(_send_events)
     if _meter_report is not None:
         _meter_report.step()
+
+
+def app_starts() -> None:
+    """Note that an app begins to serve; never raises."""
+    _life_events.event("Start", f"process {os.getpid()} serves")
+    begin_reporting()
+
+
+def app_ends() -> None:
+    """Note that an app serves no more, and deliver all there is; never raises."""
+    _life_events.event("Shutdown", f"process {os.getpid()} serves no more")
+    flush()
 
 
 def begin_reporting() -> None:
@@ -173,6 +199,7 @@ def _begin_anew() -> None:
     _use_reporter(reached=parent.reached)
     _segments.forget_all()
     _meters.begin_anew()
+    _life_events.forget_all()
     _loop_lag.forget_all()
     parent.transport.close()
     bootstrap.forget_parent()
@@ -181,14 +208,14 @@ def _begin_anew() -> None:
 def _flush_child() -> None:
     if _reporter is not None:
         _reporter.flush_at_exit(_SECONDS_OF_A_CHILD, _SECONDS_OF_A_CHILD)
-        _send_last_meters()
+        _send_rest()
     _close_observers()
 
 
 def _flush_at_exit() -> None:
     if _reporter is not None:
         _reporter.flush_at_exit()
-        _send_last_meters()
+        _send_rest()
     _close_observers()
 
 
@@ -197,9 +224,11 @@ def _close_observers() -> None:
         _observers.close()
 
 
-def _send_last_meters() -> None:
-    if _meter_report is not None and _reporter is not None and _reporter.delivers:
-        _meter_report.send_rest()
+def _send_rest() -> None:
+    if _reporter is not None and _reporter.delivers:
+        _life_events.step(_send_events)
+        if _meter_report is not None:
+            _meter_report.send_rest()
 
 
 def flush(timeout: float = 5.0) -> bool:
@@ -208,7 +237,7 @@ def flush(timeout: float = 5.0) -> bool:
     An OAP that was never there is not waited for: one try, 0.2 s.
     """
     done = _reporter is None or _reporter.flush(timeout)
-    _send_last_meters()
+    _send_rest()
     return done
 
 

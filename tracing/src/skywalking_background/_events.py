@@ -177,7 +177,7 @@ class RunningEvents:
         batch = _Batch()
         room = LIMIT - len(self.watch.known)
         for span in self.watch.take(batch, (time.time() - self._after) * 1000, room):
-            batch.ids[span] = span.context.segment_id
+            batch.ids[span] = span.place().segment_id
             if span not in self.watch.known:  # ended meanwhile, unseen
                 batch.ids.pop(span, None)
         if batch.ids:
@@ -195,8 +195,8 @@ class RunningEvents:
 
 
 def _event(span: TaskSpan, event_id: str, how: str = "running", end: int = 0) -> TaskEvent:
-    context = span.context
+    place = span.place()
     return TaskEvent(
-        event_id, config.agent_name, config.agent_instance_name, str(span.op), task_id(span), context.trace_id,
-        context.segment_id, span.start_time, end or int(time.time() * 1000), how, end,
+        event_id, config.agent_name, config.agent_instance_name, str(span.op), task_id(span), place.trace_id,
+        place.segment_id, span.start_time, end or int(time.time() * 1000), how, end,
     )  # fmt: skip

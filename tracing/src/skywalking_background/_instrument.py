@@ -127,9 +127,9 @@ def _reporting(send: Send) -> Send:
 
     async def reporting(message: Message) -> None:
         if message["type"] == "lifespan.startup.complete":
-            _agent.begin_reporting()
+            _agent.app_starts()
         elif message["type"].startswith("lifespan.shutdown."):
-            await anyio.to_thread.run_sync(_agent.flush)
+            await anyio.to_thread.run_sync(_agent.app_ends)
         await send(message)
 
     return reporting

@@ -121,7 +121,7 @@ class Journal:
 
     def _gone(self, span: TaskSpan, batch: _Batch, _error: BaseException | None) -> None:
         if batch.written:
-            self._lines.append(_records.ended(span.context.segment_id))
+            self._lines.append(_records.ended(span.place().segment_id))
 
     def _moved(self, old: str, new: str) -> None:
         if self._file >= 0:

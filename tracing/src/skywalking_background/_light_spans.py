@@ -8,11 +8,14 @@ same: its plugins put their spans below these.
 
 from __future__ import annotations
 
+import os
+import threading
 from collections import defaultdict
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from skywalking_background._faults import safe_text
+from skywalking_background._ids import new_id
 from skywalking_background._internals import (
     Component,
     EntrySpan,
@@ -39,6 +42,17 @@ that nobody stands there (docs/upstream-last-ping.md).
 """
 
 
+_naming = threading.Lock()
+
+
+def _begin() -> None:
+    global _naming  # noqa: PLW0603  # another thread of the parent may have held it
+    _naming = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_begin)
+
+
 class LightSpan:
     """Makes a span out of few objects: what most spans of its kind never have is shared, or made on demand."""
 
@@ -48,11 +62,23 @@ class LightSpan:
     inherit = Component.Unknown
     end_time = 0
     error_occurred = False
+    segment_id: str | None = None
+    """Its segment's, if that was named before there was a context."""
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # what the agent keeps there
         if name not in _ON_DEMAND:
             raise AttributeError(name)
-        return self.__dict__.setdefault(name, _ON_DEMAND[name](self))  # threads may ask at once
+        made = self.__dict__.setdefault(name, _ON_DEMAND[name](self))  # threads may ask at once
+        if name == "context" and self.segment_id is not None:
+            made.__dict__.setdefault("segment_id", self.segment_id)
+        return made
+
+    def made(self, name: str) -> Any:  # noqa: ANN401
+        """Return an attribute if it was made, else `None`; a look into `__dict__` would make one, which stays."""
+        try:
+            return object.__getattribute__(self, name)
+        except AttributeError:
+            return None
 
 
 _ON_DEMAND: Final[dict[str, Callable[[Any], Any]]] = {
@@ -61,6 +87,15 @@ _ON_DEMAND: Final[dict[str, Callable[[Any], Any]]] = {
     "logs": lambda _span: [],
     "refs": lambda span: [] if span.context.parent is None or span.sid else [span.context.parent],
 }
+
+
+class Place(NamedTuple):
+    """Where a task's span will be, and what it goes on from."""
+
+    trace_id: str
+    segment_id: str
+    parent: SegmentRef | None
+    endpoint: str
 
 
 class TaskSpan(LightSpan, Span):  # type: ignore[misc]  # the agent has no types
@@ -87,6 +122,22 @@ class TaskSpan(LightSpan, Span):  # type: ignore[misc]  # the agent has no types
         self.op = name
         self.start_time = now
         self._depth = 1  # started
+        # Now: as late attributes they would cost each task a whole dictionary.
+        self.segment_id = None
+        self.meter = None
+        self.queued_since = self.ran_from = 0
+
+    def place(self) -> Place:
+        """Say where it will be, in any thread; without the context, which would stay with the task until its end."""
+        context = self.made("context")
+        if context is None:
+            with _naming:
+                segment_id = self.segment_id = self.segment_id or new_id()
+            context = self.made("context")
+            if context is None:
+                return Place(self.parent.trace_id, segment_id, self.parent, self.op)
+            context.__dict__.setdefault("segment_id", segment_id)  # it was made meanwhile
+        return Place(context.trace_id, context.segment_id, context.parent, context.endpoint)
 
 
 class RequestSpan(LightSpan, EntrySpan):  # type: ignore[misc]  # the agent has no types
@@ -142,6 +193,7 @@ class LostSpan(LightSpan, Span):  # type: ignore[misc]  # the agent has no types
     sid = 0
     kind = Kind.Local
     component = Component.FastAPI
+    peer = ""
     error_occurred = True
 
     def __init__(self, name: str, start: int, end: int, tags: dict[str, str]) -> None:

@@ -128,7 +128,7 @@ def begin(span: Span, name: str) -> None:
     if not enabled:
         return
     try:
-        task = span.__dict__["meter"] = meter(name)
+        task = span.meter = meter(name)
         with _lock:
             running, tally = task.running, task.tally
             running[id(span)] = span
@@ -140,13 +140,14 @@ def begin(span: Span, name: str) -> None:
 
 def end(span: Span, error: BaseException | None) -> None:
     """Note that a task has ended, and with which error."""
-    task: TaskMeter | None = span.__dict__.pop("meter", None)
+    task: TaskMeter | None = getattr(span, "meter", None)
     if task is None:
         return
+    span.meter = None
     try:
         now = span.end_time or int(time.time() * 1000)
-        began = span.__dict__.pop("ran_from", span.start_time)
-        since = span.__dict__.pop("queued_since", 0)
+        began = getattr(span, "ran_from", 0) or span.start_time
+        since = getattr(span, "queued_since", 0)
         with _lock:
             task.running.pop(id(span), None)
             tally = task.tally
@@ -165,16 +166,15 @@ def end(span: Span, error: BaseException | None) -> None:
 
 def queued_since(span: Span | None, outer: object) -> None:
     """Note that a task has waited since the request ended that it comes from, unless it says something else."""
-    if span is not None and "meter" in span.__dict__ and (ended := getattr(outer, "ended", 0)):
+    if span is not None and (ended := getattr(outer, "ended", 0)) and getattr(span, "meter", None) is not None:
         span.queued_since = ended
 
 
 def waited(span: Span, milliseconds: int, now: int) -> None:
     """Note that a task has waited so long until now, and begins to run."""
-    fields = span.__dict__
-    if (task := fields.get("meter")) is not None and "ran_from" not in fields:
-        fields["ran_from"] = now
-        fields.pop("queued_since", None)
+    task: TaskMeter | None = getattr(span, "meter", None)
+    if task is not None and not getattr(span, "ran_from", 0):
+        span.queued_since, span.ran_from = 0, now
         with _lock:
             _add(task.tally.delays, milliseconds)
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT: Final = 5.0
 """Seconds that one attempt to connect may take."""
+ROOTS_VARIABLE: Final = "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"
+"""The variable that names the file with the authorities whose certificates gRPC trusts, and so do we."""
 _PORT_MAX: Final = 65_535
 _PROXY_PORT: Final = 80
 _HEAD_MAX: Final = 65_536  # bytes of a proxy's answer
@@ -142,13 +144,7 @@ def _connect(  # noqa: PLR0913
         if proxy and tunnel:
             _ask_for_tunnel(connection, address)
         if tls:
-            context = ssl.create_default_context()
-            # gRPC brings its own authorities along: whoever was trusted with it still is.
-            own = os.environ.get("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH")
-            if own:
-                context.load_verify_locations(own)
-            elif bundled := pkgutil.get_data("grpc._cython", "_credentials/roots.pem"):
-                context.load_verify_locations(cadata=bundled.decode("ascii", "ignore"))
+            context = _trusting()
             if alpn:
                 context.set_alpn_protocols([alpn])
             connection = context.wrap_socket(connection, server_hostname=address.host)
@@ -156,6 +152,21 @@ def _connect(  # noqa: PLR0913
         connection.close()
         raise
     return connection
+
+
+def _trusting() -> ssl.SSLContext:
+    """Trust the system's authorities, and those that gRPC would: its own, or the ones in the user's file."""
+    context = ssl.create_default_context()
+    own = os.environ.get(ROOTS_VARIABLE)
+    if own:
+        try:
+            context.load_verify_locations(own)
+        except OSError as error:
+            cause = getattr(error, "reason", None) or error.strerror
+            raise ValueError(f"no certificates can be read from {ROOTS_VARIABLE}={own!r}, {cause}") from error
+    elif bundled := pkgutil.get_data("grpc._cython", "_credentials/roots.pem"):
+        context.load_verify_locations(cadata=bundled.decode("ascii", "ignore"))
+    return context
 
 
 def _ask_for_tunnel(connection: socket.socket, address: Address) -> None:
@@ -179,6 +190,11 @@ def _say(error: Exception, address: Address, proxy: Proxy | None) -> str:
         cause = "connection refused"
     elif isinstance(error, (socket.gaierror, UnicodeError)):
         cause = f"the name {(proxy.address if proxy else address).host!r} can't be resolved"
+    elif isinstance(error, ssl.SSLCertVerificationError):
+        cause = (
+            f"its certificate is not trusted, {error.verify_message}: "
+            f"name the file of the authority that signed it in {ROOTS_VARIABLE}"
+        )
     elif isinstance(error, ssl.SSLError):
         cause = f"TLS failed, {error.reason or error}"
     else:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from skywalking_background._faults import safe_text
+from skywalking_background._internals import Component, Layer
 from skywalking_background._limits import cut
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ _NAME_CHARS: Final = 500
 _VALUE_CHARS: Final = 300
 _TAGS: Final = 20
 _CHECKSUM_CHARS: Final = 8
+LOCAL: Final = ("Local", int(Layer.Unknown.value), int(Component.FastAPI.value), "")
+"""What most tasks' spans are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,8 @@ class Task:
     tags: dict[str, str]
     event: str = ""
     """The id of its event, once one was begun."""
+    sort: tuple[str, int, int, str] = LOCAL
+    """The span's kind, the numbers of its layer and component, its peer."""
 
     def line(self) -> bytes:
         """Write it down."""
@@ -58,8 +63,17 @@ class Task:
         reference = None
         if parent is not None:
             reference = [getattr(parent, key) for key in Reference.__slots__]
-        record = {"begun": self.segment_id, "trace": self.trace_id, "name": self.name, "start": self.start}
-        return line({**record, "parent": reference, "tags": self.tags, "event": self.event})
+        record: dict[str, Any] = {
+            "begun": self.segment_id,
+            "trace": self.trace_id,
+            "name": self.name,
+            "start": self.start,
+        }
+        if self.event:
+            record["event_id"] = self.event
+        if self.sort != LOCAL:
+            record["sort"] = self.sort
+        return line({**record, "parent": reference, "tags": self.tags})
 
 
 @dataclass(slots=True)
@@ -101,12 +115,11 @@ def event(segment_id: str, event_id: str) -> bytes:
 
 def describe(span: TaskSpan) -> Task:
     """Take down of an open span what its segment would need; in another thread than the task's."""
-    fields = span.__dict__
-    context = span.context
-    refs = fields.get("refs") or ()
-    parent = refs[0] if refs else context.parent
+    place = span.place()
+    refs = span.made("refs") or ()
+    parent = refs[0] if refs else place.parent
     tags: dict[str, str] = {}
-    for key, tag in list((fields.get("tags") or {}).items())[:_TAGS]:
+    for key, tag in list((span.made("tags") or {}).items())[:_TAGS]:
         last = tag[-1] if isinstance(tag, list) and tag else tag  # the agent keeps several under one key
         tags[cut(safe_text(key), _VALUE_CHARS)] = cut(safe_text(getattr(last, "val", "")), _VALUE_CHARS)
     reference = None
@@ -116,7 +129,13 @@ def describe(span: TaskSpan) -> Task:
             parent.service_instance, cut(safe_text(parent.endpoint), _NAME_CHARS), parent.client_address,
         )  # fmt: skip
     name = cut(safe_text(span.op), _NAME_CHARS)
-    return Task(context.segment_id, context.trace_id, name, span.start_time, reference, tags)
+    sort = (
+        span.kind.name,
+        int(span.layer.value),
+        int(span.component.value),
+        cut(safe_text(span.peer or ""), _NAME_CHARS),
+    )
+    return Task(place.segment_id, place.trace_id, name, span.start_time, reference, tags, sort=sort)
 
 
 def read(data: bytes) -> Contents:
@@ -190,5 +209,10 @@ def _task(record: dict[str, Any]) -> Task:
         int(record["start"]),
         None if parent is None else Reference(*parent),
         {str(key): str(value) for key, value in record["tags"].items()},
-        str(record["event"]),
+        str(record.get("event_id", "")),
+        _sort(*record.get("sort", LOCAL)),
     )
+
+
+def _sort(kind: str, layer: int, component: int, peer: str) -> tuple[str, int, int, str]:
+    return str(kind), int(layer), int(component), str(peer)

@@ -21,6 +21,7 @@ from skywalking_background._failures import DeliveryError, RefusedError, TimedOu
 from skywalking_background._grpc import GrpcTransport
 from skywalking_background._internals import config
 from skywalking_background._lane import Counts, Lane
+from skywalking_background._life_events import event
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +34,7 @@ INTERVAL: Final = 0.25  # seconds between two batches: how late a finished span 
 RETRY_MAX: Final = 5.0  # seconds: the longest wait before OAP is tried again
 RETRY_FLUSHING: Final = 0.25  # seconds: the wait while somebody waits for the delivery
 RETRY_ASIDE_FLUSHING: Final = 1.0  # seconds: likewise, for what was refused
+OWN_THREADS: Final = "skywalking-background-"  # how their names begin: what is logged there is not delivered
 FIRST_CONTACT = 0.2  # seconds that a flush gives an OAP that this process has never reached
 
 
@@ -126,7 +128,7 @@ class Reporter:
                 return False
             self._try_again = now + RETRY_MAX
             first, self._begun = not self._begun, True
-            thread = threading.Thread(target=self._run, name="skywalking-background-reporter", daemon=True)
+            thread = threading.Thread(target=self._run, name=f"{OWN_THREADS}reporter", daemon=True)
             try:
                 thread.start()
             except RuntimeError as error:
@@ -142,7 +144,7 @@ class Reporter:
 
     def put_log(self, log: LogData) -> None:
         """Queue a log line, unless it is about the delivery itself: one that OAP refuses would beget the next."""
-        if not getattr(self._speaking, "now", False) and threading.current_thread() is not self._thread:
+        if not getattr(self._speaking, "now", False) and not threading.current_thread().name.startswith(OWN_THREADS):
             self.logs.put(log)
 
     # What everybody may ask.
@@ -350,6 +352,8 @@ class Reporter:
             if (since := self._troubles.pop(about, None)) is not None:
                 seconds = time.monotonic() - since
                 self._say("OAP at %s is back after %.0f s: %s", self.address, seconds, self._describe())
+                if about == "OAP":
+                    event("OapAway", f"not reachable for {seconds:.0f} s", failed=True, seconds=seconds)
 
     def _describe(self) -> str:
         return "; ".join(

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from skywalking_background import _records
+from skywalking_background import _meters, _records
 from skywalking_background._encoding import encode_segment_of
 from skywalking_background._faults import note
-from skywalking_background._internals import Log, LogItem, Segment, config
+from skywalking_background._internals import Component, Kind, Layer, Log, LogItem, Segment, config
 from skywalking_background._journal import SUFFIX, UNFINISHED
+from skywalking_background._life_events import event
 from skywalking_background._light_spans import LostSpan
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ class Rescue:
             whose[:1_000],
             f"; {damaged} lines of their journals can't be read" if damaged else "",
         )
+        event("CrashFound", f"{count} tasks ended with their processes: {whose}", failed=True)
 
     def _hand_over(self) -> None:
         """Give the lane some more of the first file's tasks, or let the file go when OAP has all of them."""
@@ -148,11 +150,14 @@ class Rescue:
         end = max(task.start, int(left.alive * 1000))
         message = f"process {left.pid} ({left.instance}) was gone before this ended; last alive {_clock(left.alive)}"
         span = LostSpan(task.name, task.start, end, {**task.tags, "task.outcome": "crashed"})
+        kind, layer, component, span.peer = task.sort
+        span.kind, span.layer, span.component = Kind[kind], Layer(layer), Component(component)
         if task.parent is not None:
             span.refs.append(task.parent)
         items = [LogItem("event", "error"), LogItem("error.kind", "Crashed"), LogItem("message", message)]
         span.logs.append(Log(timestamp=end / 1000, items=items))
         self.lane.put(encode_segment_of(left.service, left.instance, _LostSegment(task, span)))
+        _meters.count("crashed", task.name, 1)
         self.on_lost(Lost(task, left.service, left.instance, end, message))
 
 

@@ -54,7 +54,7 @@ class Watch(Generic[S]):
         Tasks end meanwhile, in other threads. So a task is known before it leaves the fresh ones: what does not find it
         there any more has ended.
         """
-        taken = []
+        taken: list[TaskSpan] = []
         for span in list(self.fresh):
             if len(taken) >= most:
                 break
@@ -122,14 +122,14 @@ def watch_by(watches: tuple[Watch[Any], ...], begin: Callable[[], object]) -> No
 
 def task_id(span: TaskSpan) -> str:
     """Name a task: by its tag `task.id`, or by the segment that it is."""
-    tag = (span.__dict__.get("tags") or {}).get("task.id")
+    tag = (span.made("tags") or {}).get("task.id")
     last = tag[-1] if isinstance(tag, list) and tag else tag
-    return safe_text(getattr(last, "val", "")) or str(span.context.segment_id)
+    return safe_text(getattr(last, "val", "")) or span.place().segment_id
 
 
 def outcome(span: TaskSpan, error: BaseException | None) -> str:
     """Say how a task has ended: by its tag `task.outcome`, or by the error that left it."""
-    tag = (span.__dict__.get("tags") or {}).get("task.outcome")
+    tag = (span.made("tags") or {}).get("task.outcome")
     if tag is not None and not isinstance(tag, list):
         return safe_text(tag.val)
     if isinstance(error, CancelledError):

@@ -18,27 +18,53 @@ import psutil
 _GENERATIONS: Final = 3
 _MINUTE: Final = 60.0
 
-active = False
-"""Whether the agent leaves it to this module."""
-
-_process: psutil.Process | None = None
 _gc_began = 0.0
 _gc_seconds = 0.0
-_collections: Final[deque[tuple[float, list[int]]]] = deque()
-"""When a report was made, in seconds of `time.monotonic()`, and how many collections there had been."""
+
+
+class _Runtime:
+    """What is read of this process."""
+
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+        self._process.cpu_percent()  # the first call only takes the time
+        psutil.cpu_percent()
+        self._collections = deque([(time.monotonic(), _collected())])
+        """When it was read, in seconds of `time.monotonic()`, and how many collections there had been."""
+
+    def read(self) -> dict[str, float]:
+        now, collected = time.monotonic(), _collected()
+        while len(self._collections) > 1 and self._collections[1][0] <= now - _MINUTE:
+            self._collections.popleft()
+        before = self._collections[0][1]
+        self._collections.append((now, collected))
+        memory = psutil.virtual_memory()
+        return {
+            "instance_pvm_total_cpu_utilization": psutil.cpu_percent(),
+            "instance_pvm_process_cpu_utilization": self._process.cpu_percent(),
+            "instance_pvm_total_mem_utilization": memory.percent,
+            "instance_pvm_process_mem_utilization": self._process.memory_info().rss / memory.total * 100,
+            "instance_pvm_thread_active_count": self._process.num_threads(),
+            "instance_pvm_gc_time": _gc_seconds * 1000,
+            **{f"instance_pvm_gc_g{number}": collected[number] - before[number] for number in range(_GENERATIONS)},
+        }
+
+
+_runtime: _Runtime | None = None
 
 
 def begin() -> None:
     """Meter this process from now on."""
-    global active, _process  # noqa: PLW0603  # it is about the process
-    active = True
-    _process = psutil.Process()
-    _process.cpu_percent()  # the first call only takes the time
-    psutil.cpu_percent()
-    _collections.clear()
-    _collections.append((time.monotonic(), _collected()))
+    global _runtime  # noqa: PLW0603  # it is about the process
     if _note_collection not in gc.callbacks:
         gc.callbacks.append(_note_collection)
+    _runtime = _Runtime()
+
+
+def forget() -> None:
+    """Meter nothing until the next `begin`: in a forked process, or where somebody else does."""
+    global _runtime  # noqa: PLW0603  # as above
+    _runtime = None
 
 
 def _note_collection(phase: str, _info: dict[str, Any]) -> None:
@@ -55,20 +81,4 @@ def _collected() -> list[int]:
 
 def read() -> dict[str, float]:
     """Read every meter of this process: shares in percent, times in ms, collections of the last minute."""
-    if _process is None or not active:
-        return {}
-    now, collected = time.monotonic(), _collected()
-    while len(_collections) > 1 and _collections[1][0] <= now - _MINUTE:
-        _collections.popleft()
-    before = _collections[0][1]
-    _collections.append((now, collected))
-    memory = psutil.virtual_memory()
-    return {
-        "instance_pvm_total_cpu_utilization": psutil.cpu_percent(),
-        "instance_pvm_process_cpu_utilization": _process.cpu_percent(),
-        "instance_pvm_total_mem_utilization": memory.percent,
-        "instance_pvm_process_mem_utilization": _process.memory_info().rss / memory.total * 100,
-        "instance_pvm_thread_active_count": _process.num_threads(),
-        "instance_pvm_gc_time": _gc_seconds * 1000,
-        **{f"instance_pvm_gc_g{number}": collected[number] - before[number] for number in range(_GENERATIONS)},
-    }
+    return {} if _runtime is None else _runtime.read()

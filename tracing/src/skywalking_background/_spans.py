@@ -17,6 +17,7 @@ from skywalking_background._internals import (
     Log,
     LogItem,
     NoopContext,
+    NoopSpan,
     config,
     open_spans,
     sampled,
@@ -27,6 +28,7 @@ from skywalking_background._limits import ERROR_TEXT_CHARS, STACK_CHARS, cut, cu
 from skywalking_background._names import span_name, task_name
 from skywalking_background._running import begun, ended
 from skywalking_background._segments import NEW_TRACE, UNSAMPLED, Context, Origin, imported, origin_of
+from skywalking_background._sw8 import Caller
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
 
     from skywalking_background._internals import Span
     from skywalking_background._segments import Exported
-    from skywalking_background._sw8 import Caller
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -237,7 +238,7 @@ def _enter(name: str, outer: list[Any], parent: Origin | Caller | None, task: bo
         if inner.depth and _strand_of(outer) == strand:
             return _enter_below(inner, name, strand)
         parent = origin_of(inner)
-        task = task and inner.__dict__.get("strand") != strand  # within a task that is not sampled
+        task = task and not (isinstance(inner, NoopSpan) and getattr(inner, "strand", None) == strand)
     if task:
         name = task_name(name)
     now = int(time.time() * 1000)
@@ -246,7 +247,9 @@ def _enter(name: str, outer: list[Any], parent: Origin | Caller | None, task: bo
         span.start_time = now
         task = task and _agent.tracing()
     else:
-        place = Context(name, spans=1) if parent is None or parent is NEW_TRACE else parent
+        place = parent
+        if parent is NEW_TRACE or not isinstance(parent, Origin):  # nowhere, or with the caller
+            place = Context(name, None if parent is NEW_TRACE else parent, spans=1)
         span = TaskSpan(place, name, now)
         begun(span)
     span.strand = strand

@@ -51,8 +51,7 @@ class StartReports:
 
 def start_line(span: TaskSpan, now: int) -> bytes:
     """Write the log line of a task that runs, as of now (ms since the epoch)."""
-    context = span.context
-    segment_id = context.segment_id
+    place = span.place()
     name, number = cut(safe_text(span.op), _CHARS), cut(task_id(span), _CHARS)
     since = datetime.fromtimestamp(span.start_time / 1000, UTC).isoformat(timespec="milliseconds")
     tags = {
@@ -62,7 +61,7 @@ def start_line(span: TaskSpan, now: int) -> bytes:
         "task.name": name,
         "task.id": number,
         "task.since": str(span.start_time),
-        "segment.id": segment_id,
+        "segment.id": place.segment_id,
     }
     text = f"task started: {name} ({number}), running since {since.replace('+00:00', 'Z')}"
-    return encode_line(context.endpoint, text, (context.trace_id, segment_id, span.sid), tags, now)
+    return encode_line(place.endpoint, text, (place.trace_id, place.segment_id, span.sid), tags, now)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TIMEOUT: Final = 30.0
-"""s after which OAP is left to find out for itself."""
+"""s after which the check is given up and OAP starts unchecked."""
 
 URL: Final = "jdbc:h2:file:./db/skywalking;DB_CLOSE_DELAY=-1;DATABASE_TO_UPPER=FALSE"
 """Where the database is, for a Java that runs in the data folder: a `;` in that folder's path would end the path.

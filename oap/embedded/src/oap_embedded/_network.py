@@ -1,4 +1,4 @@
-"""How downloads leave this machine: through the proxy of the environment, trusting what its owner trusts."""
+"""How downloads leave this machine: the proxies and the certificates that the environment names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A place for OAP's configuration that OAP can read: it takes a URL's path for a file's name, with each `%20` in it."""
+"""A folder with a plain name for OAP's configuration.
+
+OAP opens its files by the path of a URL, without decoding it: a space in a folder's name is `%20` to it.
+"""
 
 from __future__ import annotations
 

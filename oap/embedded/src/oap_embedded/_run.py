@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import shutil
 import socket
@@ -26,7 +27,11 @@ MAIN: Final = "org.apache.skywalking.oap.server.starter.OAPServerStartUp"
 ROOM: Final = 500 * 1024 * 1024  # bytes of disk without which H2 should not even start
 
 _URL: Final = "SW_STORAGE_H2_URL"
+WEBHOOK_VARIABLE: Final = "OAP_EMBEDDED_WEBHOOK"
+"""Where alarms are sent to; not an option, as it may hold a secret, and everybody sees a command line."""
+
 _METERS: Final = "SW_METER_ANALYZER_ACTIVE_FILES"
+_NO_HOOKS: Final = "hooks: {}\n"
 _FLAGS: Final = (
     "-XX:+UseSerialGC",  # one user, two cores: the smallest heap, and no collector threads beside the service
     "-XX:+ExitOnOutOfMemoryError",  # an OAP that limps is worse than one that is started again
@@ -52,7 +57,7 @@ def run(options: Options) -> NoReturn:
     """Turn this process into OAP, so that whoever started it has OAP itself as its child.
 
     Raises:
-        OapEmbeddedError: the data folder is in use, full or not writable, or its path or database is none for OAP.
+        OapEmbeddedError: the data folder is in use, full or not writable, or OAP can't use its path or its database.
     """
     data = options.data.resolve()
     jars = fetch()
@@ -63,6 +68,7 @@ def run(options: Options) -> NoReturn:
         data.mkdir(parents=True, exist_ok=True)
         _claim(data)
         configuration = assemble(_plain.folder(data) / "config", options.overlay)
+        _hook_alarms(configuration, os.environ.get(WEBHOOK_VARIABLE, ""))
         temporary = data / "tmp"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
@@ -93,14 +99,23 @@ def assemble(target: Path, overlay: Path | None) -> Path:
     return target
 
 
+def _hook_alarms(configuration: Path, url: str) -> None:
+    """Send alarms to an address, if the rules name none. OAP 10.1 takes no headers: a secret is part of the address."""
+    rules = configuration / "alarm-settings.yml"
+    text = rules.read_text()
+    if url and _NO_HOOKS in text:
+        hook = {"background": {"is-default": True, "urls": [url]}}
+        rules.write_text(text.replace(_NO_HOOKS, f"hooks: {json.dumps({'webhook': hook})}\n"))
+
+
 def _check_paths(data: Path, cache: Path) -> None:
-    """Refuse the few names that Java and H2 can't be made to read; all others they can."""
+    """Refuse the few paths that Java and H2 can't read."""
     if "\\" in str(data):
         message = rf"H2 takes each \ in the path {data} for a /: {_plain.OTHER_DATA}"
         raise OapEmbeddedError(message)
     for sign in (os.pathsep, "!/"):
         if sign in f"{cache}/":
-            message = f"to Java a {sign!r} ends a path, also in {cache}: name another folder in {CACHE_VARIABLE}"
+            message = f"Java can't read {cache}, as there is a {sign!r} in it: name another folder in {CACHE_VARIABLE}"
             raise OapEmbeddedError(message)
 
 

@@ -1,12 +1,15 @@
 """Traces as OAP returns them, whichever of its two trace APIs its storage has.
 
 `Oap` asks, `build` joins the spans of a trace to trees, `outline` writes such trees down for a comparison.
-`segments` and `summaries` look at many traces at once, `read` reads metrics.
+`segments` and `summaries` look at many traces at once, `read` reads metrics, `alarms` the alarms, `started` and
+`long_tasks` what runs now.
 """
 
+from oap_query._alarms import Alarm, alarms, tells_recovery
 from oap_query._client import Oap, Span
 from oap_query._errors import OapAwayError, OapError
-from oap_query._metrics import Alarm, LogLine, Metric, Points, alarms, endpoints, instances, log_lines, read
+from oap_query._metrics import LogLine, Metric, Points, endpoints, instances, log_lines, read
+from oap_query._running import Started, arrived, has_arrived, is_silent, long_tasks, refreshed, started, started_of
 from oap_query._search import Segment, Summary, failed, is_request, segments, services, summaries, whole
 from oap_query._tree import Node, build, outline
 
@@ -21,18 +24,27 @@ __all__ = [
     "Points",
     "Segment",
     "Span",
+    "Started",
     "Summary",
     "alarms",
+    "arrived",
     "build",
     "endpoints",
     "failed",
+    "has_arrived",
     "instances",
     "is_request",
+    "is_silent",
     "log_lines",
+    "long_tasks",
     "outline",
     "read",
+    "refreshed",
     "segments",
     "services",
+    "started",
+    "started_of",
     "summaries",
+    "tells_recovery",
     "whole",
 ]

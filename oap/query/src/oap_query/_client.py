@@ -135,7 +135,7 @@ class Oap:
         try:
             return bool(self.query("{ hasQueryTracesV2Support }")["hasQueryTracesV2Support"])
         except OapAwayError:
-            raise  # no answer is no answer to remember
+            raise  # there was no answer: ask again next time
         except OapError:
             return False  # an OAP before 10.3 does not know the question
 

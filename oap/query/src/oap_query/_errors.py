@@ -1,4 +1,4 @@
-"""What can go wrong with OAP, and answers that are none of OAP's."""
+"""What can go wrong with OAP, and answers that are not OAP's."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class OapError(Exception):
 
 
 class OapAwayError(OapError):
-    """OAP does not answer at all, or something else in its place: it may be back in a moment."""
+    """OAP does not answer, or something else answers in its place; it may be back in a moment."""
 
 
 def reads_answers(function: Callable[P, R]) -> Callable[P, R]:
-    """Let a function, or a generator, raise `OapAwayError` where an answer has not the shape of OAP's."""
+    """Make a function, or a generator, raise `OapAwayError` when an answer does not have the shape of OAP's."""
     if inspect.isgeneratorfunction(function):
 
         @functools.wraps(function)

@@ -1,8 +1,8 @@
-"""Metrics, alarms and log lines."""
+"""Metrics and log lines."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from oap_query._errors import OapError, reads_answers
@@ -42,16 +42,6 @@ class Metric:
 
 
 @dataclass(frozen=True)
-class Alarm:
-    """An alarm that OAP raised; `start` in ms since the epoch."""
-
-    message: str
-    start: int
-    scope: str
-    level: str
-
-
-@dataclass(frozen=True)
 class LogLine:
     """A log line that belongs to a trace; `time` in ms since the epoch."""
 
@@ -59,6 +49,9 @@ class LogLine:
     service: str
     level: str
     content: str
+    instance: str = ""
+    trace_id: str = ""
+    tags: dict[str, str] = field(default_factory=dict, hash=False)
 
 
 Points = dict[int, float]
@@ -126,31 +119,21 @@ def instances(oap: Oap, service: str, start: datetime) -> list[str]:
 
 
 @reads_answers
-def alarms(oap: Oap, start: datetime, limit: int = 20) -> list[Alarm]:
-    """Return the alarms since then, the newest first."""
-    text = """query ($duration: Duration!, $paging: Pagination!) {
-        found: getAlarm(duration: $duration, paging: $paging) {
-            msgs { message startTime scope tags { key value } } } }"""
-    found = oap.query(text, duration=oap.duration(start, step="MINUTE"), paging={"pageNum": 1, "pageSize": limit})
-    return [
-        Alarm(
-            item["message"],
-            item["startTime"],
-            item["scope"] or "",
-            _tag(item["tags"], "level"),
-        )
-        for item in found["found"]["msgs"]
-    ]
-
-
-@reads_answers
 def log_lines(oap: Oap, trace_id: str, limit: int = 200) -> list[LogLine]:
     """Return the log lines of a trace, the earliest first."""
     text = """query ($condition: LogQueryCondition) { found: queryLogs(condition: $condition) {
-        logs { timestamp serviceName content tags { key value } } } }"""
+        logs { timestamp serviceName serviceInstanceName content tags { key value } } } }"""
     condition = {"relatedTrace": {"traceId": trace_id}, "paging": {"pageNum": 1, "pageSize": limit}}
     lines = [
-        LogLine(item["timestamp"], item["serviceName"] or "", _tag(item["tags"], "level"), item["content"] or "")
+        LogLine(
+            item["timestamp"],
+            item["serviceName"] or "",
+            _tag(item["tags"], "level"),
+            item["content"] or "",
+            item.get("serviceInstanceName") or "",
+            trace_id,
+            {tag["key"]: tag["value"] for tag in item["tags"] or ()},
+        )
         for item in oap.query(text, condition=condition)["found"]["logs"]
     ]
     return sorted(lines, key=lambda line: line.time)

@@ -95,8 +95,14 @@ def is_request(name: str) -> bool:
 
 
 @reads_answers
-def segments(
-    oap: Oap, start: datetime, end: datetime | None = None, *, service: str | None = None, least: int = 0
+def segments(  # noqa: PLR0913  # each narrows the search
+    oap: Oap,
+    start: datetime,
+    end: datetime | None = None,
+    *,
+    service: str | None = None,
+    least: int = 0,
+    tag: tuple[str, str] | None = None,
 ) -> Iterator[list[Segment]]:
     """Yield pages of the segments that started in that time (both with a timezone), the newest first.
 
@@ -106,6 +112,7 @@ def segments(
         end: the last one; now by default.
         service: of this service only. On BanyanDB: of the traces that it has a part in.
         least: only segments that lasted at least so many ms. On BanyanDB: of traces that did.
+        tag: only segments with a span of that tag and value, which must be searchable. On BanyanDB: traces with one.
 
     Raises:
         OapError: OAP does not answer, or refuses.
@@ -117,6 +124,8 @@ def segments(
             return
     if least:
         condition["minTraceDuration"] = least
+    if tag is not None:
+        condition["tags"] = [{"key": tag[0], "value": tag[1]}]
     if oap.has_whole_traces:
         for traces in oap.pages(_WHOLE, condition, start, end):
             yield [segment for trace in traces for segment in _of_spans(trace["spans"])]
@@ -150,13 +159,19 @@ def whole(oap: Oap, trace_ids: Sequence[str]) -> list[Summary]:
 
 
 @reads_answers
-def failed(oap: Oap, trace_ids: Sequence[str]) -> set[str]:
-    """Return the segments of a few traces that failed as a whole: their first span did.
+def failed(oap: Oap, trace_ids: Sequence[str]) -> dict[str, str]:
+    """Return the segments of a few traces that failed as a whole, since their first span did; each with its outcome.
 
     A row's `error` says only that some span failed, as the first attempt of a task that succeeded in the end does.
+    The outcome is the tag `task.outcome` (`crashed`, `dead`, ...), or `failed` without that tag.
     """
-    traces = _spans_of(oap, trace_ids, "segmentId spanId isError").values()
-    return {span["segmentId"] for spans in traces for span in spans if span["spanId"] == 0 and span["isError"]}
+    traces = _spans_of(oap, trace_ids, "segmentId spanId isError tags { key value }").values()
+    return {
+        span["segmentId"]: next((tag["value"] for tag in span["tags"] or () if tag["key"] == "task.outcome"), "failed")
+        for spans in traces
+        for span in spans
+        if span["spanId"] == 0 and span["isError"]
+    }
 
 
 def _spans_of(oap: Oap, trace_ids: Sequence[str], fields: str) -> dict[str, list[dict[str, Any]]]:

@@ -5,6 +5,7 @@ Slow clients (slowloris) cost a connection and a descriptor each, and send nothi
 
 from __future__ import annotations
 
+import re
 from enum import Enum, auto
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
@@ -22,6 +23,21 @@ if TYPE_CHECKING:
 
 GRACE: Final = 5.0
 """s after `body_seconds` in which the app may still say 408, before the connection is cut."""
+
+
+_UPGRADE: Final = re.compile(rb"^(connection:[^\r\n]*?)upgrade", re.IGNORECASE | re.MULTILINE)
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """Take the wish for another protocol out of a request's head: nothing here speaks one.
+
+    Java's own HTTP client, with which OAP sends alarms, asks for HTTP/2 beside each POST, and uvicorn's parser drops
+    the body of a request that asks.
+    """
+    if b"pgrade" not in data:
+        return data
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(rb"\1x-upgrade", head) + end + rest
 
 
 class _Part(Enum):
@@ -61,6 +77,7 @@ class LimitedProtocol(HttpToolsProtocol):
         before = self._part
         if before is not _Part.BODY:
             self._head_bytes += len(data)
+            data = _without_upgrade(data)
         super().data_received(data)
         if self.transport.is_closing():
             self._stop_timer()

@@ -31,6 +31,7 @@ CONTENT: Final = (
     "supervisord.conf",
     "settings.json",
     "secrets.json",
+    "alarm-secret",
     "socket",
 )
 """What `clean` deletes. Files of anybody else are left alone."""

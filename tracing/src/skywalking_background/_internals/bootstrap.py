@@ -163,7 +163,7 @@ def forget_parent() -> None:
     if isinstance(protocol, (OverGrpc, OverHttp, OverKafka)):
         protocol.close()
     config.agent_instance_name = child_name(config.agent_instance_name)
-    _runtime_meters.active = False  # until its own threads begin
+    _runtime_meters.forget()  # until its own threads begin
     if _is_running():  # somebody else started the agent, with its own support for forks
         _take_over()
         return

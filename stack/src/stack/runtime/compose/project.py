@@ -8,7 +8,12 @@ import subprocess
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
+<<<<<<< HEAD
 from stack.runtime import passwords
+=======
+from stack.runtime.alarm_secret import alarm_secret
+from stack.runtime.compose import passwords
+>>>>>>> main
 from stack.runtime.engine import EngineError, ask_docker, has_buildx, last_line
 from stack.settings import ROOT
 
@@ -53,6 +58,8 @@ class Project:
         settings = self.settings
         values = {name: str(port) for name, port in settings.ports.items()}
         values |= {"SERVICE_NAME": settings.service_name, "STORAGE": settings.storage}
+        if secret := alarm_secret(settings.run_dir):
+            values["ALARM_SECRET"] = secret
         if "oap_heap" in settings.model_fields_set:  # the official OAP has another default
             values["OAP_HEAP"] = settings.oap_heap
         if settings.locust_workers:

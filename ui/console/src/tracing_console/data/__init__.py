@@ -1,12 +1,14 @@
 """What the pages show, and where it is read from: OAP's GraphQL and the demo service's HTTP interface."""
 
-from tracing_console.data.feed import FAILED, RECOVERED, Feed
+from tracing_console.data.feed import CRASHED, FAILED, RECOVERED, Feed
 from tracing_console.data.measures import MINUTES, Claim, claims, most_at_once, trends
-from tracing_console.data.service import Answer, Request, Service, ServiceError
+from tracing_console.data.running import RunningTask, RunningTasks
+from tracing_console.data.service import Answer, LetterFilter, Request, Service, ServiceError
 from tracing_console.data.sources import OAP, SERVICE, UI, Sources
-from tracing_console.data.ui_link import UiLink, ui_link
+from tracing_console.data.ui_link import UiLink, alarms_url, endpoint_url, service_url, ui_link
 
 __all__ = [
+    "CRASHED",
     "FAILED",
     "MINUTES",
     "OAP",
@@ -16,13 +18,19 @@ __all__ = [
     "Answer",
     "Claim",
     "Feed",
+    "LetterFilter",
     "Request",
+    "RunningTask",
+    "RunningTasks",
     "Service",
     "ServiceError",
     "Sources",
     "UiLink",
+    "alarms_url",
     "claims",
+    "endpoint_url",
     "most_at_once",
+    "service_url",
     "trends",
     "ui_link",
 ]

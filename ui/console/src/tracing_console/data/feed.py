@@ -9,8 +9,9 @@ from datetime import UTC, datetime, timedelta
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Final
 
-from oap_query import OapError, Segment, failed, segments
+from oap_query import OapAwayError, OapError, Segment, failed, segments
 
+from tracing_console.data.log import warn_once
 from tracing_console.data.service import ServiceError
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from oap_query import Oap
 
+    from tracing_console.data.running import RunningTasks
     from tracing_console.data.service import Service
 
 KEEP_SECONDS: Final = 15 * 60
@@ -34,8 +36,11 @@ minute, since a database is slow at paging through a long time."""
 LINGER_SECONDS: Final = 15
 """How long a task that has ended is still drawn as running while its segment has not arrived."""
 
-FAILED, RECOVERED = 1, 2
-"""A row's flags: its work failed; an attempt failed, but its work succeeded in the end."""
+CRASHED_SECONDS: Final = 5.0
+"""Between two queries for the tasks of crashed processes."""
+
+FAILED, RECOVERED, CRASHED = 1, 2, 4
+"""A row's flags: its work failed; an attempt failed, but its work succeeded in the end; its process was killed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +56,8 @@ class Row:
 
 
 @dataclass(slots=True)
-class _Running:
-    """A task that runs now. Its segment is reported when it ends."""
+class _Listed:
+    """A task that the service listed as running."""
 
     trace_id: str
     name: str
@@ -72,17 +77,18 @@ def _window(now: datetime, from_seconds: float, to_seconds: float, min_duration_
 class Feed:
     """Segments, numbered in the order of their arrival, so that a page can ask for those it does not have yet."""
 
-    def __init__(self, oap: Oap, service: Service, names: Sequence[str]) -> None:
+    def __init__(self, oap: Oap, service: Service, names: Sequence[str], running: RunningTasks) -> None:
         self.epoch = token_hex(4)
         self.limited = False
         self._oap, self._service, self._services = oap, service, names
         self._lock = asyncio.Lock()
-        self._refreshed = self._refreshed_at = 0.0
+        self._refreshed = self._refreshed_at = self._crashed_read = 0.0
         self._rows: dict[str, Row] = {}
-        self._running: dict[str, _Running] = {}
+        self.running = running
+        self._listed: dict[tuple[str, str], _Listed] = {}
         self._unread: list[_Window] = []
         self.running_count: int | None = None
-        """How many tasks run now, as the service counts them; `None` without an answer."""
+        """How many tasks run now: as the service counts them, or else as many as SkyWalking knows."""
         self._names: dict[tuple[str, str, bool], int] = {}
         self._traces: dict[str, int] = {}
         self._trace_ids: dict[int, str] = {}
@@ -103,11 +109,17 @@ class Feed:
             for service, segment in found:
                 self._add(service, segment, failed_segments)
             self._prune(now.timestamp() * 1000)
-            await self._read_running()
+            await self.running.refresh(self.has_segment)
+            await self._read_listed()
 
     def trace_id(self, number: int) -> str | None:
         """Return the id of a trace by its number here."""
         return self._trace_ids.get(number)
+
+    def has_segment(self, segment_id: str, name: str) -> bool:
+        """Say whether a segment of that id and name has arrived."""
+        row = self._rows.get(segment_id)
+        return row is not None and row.segment.name == name
 
     def rows(self, after: int = 0) -> list[Row]:
         """Return the segments that arrived after the one of that number."""
@@ -117,8 +129,8 @@ class Feed:
         """Return what is new to a page that has the segments up to number `after` of `epoch`; times in ms."""
         rows = self.rows(after if epoch == self.epoch else 0)
         running = [
-            [item.start, self._name(self._services[0], item.name, request=False), self._trace(item.trace_id)]
-            for item in self._running.values()
+            [start, self._name(service, name, request=False), self._trace(trace_id), f"{trace_id} {task_id}"]
+            for (trace_id, task_id), (start, service, name) in self._open().items()
         ]
         base = min((row.segment.start for row in rows), default=0)
         return {
@@ -139,8 +151,8 @@ class Feed:
             "open": running,
         }
 
-    def _fetch(self, now: datetime) -> tuple[list[tuple[str, Segment]], set[str]]:
-        """Query OAP; return the new segments, each with its service, and the ids of those whose work failed."""
+    def _fetch(self, now: datetime) -> tuple[list[tuple[str, Segment]], dict[str, str]]:
+        """Query OAP; return the new segments, each with its service, and the outcomes of those whose work failed."""
         unread = self._unread
         try:
             windows = self._windows(now)
@@ -151,13 +163,34 @@ class Feed:
                 for page in segments(self._oap, start, end, service=service, least=min_duration_ms)
                 for item in page
                 if item.segment_id not in self._rows
-            }
+            } | self._fetch_crashed(now)
             with_errors = sorted({item.trace_id for _, item in found.values() if item.error and not item.request})
             failed_segments = failed(self._oap, with_errors)
         except OapError:
             self._unread = unread
             raise
         return sorted(found.values(), key=lambda pair: pair[1].start), failed_segments
+
+    def _fetch_crashed(self, now: datetime) -> dict[str, tuple[str, Segment]]:
+        """Query the segments of tasks whose process was killed: they arrive late, at the next start of a process."""
+        moment = time.monotonic()
+        if moment - self._crashed_read < CRASHED_SECONDS:
+            return {}
+        self._crashed_read = moment
+        start = now - timedelta(seconds=KEEP_SECONDS)
+        try:
+            return {
+                item.segment_id: (item.service or service, item)
+                for service in self._services
+                for page in segments(self._oap, start, service=service, tag=("task.outcome", "crashed"))
+                for item in page
+                if item.segment_id not in self._rows
+            }
+        except OapAwayError:
+            raise
+        except OapError as error:
+            warn_once(f"crashed tasks are not found, as OAP refuses to search for the tag task.outcome: {error}")
+            return {}
 
     def _windows(self, now: datetime) -> list[_Window]:
         """Return the times in which new segments may have started, each with the shortest duration they can have.
@@ -183,13 +216,14 @@ class Feed:
         windows, self._unread = self._unread[:CATCH_UP_MINUTES], self._unread[CATCH_UP_MINUTES:]
         return windows
 
-    def _add(self, service: str, segment: Segment, failed_segments: set[str]) -> None:
+    def _add(self, service: str, segment: Segment, failed_segments: dict[str, str]) -> None:
         if segment.segment_id in self._rows:
             return
         self._count += 1
         flags = 0
         if segment.error:
-            flags = FAILED if segment.request or segment.segment_id in failed_segments else RECOVERED
+            outcome = failed_segments.get(segment.segment_id)
+            flags = CRASHED if outcome == "crashed" else FAILED if outcome or segment.request else RECOVERED
         name = self._name(service, segment.name, request=segment.request)
         self._rows[segment.segment_id] = Row(self._count, segment, name, self._trace(segment.trace_id), flags)
 
@@ -217,22 +251,37 @@ class Feed:
             self._trace_ids = {number: trace_id for trace_id, number in self._traces.items()}
         self._rows = kept
 
-    async def _read_running(self) -> None:
-        """Ask the service what runs now. Without its answer the segments are shown all the same."""
+    def _open(self) -> dict[tuple[str, str], tuple[int, str, str]]:
+        """Return the tasks that run, by trace and id: start in ms, service, name. Two sources: SkyWalking, the service.
+
+        SkyWalking knows those of all services, from about 2 s after their start. The service lists its own at once.
+        """
+        listed = {key: (item.start, self._services[0], item.name) for key, item in self._listed.items()}
+        reported = {
+            item.key: (item.task.start, item.task.service, item.task.name)
+            for item in self.running.all()
+            if not item.lost
+            and item.task.service in self._services
+            and not self.has_segment(item.task.segment_id, item.task.name)
+        }
+        return listed | reported
+
+    async def _read_listed(self) -> None:
+        """Ask the service what runs now. Without its answer SkyWalking's start reports must do."""
         try:
             answer = await self._service.tasks("running")
         except ServiceError:
             answer = None
-        self.running_count = None if answer is None else answer["running"]
         now = time.monotonic()
         for task in answer["tasks"] if answer else ():
             if task["trace_id"] is not None:
                 accepted = datetime.fromisoformat(task["accepted_at"]).timestamp() * 1000
                 start = int(accepted + (task["queue_delay_ms"] or 0))
-                self._running[task["id"]] = _Running(task["trace_id"], task["name"], start, now)
-        reported = {(row.segment.trace_id, row.segment.name) for row in self._rows.values()} if self._running else set()
-        self._running = {
+                self._listed[task["trace_id"], task["id"]] = _Listed(task["trace_id"], task["name"], start, now)
+        arrived = {(row.segment.trace_id, row.segment.name) for row in self._rows.values()} if self._listed else set()
+        self._listed = {
             key: item
-            for key, item in self._running.items()
-            if now - item.seen < LINGER_SECONDS and (item.trace_id, item.name) not in reported
+            for key, item in self._listed.items()
+            if item.seen == now or (now - item.seen < LINGER_SECONDS and (item.trace_id, item.name) not in arrived)
         }
+        self.running_count = (len(self._open()) or None) if answer is None else answer["running"]

@@ -8,6 +8,14 @@ from statistics import median
 from typing import TYPE_CHECKING, Final
 
 from oap_query import Metric, Points, endpoints, instances, is_request, read
+from tracing_claims import (
+    CONCURRENT_TASKS,
+    MEMORY_PER_TASK_LIMIT_KB,
+    RESPONSE_LIMIT_MS,
+    SAVED_MS,
+    SLEEPING_CPU_LIMIT_PERCENT,
+    TASK_MS,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -18,12 +26,8 @@ MINUTES: Final = 15
 """How far back is measured."""
 MAX_CURVES: Final = 8
 """Of tasks in one chart: more can't be told apart."""
-RESPONSE_MS, TASK_MS, SAVED_MS = 100, 10_000, 9_900
 TOLERANCE_MS: Final = 250
 """How much longer a sleep may take on a busy machine."""
-TASKS_AT_ONCE: Final = 1000
-MINIMAL_CPU_PERCENT: Final = 10
-"""Of a core."""
 
 
 @dataclass(frozen=True)
@@ -114,18 +118,23 @@ def claims(segments: Sequence[Segment], running: int, cpu_percent: float | None)
         _response(answers),
         _duration(sleeps, full_length),
         _saved(answers, full_length),
-        Claim("Concurrent capacity", "1000+ tasks", f"{most:,} at once at the peak", *_capacity(most)),
-        Claim("Memory per task", "< 1 MB", "not measured here", "“make report” measures it"),
+        Claim("Concurrent capacity", f"{CONCURRENT_TASKS:,}+ tasks", f"{most:,} at once at the peak", *_capacity(most)),
+        Claim(
+            "Memory per task",
+            f"< {MEMORY_PER_TASK_LIMIT_KB // 1024} MB",
+            "not measured here",
+            "“make report” measures it",
+        ),
         _cpu(cpu_percent),
     ]
 
 
 def _response(answers: list[int]) -> Claim:
     if not answers:
-        return Claim("Response time", f"< {RESPONSE_MS} ms", "no request to /test yet", "send one on “Try it”")
+        return Claim("Response time", f"< {RESPONSE_LIMIT_MS} ms", "no request to /test yet", "send one on “Try it”")
     high = answers[min(len(answers) - 1, int(len(answers) * 0.99))]
     measured = f"median {median(answers):.0f} ms, 99 % within {high:,} ms, of {len(answers):,} answers"
-    return Claim("Response time", f"< {RESPONSE_MS} ms", measured, *_verdict(high < RESPONSE_MS))
+    return Claim("Response time", f"< {RESPONSE_LIMIT_MS} ms", measured, *_verdict(high < RESPONSE_LIMIT_MS))
 
 
 def _duration(sleeps: list[int], full_length: list[int]) -> Claim:
@@ -155,7 +164,7 @@ def _saved(answers: list[int], full_length: list[int]) -> Claim:
 
 
 def _capacity(most: int) -> tuple[str, str]:
-    if most >= TASKS_AT_ONCE:
+    if most >= CONCURRENT_TASKS:
         return "holds", "good"
     return "not tried yet: send 1,000 at once on “Try it”", ""
 
@@ -164,7 +173,7 @@ def _cpu(percent: float | None) -> Claim:
     if percent is None:
         return Claim("CPU usage", "minimal (mostly sleeping)", "nothing reported yet", "“make report” measures it")
     measured = f"{percent:.0f} % of a core at most, requests included"
-    if percent <= MINIMAL_CPU_PERCENT:
+    if percent <= SLEEPING_CPU_LIMIT_PERCENT:
         return Claim("CPU usage", "minimal (mostly sleeping)", measured, "holds", "good")
     return Claim("CPU usage", "minimal (mostly sleeping)", measured, "“make report” measures tasks alone")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
@@ -18,6 +19,8 @@ MAX_CONNECTIONS: Final = 200
 KEEP_ALIVE_SECONDS: Final = 2.0
 UNTRACED: Final = {"sw8": "0-"}
 """Tells SkyWalking's agent not to trace these requests: reading must not add traces to the timeline."""
+DESCRIPTION_SECONDS: Final = 30.0
+"""How long the service's OpenAPI description is kept."""
 EXCERPT_CHARACTERS: Final = 200
 """Of an answer's text."""
 
@@ -52,6 +55,34 @@ class Request:
 
 
 @dataclass(frozen=True)
+class LetterFilter:
+    """Which dead letters are meant; an empty text means all."""
+
+    name: str = ""
+    error: str = ""
+    """The error's type."""
+    since: str = ""
+    """ISO 8601 with a timezone, of the time of death; `until` likewise."""
+    until: str = ""
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The query's parameters."""
+        named = {"name": self.name, "error": self.error, "since": self.since, "until": self.until}
+        return {key: value for key, value in named.items() if value}
+
+    def fits(self, letter: Mapping[str, Any]) -> bool:
+        """Say whether a letter, as the service lists it, is meant."""
+        died = datetime.fromisoformat(letter["died_at"])
+        return (
+            self.name in {"", letter["name"]}
+            and self.error in {"", (letter.get("error") or {}).get("type")}
+            and (not self.since or died >= datetime.fromisoformat(self.since))
+            and (not self.until or died <= datetime.fromisoformat(self.until))
+        )
+
+
+@dataclass(frozen=True)
 class Answer:
     """An answer of the service; `status` is 0 when none came."""
 
@@ -72,6 +103,8 @@ class Service:
             max_keepalive_connections=MAX_CONNECTIONS,
             keepalive_expiry=KEEP_ALIVE_SECONDS,
         )
+        self._endpoints: frozenset[tuple[str, str]] = frozenset()
+        self._described = 0.0
         self._client = httpx.AsyncClient(base_url=url, timeout=TIMEOUT_SECONDS, limits=limits, trust_env=False)
 
     async def problem(self) -> str:
@@ -84,7 +117,16 @@ class Service:
 
     async def paths(self) -> frozenset[str]:
         """Return the paths that the service has, from its OpenAPI description."""
-        return frozenset((await self._json("GET", "/openapi.json"))["paths"])
+        return frozenset(path for _, path in await self.endpoints())
+
+    async def endpoints(self) -> frozenset[tuple[str, str]]:
+        """Return the methods and paths that the service has, such as `("POST", "/tasks/{task_id}/cancel")`."""
+        moment = time.monotonic()
+        if not self._endpoints or moment - self._described > DESCRIPTION_SECONDS:
+            paths = (await self._json("GET", "/openapi.json"))["paths"]
+            self._endpoints = frozenset((method.upper(), path) for path, item in paths.items() for method in item)
+            self._described = moment
+        return self._endpoints
 
     async def send(self, request: Request) -> Answer:
         """Send a request. No answer is an `Answer` too, with its reason as the text."""
@@ -117,6 +159,24 @@ class Service:
     async def discard(self, task_id: str) -> None:
         """Delete a dead letter."""
         await self._json("DELETE", f"/dead-letters/{quote(task_id, safe='')}")
+
+    async def cancel(self, task_id: str) -> None:
+        """Cancel a task that runs; one that has ended already is a `ServiceError`."""
+        await self._json("POST", f"/tasks/{quote(task_id, safe='')}/cancel")
+
+    async def replay_all(self, wanted: LetterFilter) -> dict[str, int]:
+        """Run the tasks of these dead letters again; return `{"replayed": n, "skipped": m}`."""
+        answer: dict[str, int] = await self._json("POST", "/dead-letters/replay", params=wanted.query)
+        return answer
+
+    async def discard_all(self, wanted: LetterFilter) -> int:
+        """Delete these dead letters; return how many there were."""
+        return int((await self._json("DELETE", "/dead-letters", params=wanted.query))["deleted"])
+
+    async def alarms(self) -> list[dict[str, Any]]:
+        """Return the alarms that OAP told the service, the newest first; none from a service that takes none."""
+        answer = await self._json("GET", "/alarms", missing=True)
+        return list(answer.get("alarms", ()) if isinstance(answer, dict) else answer or ())
 
     async def _optional(self, path: str, params: dict[str, str]) -> dict[str, Any] | None:
         answer: dict[str, Any] | None = await self._json("GET", path, params=params, missing=True)

@@ -12,12 +12,12 @@ import httpx
 from oap_query import Oap, OapError
 
 from tracing_console.data.feed import Feed
+from tracing_console.data.log import logger
+from tracing_console.data.running import RunningTasks
 from tracing_console.data.service import Service
 
 if TYPE_CHECKING:
     from tracing_console.settings import Settings
-
-logger = logging.getLogger("tracing_console")
 
 OAP, SERVICE, UI = "OAP", "service", "SkyWalking UI"
 CHECK_SECONDS: Final = 2.0
@@ -31,7 +31,8 @@ class Sources:
         self.settings = settings
         self.oap = Oap(settings.oap_url)
         self.service = Service(settings.service_url)
-        self.feed = Feed(self.oap, self.service, settings.services)
+        self.running = RunningTasks(self.oap)
+        self.feed = Feed(self.oap, self.service, settings.services, self.running)
         self.problems: dict[str, str] = {OAP: "", SERVICE: "", UI: "is not known yet"}
         """What is wrong with each source, as a sentence's end; empty while it works."""
         self.seen: dict[str, datetime] = {}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 if TYPE_CHECKING:
     from oap_query import Oap
@@ -25,6 +26,39 @@ class UiLink:
     url: str
     words: str
     advice: str = ""
+
+
+def service_url(settings: Settings, service: str) -> str:
+    """Return the address of a service's page in the UI."""
+    service_id = quote(_service_id(service), safe="")
+    if settings.has_classic_ui:
+        return f"{settings.ui_url}/dashboard/GENERAL/Service/{service_id}/General-Service"
+    return f"{settings.ui_url}/layer/general/service?service={service_id}"
+
+
+def endpoint_url(settings: Settings, service: str, endpoint: str) -> str:
+    """Return the address of an endpoint's page in the UI. A task is an endpoint there."""
+    service_id = _service_id(service)
+    if settings.has_classic_ui:
+        endpoint_id = quote(f"{service_id}_{_encoded(endpoint)}", safe="")
+        return (
+            f"{settings.ui_url}/dashboard/GENERAL/Endpoint/{quote(service_id, safe='')}/{endpoint_id}/General-Endpoint"
+        )
+    query = urlencode({"service": service_id, "endpoint": endpoint})
+    return f"{settings.ui_url}/layer/general/endpoint?{query}"
+
+
+def alarms_url(settings: Settings) -> str:
+    """Return the address of the UI's list of alarms."""
+    return f"{settings.ui_url}{'/alerting' if settings.has_classic_ui else '/alarms'}"
+
+
+def _service_id(service: str) -> str:
+    return f"{_encoded(service)}.1"  # 1: a service of its own, and not one that others call only
+
+
+def _encoded(name: str) -> str:
+    return b64encode(name.encode()).decode()
 
 
 def ui_link(settings: Settings, oap: Oap, trace_id: str, service: str) -> UiLink:

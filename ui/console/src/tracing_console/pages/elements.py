@@ -26,10 +26,14 @@ class Timeline(ui.element, component="web/timeline.js", esm={"console-picture": 
 class Waterfall(ui.element, component="web/waterfall.js"):
     """The spans of one trace."""
 
-    def show(self, rows: Sequence[dict[str, Any]], services: Sequence[str]) -> None:
-        """Draw rows, as `pages.trace` makes them."""
-        self.props["rows"], self.props["services"] = rows, services
+    def show(self, rows: Sequence[dict[str, Any]], services: Sequence[str], now_ms: int) -> None:
+        """Draw rows, as `pages.rows` makes them; `now_ms` is the console's clock, until which running tasks last."""
+        self.props["rows"], self.props["services"], self.props["now"] = rows, services, now_ms
         self.update()
+
+    def on_cancel(self, handler: Callable[[str], Any]) -> None:
+        """Call `handler(task id)` when the reader cancels a running task."""
+        self.on("cancel", lambda event: handler(event.args))
 
 
 class Grid(ui.element, component="web/grid.js"):
@@ -39,10 +43,19 @@ class Grid(ui.element, component="web/grid.js"):
         super().__init__()
         self.props["columns"], self.props["rows"], self.props["empty"] = columns, [], empty
 
-    def show(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Replace the rows. Each has a `key` that identifies it from one refresh to the next."""
+    def show(self, rows: Sequence[dict[str, Any]], now_ms: int = 0) -> None:
+        """Replace the rows. Each has a `key` that identifies it from one refresh to the next.
+
+        `now_ms` is the console's clock, for cells that show how long ago something began.
+        """
         if rows != self.props["rows"]:
-            self.props["rows"] = rows
+            self.props["rows"], self.props["now"] = rows, now_ms
+            self.update()
+
+    def show_columns(self, columns: Sequence[dict[str, str]]) -> None:
+        """Replace the columns."""
+        if columns != self.props["columns"]:
+            self.props["columns"] = columns
             self.update()
 
     def show_when_empty(self, sentence: str) -> None:

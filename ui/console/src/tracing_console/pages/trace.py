@@ -1,66 +1,32 @@
-"""`/traces/<id>`: one trace with all its segments and services."""
+"""`/traces/<id>`: one trace with all its segments and services, and its tasks that still run."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from nicegui import ui
-from oap_query import OapError, build, is_request, log_lines
+from oap_query import OapError, has_arrived, is_request, log_lines, started, started_of
 
-from tracing_console.data import UI, ui_link
+from tracing_console.data import UI, ServiceError, ui_link
 from tracing_console.pages.elements import Waterfall
 from tracing_console.pages.frame import frame, tag, text
+from tracing_console.pages.rows import Links, running_rows, span_rows
 
 if TYPE_CHECKING:
-    from oap_query import LogLine, Span
+    from oap_query import LogLine, Oap, Span, Started
 
-    from tracing_console.data import Sources
+    from tracing_console.data import RunningTask, Sources
 
 REFRESH_SECONDS: Final = 1.5
 """While the trace may still grow."""
 GROWS_SECONDS: Final = 75
 """After the end of its last span a trace may get another one for so long: the demo's tasks run up to 60 s, and then
 their segments must arrive."""
-
-
-def rows(spans: list[Span]) -> list[dict[str, Any]]:
-    """Make the rows of the waterfall, parents before their children; times in ms since the epoch."""
-    names = {(span.segment_id, span.span_id): span.name for span in spans}
-    return [
-        {
-            "key": f"{span.segment_id} {span.span_id}",
-            "depth": depth,
-            "name": span.name,
-            "kind": span.kind,
-            "component": "" if span.component == "Unknown" else span.component,
-            "peer": span.peer,
-            "service": span.service,
-            "instance": span.instance,
-            "segment": span.segment_id,
-            "span": span.span_id,
-            "start": span.start,
-            "duration": span.duration,
-            "error": span.error,
-            "refs": [
-                {"segment": segment, "span": number, "type": kind, "name": names.get((segment, number), "")}
-                for segment, number, kind in span.refs
-            ],
-            "tags": sorted(span.tags.items()),
-            "logs": [
-                {
-                    "time": moment,
-                    "event": log.get("event", ""),
-                    "data": [pair for pair in log.items() if pair[0] != "event"],
-                }
-                for moment, log in zip(span.log_times, span.logs, strict=False)
-            ],
-        }
-        for root in build(spans)
-        for depth, node in root.walk()
-        for span in [node.span]
-    ]
+MAX_LINES: Final = 200
+"""Log lines of a trace that are shown, the latest ones."""
 
 
 def add(sources: Sources) -> None:
@@ -78,7 +44,7 @@ class _TracePage:
     def __init__(self, sources: Sources, trace_id: str, heading: ui.label) -> None:
         self.sources, self.trace_id, self.heading = sources, trace_id, heading
         self.opened = time.time()
-        self.shown: list[Span] | None = None
+        self.drawn: list[dict[str, Any]] = []
         self.lines: list[LogLine] = []
         self.facts = tag("div", "facts")
         with tag("div", "facts").props('style="margin: 6px 0 16px"'):
@@ -89,6 +55,7 @@ class _TracePage:
             self.advice.set_visibility(False)
         self.message = tag("div", "card empty")
         self.waterfall = Waterfall()
+        self.waterfall.on_cancel(self.cancel)
         self.waterfall.set_visibility(False)
         self.logs = tag("div")
         self._show_message("Searching.", "")
@@ -97,23 +64,34 @@ class _TracePage:
     async def refresh(self) -> None:
         """Read the trace again and show what is new."""
         try:
-            spans = await asyncio.to_thread(self.sources.oap.trace, self.trace_id)
-            lines = await asyncio.to_thread(log_lines, self.sources.oap, self.trace_id) if spans else []
+            spans, lines, running = await asyncio.to_thread(self._read)
             await self._link(spans)
         except OapError as error:
-            if self.shown is None:
+            if not self.drawn:
                 self._show_message(f"{error}.", "This page refreshes by itself.")
             return
         newest = max((span.end / 1000 for span in spans), default=self.opened)
-        growing = time.time() - max(newest, self.opened if not spans else 0) < GROWS_SECONDS
-        if spans:
-            self._show(spans, lines, growing=growing)
+        growing = time.time() - newest < GROWS_SECONDS or any(not item.lost for item in running)
+        if spans or running:
+            await self._show(spans, lines, running, growing=growing)
         elif growing:
             self._show_message("No span of this trace has arrived yet.", _ADVICE + " This page refreshes by itself.")
         else:
             self._show_message("There is no such trace.", _ADVICE)
         if not growing:
             self.timer.cancel()
+
+    async def cancel(self, task_id: str) -> None:
+        """Cancel a task that runs."""
+        await cancel(self.sources, task_id)
+
+    def _read(self) -> tuple[list[Span], list[LogLine], list[RunningTask]]:
+        oap = self.sources.oap
+        spans, lines = oap.trace(self.trace_id), log_lines(oap, self.trace_id, MAX_LINES)
+        arrived = {(span.segment_id, span.name) for span in spans}
+        reports = {task.segment_id: task for task in _reports(oap, self.trace_id, lines)}
+        running = [task for task in reports.values() if not has_arrived(task, arrived)]
+        return spans, lines, self.sources.running.states(running)
 
     async def _link(self, spans: list[Span]) -> None:
         """Link to SkyWalking's UI while it answers. The link needs the trace's service."""
@@ -135,39 +113,50 @@ class _TracePage:
             if advice:
                 text("a", "See the latest traces").props('href="/traces"')
 
-    def _show(self, spans: list[Span], lines: list[LogLine], *, growing: bool) -> None:
-        drawn = rows(spans)
+    async def _show(
+        self, spans: list[Span], lines: list[LogLine], running: list[RunningTask], *, growing: bool
+    ) -> None:
+        links = Links(self.sources.settings, has_ui=self.sources.works(UI))
+        cancellable = await cancellable_service(self.sources) if running else ""
+        drawn = span_rows(spans, links) + running_rows(running, links, 1 if spans else 0, cancellable)
         self.message.set_visibility(False)
         self.waterfall.set_visibility(True)
-        if self.shown is None or len(spans) != len(self.shown):
-            self.waterfall.show(drawn, sorted({span.service for span in spans}))
-        self._show_facts(spans, drawn, growing=growing)
-        self._show_logs(lines)
-        self.shown = spans
-
-    def _show_facts(self, spans: list[Span], drawn: list[dict[str, Any]], *, growing: bool) -> None:
-        begin, end = min(span.start for span in spans), max(span.end for span in spans)
-        entry = next((span for span in spans if span.kind == "Entry" and is_request(span.name)), None)
-        firsts = [span for span in spans if span.span_id == 0]
-        failed = sum(span.error for span in spans)
+        if drawn != self.drawn:
+            self.waterfall.show(drawn, sorted({row["service"] for row in drawn}), int(time.time() * 1000))
+        self.drawn = drawn
         self.heading.text = drawn[0]["name"]
-        words = []
+        self._show_facts(spans, running, growing=growing)
+        self._show_logs(lines)
+
+    def _show_facts(self, spans: list[Span], running: list[RunningTask], *, growing: bool) -> None:
+        entry = next((span for span in spans if span.kind == "Entry" and is_request(span.name)), None)
+        failed = sum(span.error for span in spans)
+        lost = sum(item.lost for item in running)
+        facts = []
         if entry is not None:
-            words.append(("answered in", f"{entry.duration:,} ms" if entry.duration else "less than 1 ms"))
-        words += [
-            ("all done after", f"{end - begin:,} ms"),
+            facts.append(("answered in", f"{entry.duration:,} ms" if entry.duration else "less than 1 ms"))
+        if spans and not running:
+            begin, end = min(span.start for span in spans), max(span.end for span in spans)
+            facts.append(("all done after", f"{end - begin:,} ms"))
+        facts += [
             ("spans", str(len(spans))),
-            ("segments", str(len(firsts))),
-            ("services", str(len({span.service for span in spans}))),
+            ("segments", str(sum(span.span_id == 0 for span in spans))),
+            ("services", str(len({row["service"] for row in self.drawn}))),
+        ]
+        badges = [
+            (len(running) - lost, "running", "info"),
+            (lost, "without news", "warn"),
+            (failed, "failed", "bad"),
         ]
         self.facts.clear()
         with self.facts:
-            for label, value in words:
+            for label, value in facts:
                 with tag("span"):
                     ui.label(f"{label} ").style("display: inline")
                     text("b", value)
-            if failed:
-                text("span", f"{failed} failed", "badge bad")
+            for count, label, tone in badges:
+                if count:
+                    text("span", f"{count} {label}", f"badge {tone}")
             if growing:
                 text("span", "may still grow: refreshing", "badge info")
 
@@ -182,6 +171,32 @@ class _TracePage:
                 for line in lines:
                     clock = time.strftime("%H:%M:%S", time.localtime(line.time / 1000))
                     text("div", f"{clock}  {line.level:<7} {line.content}")
+
+
+def _reports(oap: Oap, trace_id: str, lines: list[LogLine]) -> list[Started]:
+    """Return the start reports of a trace: from its log lines, or by a search where these are not all."""
+    if len(lines) < MAX_LINES:
+        return started_of(lines)
+    return [task for page in started(oap, datetime.now(UTC), trace_id=trace_id) for task in page]
+
+
+async def cancellable_service(sources: Sources) -> str:
+    """Return the name of the service whose tasks can be cancelled; nothing where it has no such endpoint."""
+    try:
+        endpoints = await sources.service.endpoints()
+    except ServiceError:
+        return ""
+    return sources.settings.service_name if ("POST", "/tasks/{task_id}/cancel") in endpoints else ""
+
+
+async def cancel(sources: Sources, task_id: str) -> None:
+    """Cancel a task and tell the reader what came of it."""
+    try:
+        await sources.service.cancel(task_id)
+    except ServiceError as error:
+        ui.notify(f"{error}.", type="negative")
+    else:
+        ui.notify(f"Task {task_id} is cancelled. Its span arrives in some seconds.", type="positive")
 
 
 _ADVICE: Final = (

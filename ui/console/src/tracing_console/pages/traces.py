@@ -12,7 +12,7 @@ from nicegui import ui
 from oap_query import OapError, segments, services, summaries, whole
 
 from tracing_console.pages.elements import Grid
-from tracing_console.pages.frame import frame, tag, text, trace_path
+from tracing_console.pages.frame import fill, frame, options, tag, text, trace_path
 
 if TYPE_CHECKING:
     from oap_query import Oap, Segment, Summary
@@ -118,7 +118,7 @@ def add(sources: Sources) -> None:
             return
         try:
             known = await asyncio.to_thread(services, sources.oap)
-            _fill(choices, known, service)
+            fill(choices, known, service)
             found, is_more, is_cut = await asyncio.to_thread(find, sources.oap, search)
         except OapError as error:
             grid.show_when_empty(f"{error}. Reload the page when OAP is back.")
@@ -138,17 +138,17 @@ def _form(values: dict[str, str]) -> ui.element:
     with tag("form", "tools").props('method="get" action="/traces" style="margin-bottom: 16px"'):
         with _field("Service"):
             chosen = tag("select").props("name=service")
-            _fill(chosen, [values["service"]] if values["service"] else [], values["service"])
+            fill(chosen, [values["service"]] if values["service"] else [], values["service"])
         with _field("Endpoint or task contains"):
             _input("endpoint", values, "search")
         with _field("State"):
-            _options(tag("select").props("name=state"), STATES, values["state"])
+            options(tag("select").props("name=state"), STATES, values["state"])
         with _field("From (ms)"):
             _input("least", values, "number")
         with _field("To (ms)"):
             _input("most", values, "number")
         with _field("In the last"):
-            _options(tag("select").props("name=minutes"), TIMES, values["minutes"])
+            options(tag("select").props("name=minutes"), TIMES, values["minutes"])
         text("button", "Search", "button primary").props('type="submit"')
     return chosen
 
@@ -164,20 +164,6 @@ def _input(name: str, values: dict[str, str], kind: str) -> None:
     if kind == "number":
         field.classes("short").props('min="0" step="1" placeholder="any"')
     field.props["value"] = values[name]
-
-
-def _options(select: ui.element, choices: dict[str, str], chosen: str) -> None:
-    with select:
-        for value, label in choices.items():
-            option = text("option", label)
-            option.props["value"] = value
-            if value == chosen:
-                option.props["selected"] = True
-
-
-def _fill(select: ui.element, names: list[str], chosen: str) -> None:
-    select.clear()
-    _options(select, {"": "all", **{name: name for name in names}}, chosen)
 
 
 def _parse(values: dict[str, str], limit: str) -> Search | str:

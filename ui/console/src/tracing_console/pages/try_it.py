@@ -10,6 +10,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 from nicegui import ui
+from tracing_claims import RESPONSE_LIMIT_MS
 
 from tracing_console.data import Answer, Request, ServiceError
 from tracing_console.pages.elements import Grid
@@ -25,8 +26,6 @@ MAX_REQUESTS: Final = 1000
 SPACING_SECONDS: Final = 0.004
 """Between two requests of one press. Sent faster, they would wait for each other in the console, and the times would
 include that. Tasks of some seconds run at the same time nevertheless."""
-AT_ONCE_MS: Final = 100
-"""An answer within this time did not wait for its task."""
 BODY: Final = {"id": "order-1", "lines": 3}
 
 
@@ -250,7 +249,7 @@ def _remark(request: Request, times: list[float]) -> str:
         return f"slowest {times[-1]:.1f} ms"
     if request.path.endswith("/blocking"):
         return "the client waited"
-    return "at once" if times[0] < AT_ONCE_MS else ""
+    return "at once" if times[0] < RESPONSE_LIMIT_MS else ""
 
 
 def _choice(label: str, values: list[str]) -> ui.element:

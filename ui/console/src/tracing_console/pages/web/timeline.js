@@ -7,8 +7,8 @@ import { Pieces, concurrency, frame, kind, series } from "console-picture";
 const REFRESH_MS = 1500;
 const LATEST = 8;
 const BELOW_PIXELS = 186; // of the chart's height: what is not lanes
-const WORDS = { running: "running", failed: "failed", recovered: "succeeded after a retry", ok: "succeeded" };
-const TONES = { running: "info", failed: "bad", recovered: "warn", ok: "good" };
+const WORDS = { running: "running", failed: "failed", crashed: "crashed", recovered: "succeeded after a retry", ok: "succeeded" };
+const TONES = { running: "info", failed: "bad", crashed: "bad", recovered: "warn", ok: "good" };
 const KEYS = { ArrowLeft: [-0.2, 1], ArrowRight: [0.2, 1], "+": [0, 0.7], "=": [0, 0.7], "-": [0, 1 / 0.7], "−": [0, 1 / 0.7] };
 
 const format = new Intl.NumberFormat("en-US");
@@ -37,16 +37,16 @@ export default {
           <option value="">all</option><option v-for="item in tasks">{{ item.name }}</option></select></label>
         <label>Outcome<select v-model="outcome" aria-label="Outcome" @change="repack">
           <option value="">all</option><option value="ok">succeeded</option><option value="recovered">succeeded after a retry</option>
-          <option value="failed">failed</option><option value="running">running</option></select></label>
+          <option value="failed">failed</option><option value="crashed">crashed</option><option value="running">running</option></select></label>
         <button type="button" class="button" v-if="zoomed" @click="reset">Reset zoom</button>
       </div>
       <div class="legend" v-if="tasks.length">
         <button type="button" v-for="item in tasks" class="chip" :aria-pressed="String(task === item.name)"
           @click="task = task === item.name ? '' : item.name; repack()"
           ><i :style="{ background: 'var(--series-' + item.colour + ')' }"></i>{{ item.name }} <small>{{ item.count }}</small></button>
-        <span class="key"><i style="background: var(--bad)"></i>failed</span>
+        <span class="key"><i style="background: var(--bad)"></i>failed or crashed</span>
         <span class="key"><i class="dot"></i>request</span>
-        <span class="key" v-if="running !== null"><i class="running"></i>still running</span>
+        <span class="key"><i class="running"></i>still running</span>
       </div>
       <div class="plot" ref="plot" tabindex="0" role="img" :aria-label="summary" @keydown="key"></div>
       <div class="empty" v-if="loaded && !count && !error">
@@ -66,9 +66,8 @@ export default {
       </div>
     </div>
     <p class="note" v-if="error">{{ error }}. The timeline is not updated meanwhile.</p>
-    <p class="note">A task's segment reaches OAP when the task ends. {{ running === null
-      ? "Tasks that still run are not drawn yet: their request is a dot without a bar."
-      : "Tasks that still run are striped bars; the service lists them (GET /tasks)." }}
+    <p class="note">A task's span reaches OAP when the task ends. Tasks that still run are striped bars, from their start reports:
+      <a href="/running">what runs now</a>.
       <template v-if="limited">Only the newest {{ number(all) }} segments are drawn.</template>
       Wheel or <kbd>+</kbd> <kbd>−</kbd> zooms, dragging or <kbd>←</kbd> <kbd>→</kbd> pans, <kbd>Shift</kbd> with the wheel zooms the lanes, <kbd>0</kbd> shows all again.</p>
     <h2>Latest tasks in view</h2>
@@ -179,7 +178,7 @@ export default {
       const ended = bars.filter((piece) => !piece.open);
       const now = this.now();
       this.curve = concurrency(bars.map((piece) => [piece.start, Math.min(piece.end, now)]));
-      const failed = bars.filter((piece) => kind(piece) === "failed").length;
+      const [failed, crashed] = ["failed", "crashed"].map((outcome) => bars.filter((piece) => kind(piece) === outcome).length);
       // A blocking request is slow on purpose and would distort the median.
       const answer = middle(shown.filter((piece) => piece.request && !piece.label.endsWith("/blocking")).map(lasted));
       const task = middle(ended.map(lasted));
@@ -187,7 +186,7 @@ export default {
         { label: "tasks in view", value: number(bars.length) },
         { label: "at once, at the peak", value: number(this.curve.peak), tone: "accent" },
         ...(this.running === null ? [] : [{ label: "run right now", value: number(this.running) }]),
-        { label: "failed", value: number(failed), tone: failed ? "bad" : "" },
+        { label: crashed ? `failed (${number(crashed)} crashed)` : "failed", value: number(failed + crashed), tone: failed + crashed ? "bad" : "" },
         { label: "median task", value: task === null ? "–" : length(task) },
         { label: "median answer time", value: answer === null ? "–" : answer < 1 ? "< 1 ms" : length(answer), tone: "good" },
       ];
@@ -198,7 +197,7 @@ export default {
       this.latest = ended.toSorted((a, b) => b.end - a.end).slice(0, LATEST);
       this.count = shown.length;
       this.all = this.pieces.all.length;
-      this.summary = `${number(bars.length)} tasks in view, ${number(this.curve.peak)} at once at the peak, ${failed} failed. Arrow keys pan, plus and minus zoom, 0 shows all.`;
+      this.summary = `${number(bars.length)} tasks in view, ${number(this.curve.peak)} at once at the peak, ${failed + crashed} failed. Arrow keys pan, plus and minus zoom, 0 shows all.`;
     },
 
     token(name) {

@@ -5,6 +5,7 @@ import { kind } from "./pieces.js";
 
 const CURVE_POINTS = 1200;
 const MAX_PIXELS = 1500; // across; a bar shorter than one of them could not be seen
+const BAD = new Set(["failed", "crashed"]);
 const LARGE = { xAxisIndex: 0, yAxisIndex: 0, large: true, largeThreshold: 0, progressive: 0, silent: true, clip: true };
 const HOURS = { hour: "{HH}:{mm}", minute: "{HH}:{mm}", second: "{HH}:{mm}:{ss}", millisecond: "{HH}:{mm}:{ss}.{SSS}" };
 
@@ -61,7 +62,7 @@ export function series(pieces, { token, all, now, width, curve, drawing }) {
     if (!pieces.wanted(piece)) continue;
     const slot = pieces.slot(piece);
     if (!slot) continue;
-    const bad = kind(piece) === "failed";
+    const bad = BAD.has(kind(piece));
     if (piece.request) dots[bad ? "--bad" : "--ink"].push(piece.start, slot[3]);
     if (piece.request && (!piece.slot || piece.end - piece.start < shortest)) continue;
     const colour = bad ? "--bad" : piece.request ? "--muted" : `--series-${pieces.colours.get(piece.label)}`;

@@ -2,8 +2,9 @@
 
 import { Lanes } from "./lanes.js";
 
-const ERROR = 1;
+const FAILED = 1;
 const RECOVERED = 2;
+const CRASHED = 4;
 const FOREVER_MS = 8e15; // the end of a task that still runs
 const COLOURS = 8;
 
@@ -88,7 +89,7 @@ export class Pieces {
 
   // Draw the tasks that run now, and remove those that no longer run.
   #showRunning(open, now) {
-    const news = new Map(open.map((item) => [`${item[2]} ${item[1]}`, item]));
+    const news = new Map(open.map((item) => [item[3], item]));
     const over = new Set(this.all.filter((piece) => piece.open && !news.delete(piece.key)));
     for (const piece of over) {
       const { tasks } = this.groups.get(piece.trace);
@@ -130,4 +131,9 @@ export class Pieces {
   }
 }
 
-export const kind = (piece) => (piece.open ? "running" : piece.flags & ERROR ? "failed" : piece.flags & RECOVERED ? "recovered" : "ok");
+export function kind(piece) {
+  if (piece.open) return "running";
+  if (piece.flags & CRASHED) return "crashed";
+  if (piece.flags & FAILED) return "failed";
+  return piece.flags & RECOVERED ? "recovered" : "ok";
+}
