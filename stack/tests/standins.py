@@ -21,7 +21,6 @@ HTTP = (
 )
 
 
-<<<<<<< HEAD
 def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -29,15 +28,6 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-=======
->>>>>>> main
 def web_part(settings: Settings, name: str = "service", **changes: object) -> Part:
     """Make a part that answers on the service's port."""
     values = {

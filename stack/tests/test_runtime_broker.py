@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from harness import free_port
 from pydantic import SecretStr
 from redis import AuthenticationError, Redis, ResponseError
 from stack.runtime import NativeRuntime, passwords
@@ -15,7 +16,7 @@ from stack.runtime.native.broker_check import check_broker
 from stack.runtime.native.parts import native_parts
 from stack.runtime.native.supervisor import Supervisor
 from stack.runtime.processes import stack_processes
-from standins import ODD, free_port, wait_for, web_part
+from standins import ODD, wait_for, web_part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,12 +8,8 @@ import subprocess
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
-<<<<<<< HEAD
 from stack.runtime import passwords
-=======
 from stack.runtime.alarm_secret import alarm_secret
-from stack.runtime.compose import passwords
->>>>>>> main
 from stack.runtime.engine import EngineError, ask_docker, has_buildx, last_line
 from stack.settings import ROOT
 

@@ -8,13 +8,9 @@ from typing import TYPE_CHECKING
 
 from oap_embedded import cache_directory
 
-<<<<<<< HEAD
+from stack.runtime.alarm_secret import alarm_secret
 from stack.runtime.native.broker import CONFIGURATION, MEMORY_LIMIT_MEGABYTES, find_broker
 from stack.settings import HOST, NAME_LIMIT_CHARACTERS, ROOT
-=======
-from stack.runtime.alarm_secret import alarm_secret
-from stack.settings import HOST, ROOT
->>>>>>> main
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,17 +62,12 @@ def native_parts(settings: Settings) -> list[Part]:
             "oap",
             tuple(oap),
             f"{settings.oap_url}/healthcheck",
-<<<<<<< HEAD
             _ports(settings, "OAP_GRPC_PORT", "OAP_HTTP_PORT"),
-            {"OAP_EMBEDDED_CACHE": str(cache_directory().absolute())},
-=======
-            ("OAP_GRPC_PORT", "OAP_HTTP_PORT"),
             {
                 "OAP_EMBEDDED_CACHE": str(cache_directory().absolute()),
                 # OAP 10.1 sends no headers.
                 **({"OAP_EMBEDDED_WEBHOOK": f"{settings.service_url}/alarms?secret={secret}"} if secret else {}),
             },
->>>>>>> main
             memory_megabytes=settings.heap_megabytes + 450,
             quiet_seconds=120,
             stop_seconds=20,
@@ -91,18 +82,7 @@ def native_parts(settings: Settings) -> list[Part]:
                 **_service_environment(settings, broker, settings.service_name),
                 "SERVICE_PORT": str(settings.service_port),
                 **_allowed_hosts("SERVICE", settings),
-<<<<<<< HEAD
-=======
-                "MALLOC_ARENA_MAX": "2",  # 20 MB less for a heap in pieces, under a storm of failing tasks
-                "SERVICE_FAULTS_ENABLED": "true",  # to be broken on purpose is what a demo is for
                 **({"SERVICE_ALARM_SECRET": secret} if secret else {}),
-                "SERVICE_TRACE_URL": f"{settings.console_url}/traces/{{trace_id}}",
-                "SW_AGENT_NAME": settings.service_name,
-                "SW_AGENT_COLLECTOR_BACKEND_SERVICES": f"{HOST}:{settings.oap_grpc_port}",
-                "SW_AGENT_LOG_REPORTER_LEVEL": "INFO",
-                "SKYWALKING_BACKGROUND_LOG_ENDPOINT": "tag",  # as oap/config/lal/default.yaml reads it
-                "SW_AGENT_LOG_REPORTER_LAYOUT": "%(message)s task_id=%(task_id)s",
->>>>>>> main
             },
             memory_megabytes=250,
             stop_seconds=65,  # tasks and then requests may take 25 s each to end, and their segments are delivered
