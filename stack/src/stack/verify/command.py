@@ -34,6 +34,8 @@ TASK_TOLERANCE_MS: Final = 250
 ENTRY_TOLERANCE_MS: Final = 50
 """The entry span may end so long after the client has the answer, on a busy machine."""
 CONCURRENT_REQUESTS: Final = 20
+APART_SECONDS: Final = 0.1
+"""Time between two of the single requests, so that none is slower because of another."""
 TRACE_TIMEOUT_SECONDS: Final = 30.0
 """So long after the end of the last task its trace must be complete in OAP."""
 
@@ -71,7 +73,7 @@ def verify(settings: Settings, *, has_broker: bool) -> int:
             cases = [case for case in CASES if has_broker or not case.broker]
             _warm_up(client, cases)
             with console.status("sending one request to each endpoint, waiting for the tasks"):
-                results = _run(client, oap, cases)
+                results = _run(client, oap, cases, APART_SECONDS)
             with console.status(f"sending {CONCURRENT_REQUESTS} requests at once"):
                 concurrent = _run(client, oap, [_concurrent_case()] * CONCURRENT_REQUESTS)
             with console.status("letting tasks fail in every way"):
@@ -121,8 +123,8 @@ def _concurrent_case() -> Case:
     return Case("GET", "/test", "ok", span_tree("GET /test", "background_sleep_task"), 3, {"duration": "3"})
 
 
-def _run(client: httpx.Client, oap: Oap, cases: list[Case] | tuple[Case, ...]) -> list[Result]:
-    """Send all requests side by side and collect their traces."""
+def _run(client: httpx.Client, oap: Oap, cases: list[Case], apart_seconds: float = 0.0) -> list[Result]:
+    """Send all requests, each in a thread of its own, and collect their traces."""
 
     def send(case: Case) -> tuple[httpx.Response, float]:
         began = time.perf_counter()
@@ -138,7 +140,11 @@ def _run(client: httpx.Client, oap: Oap, cases: list[Case] | tuple[Case, ...]) -
         return Result(case, response, response_ms, spans)
 
     with ThreadPoolExecutor(len(cases)) as pool:
-        answers = list(pool.map(send, cases))
+        sending = []
+        for case in cases:
+            sending.append(pool.submit(send, case))
+            time.sleep(apart_seconds)
+        answers = [one.result() for one in sending]
         return list(pool.map(lambda pair: collect(pair[0], *pair[1]), zip(cases, answers, strict=True)))
 
 
