@@ -20,6 +20,7 @@ from stack.terminal import new_console
 from stack.verify.cases import CASES, THREE_TASKS, Case, span_tree
 from stack.verify.endpoints import check_endpoints
 from stack.verify.failures import Failures
+from stack.verify.killed import TASKS, check_killed
 from stack.verify.waterfall import waterfall
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ def verify(settings: Settings, *, has_broker: bool) -> int:
                 concurrent = _run(client, oap, [_concurrent_case()] * CONCURRENT_REQUESTS)
             with console.status("letting tasks fail in every way"):
                 failures = list(Failures(settings, client, oap).all())
+            with console.status(f"killing a service that runs {TASKS} tasks"):
+                killed = list(check_killed(settings, oap))
         spans = [span for result in (*results, *concurrent) for span in result.spans]
         spans += [span for failure in failures for span in failure.spans]
         with console.status("looking for their endpoints"):
@@ -100,6 +103,8 @@ def verify(settings: Settings, *, has_broker: bool) -> int:
         console.print(f"\n[bold]{finding.title}[/]  trace {finding.trace_id}")
         console.print(waterfall(roots))
         failed += _report(console, [_check_tree(roots, finding.outline), *finding.lines])
+    console.print(f"\n[bold]{TASKS} tasks of a service that is killed (SIGKILL) and started again[/]")
+    failed += _report(console, killed)
     console.print("\n[bold]The endpoints of all these[/]")
     failed += _report(console, [listed])
     if not has_broker:
