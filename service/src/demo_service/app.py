@@ -60,6 +60,7 @@ def create_app() -> FastAPI:
     app.include_router(http.router)
     app.include_router(http.task_router)
     app.include_router(http.alarm_router)
+    app.include_router(http.profile_router)
     app.include_router(http.health)
     app.add_middleware(http.AbandonUnstarted)
     app.add_middleware(http.Refusals, max_body_bytes=settings.max_body_bytes, body_seconds=settings.body_seconds)

@@ -72,5 +72,7 @@ class Settings(BaseSettings):
     """How many of them; the oldest are forgotten first."""
     faults_enabled: bool = False
     """Whether the header `X-Fault` may break things on purpose; one of its faults ends the process."""
+    profiling_enabled: bool = False
+    """Whether `POST /profiles` may look at the stacks of running tasks: 2 % of a core while it does."""
     trace_url: str = "http://127.0.0.1:8088/traces/{trace_id}"
     """Where a person sees a trace."""

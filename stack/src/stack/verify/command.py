@@ -19,6 +19,7 @@ from stack.terminal import new_console
 from stack.verify.cases import CASES, THREE_TASKS, Case, span_tree
 from stack.verify.endpoints import check_endpoints
 from stack.verify.failures import Failures
+from stack.verify.meters import check_meters
 from stack.verify.waterfall import waterfall
 
 if TYPE_CHECKING:
@@ -70,6 +71,9 @@ def verify(settings: Settings) -> int:
         spans += [span for failure in failures for span in failure.spans]
         with console.status("looking for their endpoints"):
             listed = check_endpoints(oap, settings.service_name, spans, began)
+        with console.status("reading the meters"):
+            tasks = sum(len(result.tasks) for result in (*results, *concurrent))
+            metered = check_meters(oap, settings.service_name, tasks, CONCURRENT_REQUESTS, began)
     except (httpx.HTTPError, OapError) as error:
         console.print(
             f"[red]not verified:[/] {escape(str(error)) or type(error).__name__}. `make status` shows what runs."
@@ -90,6 +94,8 @@ def verify(settings: Settings) -> int:
         failed += _report(console, [_check_tree(roots, finding.outline), *finding.lines])
     console.print("\n[bold]The endpoints of all these[/]")
     failed += _report(console, [listed])
+    console.print("\n[bold]The meters of all these[/]")
+    failed += _report(console, metered)
     if failed:
         console.print(f"\n[red]{failed} lines of the contract are broken[/]")
         return 1
