@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from oap_embedded import cache_directory
 
 from stack.runtime.alarm_secret import alarm_secret
+from stack.runtime.native.skywalking_ui import dashboards_of, is_ready, page_of
 from stack.settings import HOST, ROOT
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ def native_parts(settings: Settings) -> list[Part]:
     oap += ["--overlay", str(ROOT / "oap" / "config"), "--host", HOST, "--heap", settings.oap_heap]
     oap += ["--grpc-port", str(settings.oap_grpc_port), "--http-port", str(settings.oap_http_port)]
     secret = alarm_secret(settings.run_dir)
+    if is_ready(settings) and dashboards_of(settings).is_dir():
+        oap += ["--dashboards", str(dashboards_of(settings))]
     locust = [python, "-m", "locust", "-f", str(ROOT / "loadtest" / "locustfile.py"), "--host", settings.service_url]
     locust += ["--class-picker", "--oap-url", settings.oap_url]
     locust += ["--web-host", HOST, "--web-port", str(settings.locust_port)]
@@ -101,6 +104,7 @@ def native_parts(settings: Settings) -> list[Part]:
                 "CONSOLE_SERVICE_NAME": settings.service_name,
             },
         ),
+        *([_ui(settings)] if is_ready(settings) else []),
         Part(
             "loadtest",
             tuple(locust),
@@ -110,6 +114,12 @@ def native_parts(settings: Settings) -> list[Part]:
             on_demand=True,
         ),
     ]
+
+
+def _ui(settings: Settings) -> Part:
+    words = ["-m", "stack.runtime.native.ui_server", str(page_of(settings)), settings.oap_url, str(settings.ui_port)]
+    hosts = [settings.allowed_hosts] if settings.allowed_hosts else []
+    return Part("ui", (sys.executable, *words, *hosts), f"{settings.ui_url}/internal/l7check", ("UI_PORT",))
 
 
 def _allowed_hosts(prefix: str, settings: Settings) -> dict[str, str]:
