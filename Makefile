@@ -3,23 +3,27 @@
 PY := .venv/bin/python
 SYNCED := .venv/.synced
 # Tests mostly wait, so three at once suit two cores. What belongs together stays in one process: see conftest.py.
-PARALLEL := --numprocesses=3 --dist=loadgroup --no-loadscope-reorder
+PARALLEL := --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 UNIT := $(filter-out tracing/mutants/%,$(wildcard */tests */*/tests))
 MEMBERS := $(patsubst %/pyproject.toml,%,$(wildcard */pyproject.toml */*/pyproject.toml))
 PARTS := $(sort $(notdir $(wildcard */src/* */*/src/*)))
 
 # What may be said on the command line, as in `make up SERVICE_PORT=8001`; the last line is for single commands.
-VARIABLES := RUNTIME IMAGES STORAGE UI WORKERS RUN_DIR ALLOWED_HOSTS SERVICE_NAME START_SECONDS OAP_HEAP \
+VARIABLES := RUNTIME IMAGES STORAGE UI BROKER_URL WORKERS LOCUST_WORKERS RUN_DIR ALLOWED_HOSTS SERVICE_NAME START_SECONDS OAP_HEAP \
 	OAP_EMBEDDED_CACHE MAVEN_MIRROR_URL SERVICE_PORT CONSOLE_PORT UI_PORT LOCUST_PORT LOCUST_MASTER_PORT OAP_GRPC_PORT OAP_HTTP_PORT \
-	BANYANDB_HTTP_PORT PART LINES FOLLOW SCENARIO USERS RATE DURATION TASK_SECONDS PROCESSES TAGS TRACE_CLIENT QUICK
+	BANYANDB_HTTP_PORT REDIS_PORT RABBITMQ_UI_PORT CONSUMER_PORT WORKER_PORT PART LINES FOLLOW SCENARIO USERS RATE DURATION TASK_SECONDS PROCESSES TAGS TRACE_CLIENT QUICK \
+	BROKER VARIANTS DOCS
 # As they were typed: a `$` in a name is a sign like any other.
 $(foreach name,$(VARIABLES),$(if $(filter command%,$(origin $(name))),$(eval override $(name) := $$(value $(name)))))
 export $(VARIABLES)
 # An unset variable must stay unset: empty is a value.
 unexport $(foreach name,$(VARIABLES),$(if $($(name)),,$(name)))
 
+COMPARE_OPTIONS = $${BROKER:+--broker "$$BROKER"} $${VARIANTS:+--variants $$VARIANTS} \
+	$(if $(filter-out 0,$(QUICK)),--quick) $(if $(filter-out 0,$(DOCS)),--docs)
+
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs restart doctor verify load load-ui report screenshots test test-unit coverage bench mutants \
+.PHONY: help up down status logs restart doctor verify load load-ui compare crash report screenshots test test-unit coverage bench mutants \
 	package fmt lint clean
 
 help: ## list the commands
@@ -54,6 +58,12 @@ load: $(SYNCED) ## load the service and count the traces (SCENARIO=list; USERS, 
 
 report: $(SYNCED) ## measure the claims of docs/claims.md, write report.html and report.md (QUICK=1: one minute)
 	@$(PY) -m stack report $(if $(filter-out 0,$(QUICK)),--quick)
+
+compare: $(SYNCED) ## measure the ways to run work beside a request (BROKER=redis|rabbitmq, VARIANTS="celery queue", QUICK=1, DOCS=1)
+	@$(PY) -m stack compare $(COMPARE_OPTIONS)
+
+crash: $(SYNCED) ## kill what does the work, and count what each of them loses (the same variables)
+	@$(PY) -m stack crash $(COMPARE_OPTIONS)
 
 load-ui: $(SYNCED) ## start Locust's web page
 	@$(PY) -m stack load-ui

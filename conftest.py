@@ -1,22 +1,45 @@
-"""For all tests: no proxy for what is on this machine, and which of them pytest-xdist may tear apart."""
+"""For all tests: no proxy for what is on this machine, and which tests pytest-xdist keeps together."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from stack.settings import exempt_loopback
+from xdist.scheduler import LoadFileScheduling
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
 exempt_loopback()
 
+ALONE = (
+    "stack/tests/test_runtime_native.py",
+    "tests/test_delivery.py",
+    "tests/test_failures.py",
+    "tests/test_fork.py",
+    "tests/test_library_doctor.py",
+    "tests/test_load.py",
+)
+"""Files that take long and whose tests share nothing but OAP."""
+BY_PARAMETER = ("tests/test_celery_traces.py", "tests/test_traces.py")
+"""Files whose tests share what they start with those of the same first parameter: a broker, or a stack."""
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Give the tests of a file to one worker, as they share what they start."""
-    if not (item.get_closest_marker("xdist_group") or item.get_closest_marker("alone")):
-        item.add_marker(pytest.mark.xdist_group(item.location[0]))
+
+class Scheduling(LoadFileScheduling):
+    """Gives the tests of a file to one worker, as they share what they start, but for the files above."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        if file in ALONE:
+            return nodeid
+        return file + nodeid.partition("[")[2].partition("-")[0] if file in BY_PARAMETER else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:  # noqa: ANN401  # xdist's own
+    """Distribute the tests so."""
+    return Scheduling(config, log)
 
 
 @pytest.hookimpl(wrapper=True)

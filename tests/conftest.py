@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from playwright.sync_api import Browser, Page
+
 SHARED = pytest.StashKey[EmbeddedOap]()
 
 

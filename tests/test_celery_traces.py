@@ -317,8 +317,9 @@ def run(request: pytest.FixtureRequest, oap: OapServer, tmp_path_factory: pytest
             answer = json.loads(done.stdout.splitlines()[-1])
             assert answer["faults"] == {}
             found.told.update({name: tuple(value) for name, value in answer["told"].items()})
-            for name in part:
-                trace(oap, found, case_named(name))
+            for case in map(case_named, part):
+                if outline(build(trace(oap, found, case))) != dedent(case.tree).strip():
+                    break  # the tests will tell; waiting for all the others would take minutes
     return found
 
 

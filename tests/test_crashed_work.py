@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -81,7 +82,7 @@ def service(oap: OapServer, tmp_path: Path, request: pytest.FixtureRequest) -> I
     """A service whose tasks get an event after 3 s already."""
     address = oap.grpc if request.param == "grpc" else oap.url.removeprefix("http://")
     name = f"running-{uuid4().hex[:6]}"
-    variables = {"SKYWALKING_BACKGROUND_EVENT_SECONDS": "3", "SW_AGENT_PROTOCOL": request.param}
+    variables: dict[str, Any] = {"SKYWALKING_BACKGROUND_EVENT_SECONDS": "3", "SW_AGENT_PROTOCOL": request.param}
     with serve(tmp_path, name, address, **variables) as server:
         yield server
 
@@ -111,39 +112,57 @@ def test_a_task_is_seen_while_it_runs_and_its_event_ends_with_it(oap: OapServer,
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_200_tasks_of_a_killed_service_are_200_crashed_spans_after_its_restart(
+def test_200_tasks_of_a_killed_service_are_200_crashed_spans_and_200_dead_letters_after_its_restart(
     oap: OapServer, tmp_path: Path, workers: int
 ) -> None:
     name = f"killed-{uuid4().hex[:6]}"
-    journal = tmp_path / "journal"
-    variables = {"SKYWALKING_BACKGROUND_JOURNAL": str(journal), "SKYWALKING_BACKGROUND_EVENT_SECONDS": "3"}
-    arguments = ("--workers", "2") if workers == 2 else ()
+    variables: dict[str, Any] = {
+        "SERVICE_DATA_DIR": str(tmp_path / "data"),
+        "SERVICE_JOURNAL": "written",
+        "SKYWALKING_BACKGROUND_EVENT_SECONDS": "3",
+        "app": "demo_service.app:create_app",
+        "health": "/health/live",
+    }
+    arguments = ("--factory", *(("--workers", "2") if workers == 2 else ()))
+    running = tmp_path / "data" / "running"
 
     def written() -> int:
-        return sum(path.read_bytes().count(b'"begun"') for path in journal.glob("*.journal"))
+        return sum(path.read_bytes().count(b'"begun"') for path in running.glob("*.journal"))
+
+    def letters(server: Server) -> list[dict[str, Any]]:
+        answer = httpx.get(f"{server.url}/dead-letters?limit=1000", trust_env=False).json()
+        found: list[dict[str, Any]] = answer["dead_letters"]
+        return found
 
     with serve(tmp_path, name, oap.grpc, arguments=arguments, **variables) as server:
-        trace_ids = ask(server, "/task/60", TASKS)
+        trace_ids = ask(server, "/test?duration=60", TASKS)
         assert eventually(lambda: written() >= TASKS)
         assert eventually(lambda: len(events(oap, name)) == 50)  # the first page
         killed = kill(server) * 1000
     began = datetime.now(UTC) - timedelta(minutes=5)
     assert rows_of_crashed(oap, name, began) == []
-    with serve(tmp_path, name, oap.grpc, arguments=(), **variables) as server:
+    with serve(tmp_path, name, oap.grpc, arguments=arguments, **variables) as server:
+        assert eventually(lambda: all_of(letters(server), TASKS))
         rows = eventually(lambda: all_of(rows_of_crashed(oap, name, began), TASKS))
+        assert {letter["trace_id"] for letter in letters(server)} == set(trace_ids)
+        assert {(one["reason"], one["attempts"], one["replayable"]) for one in letters(server)} == {
+            ("crashed", 1, True)
+        }
+        assert len(letters(server)) == TASKS
         assert {row["traceIds"][0] for row in rows} == set(trace_ids)
         assert len({row["segmentId"] for row in rows}) == len(rows) == TASKS
-        assert {(*row["endpointNames"], row["isError"]) for row in rows} == {("work", True)}
-        assert eventually(lambda: f"{TASKS} tasks ended with their processes" in server.log)
+        assert {(*row["endpointNames"], row["isError"]) for row in rows} == {("background_sleep_task", True)}
+        said = eventually(lambda: re.findall(r"(\d+) tasks ended with their processes", server.log))
+        assert sum(map(int, said)) == TASKS
         ended = eventually(lambda: [e for e in events(oap, name) if e["parameters"]["task.outcome"] == "crashed"])
         assert {event["type"] for event in ended} == {"Error"}
     for trace_id in trace_ids[::20]:
         spans = oap.client.trace(trace_id)
         ((task,), (entry,)) = crashed(spans), [span for span in spans if span.kind == "Entry"]
-        assert (task.name, task.error, task.instance) == ("work", True, entry.instance)
+        assert (task.name, task.error, task.instance) == ("background_sleep_task", True, entry.instance)
         assert task.refs == ((entry.segment_id, entry.span_id, "CROSS_THREAD"),)
         assert entry.end <= task.start
         assert task.start < task.end <= killed
         assert killed - task.end < 10_000  # a quarter of a second, on a machine with time for it
         assert len(spans) == 3, trace_id
-    assert list(journal.glob("*.journal")) == []
+    assert list(running.glob("*.journal")) == []

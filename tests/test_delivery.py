@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.alone
-
 
 MINUTE = 60  # seconds that OAP is away: far beyond gRPC's own first reconnections
 

@@ -24,8 +24,6 @@ from oap_query import Oap, instances
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.alone
-
 PIECES = 1000
 BIN = Path(sys.executable).parent
 SEGMENTS = """query ($condition: TraceQueryCondition) {

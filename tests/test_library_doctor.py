@@ -19,8 +19,6 @@ from harness import free_port
 if TYPE_CHECKING:
     from harness import OapServer
 
-pytestmark = pytest.mark.alone
-
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
 
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.alone
-
 
 def settings_for(folder: Path, oap_url: str, service_url: str, name: str) -> Settings:
     """Make the settings of a stack whose parts run elsewhere."""

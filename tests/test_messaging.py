@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -57,7 +58,8 @@ def traced(name: str, url: str, oap: OapServer, tree: str) -> list[Span]:
     command = [sys.executable, "-m", "messaging_app", name, url]
     done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    trace_id, expected = done.stdout.split()[0], dedent(tree).strip()
+    (trace_id,) = re.findall(r"^[0-9a-f]{32}$", done.stdout, re.MULTILINE)  # FastStream logs there too
+    expected = dedent(tree).strip()
     spans = oap.client.wait_for_trace(trace_id, lambda spans: outline(build(spans)) == expected, 40)
     assert outline(build(spans)) == expected
     return spans

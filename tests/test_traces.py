@@ -526,12 +526,7 @@ class Run:
     began: datetime
 
 
-@pytest.fixture(
-    scope="module",
-    # Each stack has a server of its own, so each may be another worker's.
-    params=[pytest.param(stack, marks=pytest.mark.xdist_group(f"traces, {stack.name}")) for stack in STACKS],
-    ids=lambda stack: stack.name,
-)
+@pytest.fixture(scope="module", params=STACKS, ids=lambda stack: stack.name)
 def run(request: pytest.FixtureRequest, oap: OapServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     stack: Stack = request.param
     environment: dict[str, Any] = {"CASES_MIDDLEWARE": "1"} if stack.middleware else {}

@@ -36,7 +36,7 @@ class Service(httpx.AsyncClient):
     async def send(self, *args: Any, **kwargs: Any) -> httpx.Response:
         """Send a request, and wait for the retries of all tasks."""
         response = await super().send(*args, **kwargs)
-        for execution in list(self.app.state.room._unfinished):
+        for execution in list(self.app.state.room._unfinished.values()):
             await execution.apart()
         return response
 
@@ -77,6 +77,8 @@ def spans(segments: list[Segment]) -> Callable[[str], list[Span]]:
 async def new_service(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, segments: list[Segment]
 ) -> AsyncIterator[NewService]:
+    monkeypatch.setenv("SKYWALKING_BACKGROUND_JOURNAL", "set by the service")
+    monkeypatch.delenv("SKYWALKING_BACKGROUND_JOURNAL")  # and it is gone after the test
     monkeypatch.setattr(_agent, "start", lambda: None)
     monkeypatch.setattr(_agent, "tracing", lambda: True)
     use_context_class(Context)

@@ -116,7 +116,7 @@ async def count(app: FastAPI, outcome: Callable[[], Awaitable[None]]) -> Counter
         await outcome()
         while app.state.room._unfinished:  # noqa: ASYNC110  # it has no event for that
             await asyncio.sleep(0.01)
-        await app.state.letters._settled()
+        await app.state.letters.settled()
         await asyncio.sleep(0.3)  # connections are closed, callbacks have run
 
     gc.collect()

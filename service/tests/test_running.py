@@ -189,7 +189,7 @@ async def test_the_oldest_finished_task_is_forgotten_first(new_service: NewServi
     assert [task["name"] for task in await service.tasks()] == ["long_running_task", "background_sleep_task"]
     answer = (await service.get("/tasks?state=dead&limit=1")).json()
     assert [task["name"] for task in answer["tasks"]] == ["background_sleep_task"]
-    assert answer["counts"] == {"accepted": 0, "running": 0, "failed": 0, "succeeded": 1, "dead": 1}
+    assert answer["counts"] == {"accepted": 0, "running": 0, "failed": 0, "succeeded": 1, "dead": 1, "cancelled": 0}
 
 
 async def test_an_unknown_task_is_a_404(service: Service) -> None:

@@ -88,7 +88,7 @@ def test_a_release_is_fetched_checked_and_only_its_ui_is_kept(tmp_path: Path, mi
     (folder / "apm.tar.gz").unlink()
     prepare(said, wanted)  # it is there already
     parts = {part.name: part for part in native_parts(wanted)}
-    assert parts["ui"].ports == ("UI_PORT",)
+    assert parts["ui"].ports == {"UI_PORT": 8080}
     assert str(dashboards_of(wanted)) in parts["oap"].command
     assert wanted.has_ui
 

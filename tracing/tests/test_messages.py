@@ -149,8 +149,10 @@ def test_headers_of_no_use_are_a_fault_of_tracing(segments: Segments) -> None:
 
 def test_the_plugins_below_make_no_second_span(segments: Segments) -> None:
     with background_span("client"), producer_span("publish", queue="orders", broker=URL) as span:
-        with get_context().new_exit_span(op="RabbitMQ/Producer", peer="rabbit"):
-            pass
+        headers: dict[str, str] = {}
+        inject(headers)
+        with get_context().new_exit_span(op="RabbitMQ/Producer", peer="rabbit") as below:
+            assert {item.key: item.val for item in below.inject() if item.val} == {"sw8": headers["sw8"]}
         span.tag("size", 7)
         assert current_trace_id() is not None
     assert outline(segments) == "Local client\n  Exit publish"

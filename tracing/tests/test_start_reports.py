@@ -157,7 +157,21 @@ def test_what_is_not_traced_is_not_reported(lines: Lines) -> None:
     assert lines.found == []
 
 
-def test_a_task_that_ends_while_it_is_looked_at_leaves_nothing(lines: Lines) -> None:
+def test_a_task_that_ends_at_the_very_moment_of_the_look_leaves_nothing(lines: Lines) -> None:
+    class Known(dict[Any, bool]):
+        def __setitem__(self, span: Any, state: bool) -> None:
+            super().__setitem__(span, state)
+            task.__exit__(None, None, None)
+
+    lines.watch.known = Known()
+    task = background_span("task")
+    task.__enter__()
+    a_moment()
+    lines.look()
+    assert (lines.found, lines.watch.known) == ([], {})
+
+
+def test_tasks_that_end_while_they_are_looked_at_leave_nothing(lines: Lines) -> None:
     over = threading.Event()
 
     def work() -> None:

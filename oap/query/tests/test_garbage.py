@@ -11,14 +11,20 @@ from oap_query import (
     Metric,
     Oap,
     OapError,
+    Started,
     alarms,
+    arrived,
     endpoints,
     failed,
     instances,
     log_lines,
+    long_tasks,
     read,
+    refreshed,
     segments,
     services,
+    started,
+    tells_recovery,
     whole,
 )
 
@@ -26,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 NOW = datetime.now(UTC)
+TASK = Started("a", "s", "7", "resize", "shop", "i", 0, 0)
 BODIES = (
     *(b"\xff\xfe", b"", b"{}", b"[]", b"null", b'"text"', b"7", b'{"data": null}', b'{"data": {}}', b'{"data": [1]}'),
     *(b'{"errors": "x"}', b'{"errors": [{}]}', b'{"errors": [7]}', b'{"data": {"time": {"timezone": "+99"}}}'),
@@ -46,6 +53,11 @@ QUESTIONS: tuple[Callable[[Oap], object], ...] = (
     lambda oap: instances(oap, "shop", NOW),
     lambda oap: alarms(oap, NOW),
     lambda oap: log_lines(oap, "a"),
+    tells_recovery,
+    lambda oap: list(started(oap, NOW)),
+    lambda oap: list(long_tasks(oap, NOW)),
+    lambda oap: refreshed(oap, [TASK]),
+    lambda oap: arrived(oap, [TASK]),
 )
 
 

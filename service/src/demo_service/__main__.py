@@ -1,14 +1,46 @@
-"""Run the service: `python -m demo_service`."""
+"""The service's commands: `python -m demo_service [serve|worker|consumer]`."""
 
-import uvicorn
+from __future__ import annotations
 
-from demo_service.http import LimitedProtocol
-from demo_service.settings import Settings
+import sys
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from demo_service.settings import Settings
+
+COMMANDS: Final = ("serve", "worker", "consumer")
 
 
-def main() -> None:
-    """Serve until SIGTERM or SIGINT; running background tasks end first."""
+def main() -> int:
+    """Run a command until SIGTERM or SIGINT; without a name, `serve`.
+
+    Returns:
+        The exit code; 2 if the command can't run as it was started.
+    """
+    command = sys.argv[1] if len(sys.argv) > 1 else "serve"
+    if command not in COMMANDS or len(sys.argv) > 2:  # noqa: PLR2004  # the name and the command
+        sys.stderr.write(f"usage: python -m demo_service [{'|'.join(COMMANDS)}]\n")
+        return 2
+    # Imported by each command: a process of a pool imports this module too, and needs none of it.
+    from demo_service.settings import Settings  # noqa: PLC0415
+
     settings = Settings()
+    if command == "serve":
+        return _serve(settings)
+    from demo_service.queues import BrokerUnavailableError, run_consumer, run_worker  # noqa: PLC0415
+
+    try:
+        return run_worker(settings) if command == "worker" else run_consumer(settings)
+    except BrokerUnavailableError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+
+
+def _serve(settings: Settings) -> int:
+    import uvicorn  # noqa: PLC0415
+
+    from demo_service.http import LimitedProtocol  # noqa: PLC0415
+
     uvicorn.run(
         "demo_service.app:create_app",
         factory=True,
@@ -23,7 +55,8 @@ def main() -> None:
         timeout_graceful_shutdown=settings.drain_seconds,
         server_header=False,
     )
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from demo_service.accepted.journal import Level
 
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
+BROKER_SCHEMES: Final = ("redis", "rediss", "amqp", "amqps")
+
+
+def _known_broker(url: SecretStr | None) -> SecretStr | None:
+    if url is not None and url.get_secret_value().partition("://")[0] not in BROKER_SCHEMES:
+        message = f"BROKER_URL must begin with one of {', '.join(f'{scheme}://' for scheme in BROKER_SCHEMES)}"
+        raise ValueError(message)
+    return url
+
+
+def _none_if_empty(value: object) -> object:
+    return value or None
 
 
 class Settings(BaseSettings):
     """What can be set from outside; tracing has its own `SW_AGENT_*` variables."""
 
-    model_config = SettingsConfigDict(env_prefix="SERVICE_")
+    model_config = SettingsConfigDict(env_prefix="SERVICE_", populate_by_name=True, hide_input_in_errors=True)
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
@@ -54,6 +68,8 @@ class Settings(BaseSettings):
     """Where SQLite keeps the dead letters."""
     database_url: SecretStr | None = None
     """Another place for them, such as `postgresql+asyncpg://user@host/database`."""
+    journal: Level = Level.OFF
+    """What an answer that says `accepted` promises of a process that is killed: see `accepted/journal.py`."""
     max_argument_bytes: Count = 16 * 1024
     """The largest arguments (as JSON) that a dead letter keeps."""
     redact: list[str] = ["password", "passwd", "secret", "token", "api_key", "authorization", "credential"]
@@ -74,5 +90,27 @@ class Settings(BaseSettings):
     """Whether the header `X-Fault` may break things on purpose; one of its faults ends the process."""
     profiling_enabled: bool = False
     """Whether `POST /profiles` may look at the stacks of running tasks: 2 % of a core while it does."""
+    broker_url: Annotated[
+        SecretStr | None,
+        BeforeValidator(_none_if_empty),
+        AfterValidator(_known_broker),
+        Field(validation_alias=AliasChoices("BROKER_URL", "SERVICE_BROKER_URL")),
+    ] = None
+    """The broker of Celery and the message queue, `redis://…` or `amqp://…`; its variable is `BROKER_URL`."""
+    publish_seconds: Seconds = 5.0
+    """How long a broker may take to confirm a message; then the request gets 503."""
+    visibility_seconds: Seconds = 90.0
+    """Redis: after how long without an acknowledgement a message is given to somebody else. Longer than the longest
+    work (60 s), or work is done twice."""
+    worker_processes: Count = 4
+    """Processes of a Celery worker's pool."""
+    consumer_tasks: Count = 1_000
+    """How many messages a consumer works on at once."""
+    pool_processes: Count = 2
+    """Processes of the service's own pool."""
+    health_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """Where a worker or a consumer answers `GET /health/ready`; 0 for nowhere."""
+    ledger_dir: Annotated[Path | None, BeforeValidator(_none_if_empty)] = None
+    """Where everything accepted and done is written down, to be counted after a crash; see `demo_service.ledger`."""
     trace_url: str = "http://127.0.0.1:8088/traces/{trace_id}"
     """Where a person sees a trace."""

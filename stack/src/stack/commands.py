@@ -57,7 +57,7 @@ def main() -> int:
         return INTERRUPTED
 
 
-def _run(arguments: argparse.Namespace, settings: Settings) -> int:  # noqa: C901, PLR0911  # one for each command
+def _run(arguments: argparse.Namespace, settings: Settings) -> int:  # noqa: C901, PLR0911, PLR0912  # one for each command
     runtime = current_runtime(settings)
     match arguments.command:
         case "up":
@@ -82,11 +82,16 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:  # noqa: C90
             # Imported where they are used: `make status` should not wait for what they need.
             from stack.verify import verify  # noqa: PLC0415
 
-            return verify(settings)
+            return verify(settings, has_broker=runtime.has_broker)
         case "report":
             from stack.report import report  # noqa: PLC0415
 
             return report(settings, quick=arguments.quick)
+        case "compare" | "crash":
+            from stack import compare  # noqa: PLC0415
+
+            run = compare.compare if arguments.command == "compare" else compare.crash
+            return run(settings, arguments.broker, arguments.variants, quick=arguments.quick, docs=arguments.docs)
         case _:
             from stack.load import Load, load  # noqa: PLC0415
 
@@ -143,5 +148,11 @@ def _parser() -> argparse.ArgumentParser:
     loading.add_argument("--processes", type=_count)
     loading.add_argument("--tags", nargs="*", default=())
     loading.add_argument("--trace-client", action="store_true")
+    for name in ("compare", "crash"):
+        comparing = commands.add_parser(name)
+        comparing.add_argument("--broker", choices=("redis", "rabbitmq"), default="redis")
+        comparing.add_argument("--variants", nargs="*", default=())
+        comparing.add_argument("--quick", action="store_true")
+        comparing.add_argument("--docs", action="store_true")
     commands.add_parser("report").add_argument("--quick", action="store_true")
     return parser

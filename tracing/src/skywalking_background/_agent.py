@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from skywalking_background import _life_events, _loop_lag, _meters, _running, _segments
 from skywalking_background._faults import note
-from skywalking_background._fork import deliver_at_the_end, in_each_child
+from skywalking_background._fork import deliver_at_the_end, in_each_child, notice_fork
 from skywalking_background._grpc import GrpcTransport
 from skywalking_background._http import HttpTransport
 from skywalking_background._internals import agent, bootstrap, check, config
@@ -22,6 +22,8 @@ from skywalking_background._reporter import Counts, Reporter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from skywalking.protocol.logging.Logging_pb2 import LogData
 
 logger = logging.getLogger("skywalking_background")
 
@@ -117,7 +119,14 @@ def _use_reporter(*, reached: bool) -> None:
     agent.archive_segment = _reporter.segments.put
     # Else the agent leaves spans out uncounted while the queue is full; our queue counts what it refuses.
     agent.is_segment_queue_full = lambda: False
-    agent.archive_log = _reporter.put_log
+    agent.archive_log = _put_log
+
+
+def _put_log(log: LogData) -> None:
+    if notice_fork():  # before a segment's id does it
+        log.serviceInstance = config.agent_instance_name  # the parent's until now
+    if _reporter is not None:
+        _reporter.put_log(log)
 
 
 def _transport() -> GrpcTransport | HttpTransport | KafkaTransport:

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 from celery import Celery, signals
+from celery.events.dispatcher import EventDispatcher
 from celery.exceptions import Ignore, Reject, Retry, TimeLimitExceeded, WorkerLostError
 from celery.worker.pidbox import gPidbox
 from celery.worker.request import Request
 
-from skywalking_background import _agent, _messages
+from skywalking_background import _agent, _messages, _meters
 from skywalking_background._faults import note
 from skywalking_background._internals import Component, NoopSpan, open_spans, set_open_spans
 from skywalking_background._light_spans import noop_span, set_tag
@@ -76,7 +77,9 @@ def install() -> None:
         (signals.worker_ready, _on_ready),
     ):
         signal.connect(receiver, weak=False, dispatch_uid=__name__)
-    gPidbox.loop = _before(gPidbox.loop, _on_worker)  # with gevent it runs beside the worker's own loop
+    # What the worker says and hears besides tasks; with gevent both run outside of its own loop.
+    gPidbox.loop = _unseen(gPidbox.loop)
+    EventDispatcher._publish = _unseen(EventDispatcher._publish)  # noqa: SLF001  # below all of its public ones
     Request.on_failure = _before(Request.on_failure, _on_lost)
     Request.on_timeout = _before(Request.on_timeout, _on_timeout)
     Celery.send_task = _traced(Celery.send_task)
@@ -118,6 +121,21 @@ def _before(method: Callable[..., Any], look: Callable[..., None]) -> Callable[.
         return method(*args, **kwargs)
 
     return looked_at
+
+
+def _unseen(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Keep what a method asks of the broker out of every trace."""
+
+    @functools.wraps(method)
+    def unseen(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        spans = open_spans()
+        set_open_spans([noop_span()])
+        try:
+            return method(*args, **kwargs)
+        finally:
+            set_open_spans(spans)
+
+    return unseen
 
 
 # Sending.
@@ -274,6 +292,8 @@ def _on_end(*, task_id: str, task: Any, state: str | None, retval: object, **_: 
     if run.span is not None and not isinstance(run.span, NoopSpan):
         set_tag(run.span, "task.outcome", outcome)
     leave(run.span, run.outer, None)
+    if outcome == "retried":
+        _meters.count("retried", f"celery/{task.name}", 1)
 
 
 def _is_over_its_time(task: Any, span: Span | None) -> bool:  # noqa: ANN401
@@ -321,11 +341,13 @@ def _record(
     began: float | None = None,
 ) -> None:
     outer = keep(open_spans())
-    span = _open_entry(task.app, f"celery/{task.name}", request, began or None)
+    span = _open_entry(task.app, f"celery/{task.name}", request, began or time.time())
     _tag_task(span, task.name, request)
     if span is not None and not isinstance(span, NoopSpan):
         set_tag(span, "task.outcome", outcome)
     leave(span, outer, error)
+    if error is not None:
+        _meters.count("crashed", f"celery/{task.name}", 1)
 
 
 @_contained
@@ -333,7 +355,7 @@ def _on_unknown(*, sender: Any, message: Any, exc: BaseException, name: str, **_
     """A message for a task that is not registered: Celery throws it away."""
     outer = keep(open_spans())
     request = {**(message.headers or {}), "delivery_info": message.delivery_info}
-    span = _open_entry(sender.app, "celery/unregistered task", request)
+    span = _open_entry(sender.app, "celery/unregistered task", request, time.time())
     _tag_task(span, name, request)
     if span is not None and not isinstance(span, NoopSpan):
         set_tag(span, "task.outcome", "rejected")
@@ -344,7 +366,7 @@ def _on_unknown(*, sender: Any, message: Any, exc: BaseException, name: str, **_
 
 
 @_contained
-def _on_worker(*_: object, **__: object) -> None:
+def _on_worker(**_: object) -> None:
     """Keep the worker's own talk with its broker out of every trace: the pool's tasks have traces of their own."""
     set_open_spans([noop_span()])
 

@@ -5,6 +5,8 @@
 
 Nothing can be done about a bare `os.fork` that ends in `os._exit`, or SIGKILL: up to a quarter of a second of what was
 finished is lost, unless the child calls `flush` before.
+
+A server written in C (uWSGI) may fork without telling Python: `notice_fork` finds that out.
 """
 
 from __future__ import annotations
@@ -32,18 +34,45 @@ _CHILD: Final = re.compile(r"-child\(\d+\)$")
 _forked = False
 
 
-def in_each_child(begin_anew: Callable[[], None]) -> None:
-    """Call this in every process that is forked from this one, before anything else of ours runs there."""
+_begin_anew: Final[list[Callable[[], None]]] = []
+_pid = os.getpid()
+_lock = threading.RLock()
 
-    def begin() -> None:
-        global _forked  # noqa: PLW0603  # it is about the process
-        _forked = True
+
+def in_each_child(begin_anew: Callable[[], None]) -> None:
+    """Call this in every process that is forked from this one, before anything else of ours runs there.
+
+    What was given last is called first.
+    """
+    _begin_anew.insert(0, begin_anew)
+
+
+def notice_fork() -> bool:
+    """Begin anew if this process was forked and Python was not told; other threads wait until that is done."""
+    with _lock:
+        forked = os.getpid() != _pid
+        if forked:
+            _begin()
+        return forked
+
+
+def _begin() -> None:
+    global _forked, _pid  # it is about the process
+    _forked, _pid = True, os.getpid()
+    for begin_anew in _begin_anew:
         try:
             begin_anew()
         except Exception:
             logger.exception("process %d, forked from %d, may not report to OAP", os.getpid(), os.getppid())
 
-    os.register_at_fork(after_in_child=begin)
+
+def _begin_as_told() -> None:
+    global _lock  # noqa: PLW0603  # a thread may have held it that is not here
+    _lock = threading.RLock()
+    _begin()
+
+
+os.register_at_fork(after_in_child=_begin_as_told)
 
 
 def instance_name(template: str, service: str) -> str:

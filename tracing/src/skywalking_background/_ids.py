@@ -11,6 +11,8 @@ import os
 import time
 from typing import TYPE_CHECKING, Final
 
+from skywalking_background._fork import in_each_child, notice_fork
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -19,18 +21,22 @@ _HALF: Final = 16
 
 _numbers: Iterator[int]
 _process: str
+_pid: int
 
 
 def _begin() -> None:
-    global _numbers, _process  # noqa: PLW0603  # one process, one sequence
+    global _numbers, _process, _pid  # noqa: PLW0603  # one process, one sequence
     _numbers = itertools.count(time.time_ns() // 1000)
     _process = os.urandom(_HALF // 2).hex()
+    _pid = os.getpid()
 
 
 def new_id() -> str:
     """Return an id that no other process has, nor this one a second time."""
+    if os.getpid() != _pid:  # nearly free, and a server written in C may not tell Python of its fork
+        notice_fork()
     return f"{next(_numbers):016x}{_process}"
 
 
 _begin()
-os.register_at_fork(after_in_child=_begin)
+in_each_child(_begin)

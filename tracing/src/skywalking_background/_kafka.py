@@ -12,6 +12,7 @@ from skywalking.protocol.management.Management_pb2 import InstancePingPkg
 
 from skywalking_background._failures import RefusedError, TimedOutError, UnreachableError
 from skywalking_background._internals import config, kafka_settings
+from skywalking_background._reporter import OWN_THREADS
 
 CALL_TIMEOUT: Final = 10.0
 """Seconds that Kafka may take for one batch."""
@@ -29,6 +30,8 @@ def require_kafka() -> None:
     # Now: a process that is forked while a thread imports a module has half of that module for good.
     importlib.import_module("kafka.errors")
     importlib.import_module("skywalking.agent.protocol.kafka")
+    # The client logs in a thread that is named after it: what it says of the delivery is not to be delivered.
+    kafka_settings().setdefault("client_id", f"{OWN_THREADS}kafka")
 
 
 class KafkaTransport:

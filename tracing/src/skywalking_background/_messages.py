@@ -6,7 +6,7 @@ import re
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from skywalking_background import _agent, _sw8
+from skywalking_background import _agent, _meters, _sw8
 from skywalking_background._faults import note
 from skywalking_background._internals import (
     Carrier,
@@ -96,14 +96,26 @@ class MessageSpan(TaskSpan):
 class Shade(NoopSpan):  # type: ignore[misc]  # the agent has no types
     """Stands above the span of a message that is being sent.
 
-    The agent's plugins below (py-amqp, redis, aiormq) would make a second one for it. Whoever asks for the place in the
-    trace still gets it.
+    The agent's plugins below (py-amqp, redis, aiormq) would make a second one for it. What they write into the message
+    is the place of the first, and whoever asks for the place in the trace gets it too.
     """
 
     def __init__(self, span: Span) -> None:
-        super().__init__(NoopContext())
+        super().__init__(_ShadedContext(self))
         self.span = span
         self.origin = origin_of(span)
+
+    def inject(self) -> Carrier:
+        return self.span.inject()
+
+
+class _ShadedContext(NoopContext):  # type: ignore[misc]
+    def __init__(self, shade: Shade) -> None:
+        super().__init__()
+        self.shade = shade
+
+    def new_exit_span(self, *_: object, **__: object) -> Shade:
+        return Shade(self.shade.span)
 
 
 class Received(NamedTuple):
@@ -214,7 +226,7 @@ def open_entry(
         received: what the headers say.
         broker: where it comes from.
         component: what works on it.
-        began: since when, in seconds as of `time.time()`; by default now.
+        began: since when, in seconds as of `time.time()`, if it has ended already; by default it begins now.
     """
     try:
         start = int((time.time() if began is None else began) * 1000)
@@ -224,8 +236,11 @@ def open_entry(
             span.peer = broker.peer
             span.strand = strand_here()
             set_tag(span, "mq.broker", broker.url)
-            begun(span)
+            if began is None:
+                begun(span)
         set_open_spans([span])
+        if began is None and _agent.tracing():
+            _meters.begin(span, operation)
     except Exception:  # noqa: BLE001
         note("opening the span of a message that arrived")
         return None
@@ -237,7 +252,9 @@ def _entry(operation: str, caller: Any, broker: Broker, start: int) -> Span:  # 
     # A sender's trace goes on whole: the decision to sample was its own.
     traced = caller is not UNSAMPLED and _agent.tracing() and (caller is not None or sampled())
     if not traced or config.RE_IGNORE_PATH.match(operation):
-        return noop_span()
+        span = noop_span()
+        span.start_time = start
+        return span
     if isinstance(caller, _sw8.Caller) and caller.client_address == TASK_ADDRESS:
         caller.client_address = broker.peer  # written outside of a span of the sending: OAP asks for the broker here
     return MessageSpan(Context(operation, None if caller is None else caller, 1), operation, start)
@@ -252,7 +269,9 @@ def tag_delay(span: Span, sent: float | None, due: float | None = None) -> None:
         due: when it was to be worked on at the earliest, likewise.
     """
     if sent is not None:
-        set_tag(span, "transmission.latency", max(0, int(span.start_time - max(sent, due or 0))))
+        delay = max(0, int(span.start_time - max(sent, due or 0)))
+        set_tag(span, "transmission.latency", delay)
+        _meters.waited(span, delay, span.start_time)
 
 
 Place = Origin | _sw8.Caller

@@ -7,6 +7,7 @@ package does. A package that the process never imports needs no plugin.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import logging
 import pkgutil
@@ -69,6 +70,13 @@ OURS: Final = {"sw_celery": "skywalking_background._celery"}
 """Modules of ours that are installed instead of a plugin of the agent's, see there for why."""
 
 
+class Messages:
+    """Who makes the spans of what arrives from RabbitMQ by aio-pika."""
+
+    ours = False
+    """Whether a middleware of ours does. The agent's plugin then keeps to publishing, below which it makes none."""
+
+
 def install() -> None:
     """Have each plugin installed with its package: at once if that is imported already. Instead of the agent's own."""
     for _, name, _ in pkgutil.iter_modules(plugins.__path__):
@@ -92,6 +100,20 @@ def _install(name: str) -> None:
             return
         plugin = importlib.import_module(f"{plugins.__name__}.{name}")
         if plugins.pkg_version_check(plugin):
-            plugin.install()
+            plugin.install() if name != "sw_aiormq" else _install_aiormq(plugin)
     except Exception as error:  # noqa: BLE001  # somebody is importing the package
         logger.warning("the agent's plugin %s does not fit what is installed here: %s", name, error)
+
+
+def _install_aiormq(plugin: Any) -> None:  # noqa: ANN401  # the agent has no types
+    from aiormq import Channel  # noqa: PLC0415  # it has just been imported
+
+    untraced = Channel.basic_consume
+    plugin.install()
+    traced = Channel.basic_consume
+
+    @functools.wraps(untraced)
+    async def basic_consume(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        return await (untraced if Messages.ours else traced)(*args, **kwargs)
+
+    Channel.basic_consume = basic_consume  # type: ignore[method-assign]

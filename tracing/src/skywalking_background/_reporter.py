@@ -34,6 +34,7 @@ INTERVAL: Final = 0.25  # seconds between two batches: how late a finished span 
 RETRY_MAX: Final = 5.0  # seconds: the longest wait before OAP is tried again
 RETRY_FLUSHING: Final = 0.25  # seconds: the wait while somebody waits for the delivery
 RETRY_ASIDE_FLUSHING: Final = 1.0  # seconds: likewise, for what was refused
+OWN_THREADS: Final = "skywalking-background-"  # how their names begin: what is logged there is not delivered
 FIRST_CONTACT = 0.2  # seconds that a flush gives an OAP that this process has never reached
 
 
@@ -127,7 +128,7 @@ class Reporter:
                 return False
             self._try_again = now + RETRY_MAX
             first, self._begun = not self._begun, True
-            thread = threading.Thread(target=self._run, name="skywalking-background-reporter", daemon=True)
+            thread = threading.Thread(target=self._run, name=f"{OWN_THREADS}reporter", daemon=True)
             try:
                 thread.start()
             except RuntimeError as error:
@@ -143,7 +144,7 @@ class Reporter:
 
     def put_log(self, log: LogData) -> None:
         """Queue a log line, unless it is about the delivery itself: one that OAP refuses would beget the next."""
-        if not getattr(self._speaking, "now", False) and threading.current_thread() is not self._thread:
+        if not getattr(self._speaking, "now", False) and not threading.current_thread().name.startswith(OWN_THREADS):
             self.logs.put(log)
 
     # What everybody may ask.

@@ -9,6 +9,7 @@ from faststream import BaseMiddleware
 from faststream.exceptions import IgnoredException, NackMessage, RejectMessage
 
 from skywalking_background import _agent
+from skywalking_background._plugins import Messages
 from skywalking_background.messaging import consumer_span, inject, producer_span
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def tracing(broker: str, *, enabled: bool | None = None) -> Callable[..., BaseMi
     if not _agent.switch(on=enabled):
         return BaseMiddleware
     _agent.start()
+    Messages.ours = True
     return functools.partial(_Tracing, broker=broker)
 
 

@@ -41,7 +41,7 @@ def alarms(oap: Oap, start: datetime, limit: int = 20) -> list[Alarm]:
 @reads_answers
 def tells_recovery(oap: Oap) -> bool:
     """Say whether this OAP reports when an alarm's cause was over: those before 10.4 do not."""
-    found = oap.query('{ type: __type(name: "AlarmMessage") { fields { name } } }')["type"]
+    found = oap.query('{ __type(name: "AlarmMessage") { fields { name } } }')["__type"]
     return any(item["name"] == "recoveryTime" for item in (found or {"fields": ()})["fields"])
 
 
@@ -49,9 +49,9 @@ def tells_recovery(oap: Oap) -> bool:
 def _alarms(oap: Oap, start: datetime, limit: int, *, tells: bool) -> list[Alarm]:
     fields = f"{_FIELDS} recoveryTime" if tells else _FIELDS
     text = f"""query ($duration: Duration!, $paging: Pagination!) {{
-        found: getAlarm(duration: $duration, paging: $paging) {{ msgs {{ {fields} }} }} }}"""
+        getAlarm(duration: $duration, paging: $paging) {{ msgs {{ {fields} }} }} }}"""
     found = oap.query(text, duration=oap.duration(start, step="MINUTE"), paging={"pageNum": 1, "pageSize": limit})
-    return [_alarm(item) for item in found["found"]["msgs"]]
+    return [_alarm(item) for item in found["getAlarm"]["msgs"]]
 
 
 def _alarm(item: dict[str, Any]) -> Alarm:

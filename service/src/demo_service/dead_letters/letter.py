@@ -3,7 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+Reason = Literal["failed", "interrupted", "crashed"]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which letters: those to which all that is given applies."""
+
+    name: str | None = None
+    """The task's."""
+    error: str | None = None
+    """The error's type."""
+    reason: Reason | None = None
+    after: datetime | None = None
+    """At or after which they died; with a timezone, as `before`."""
+    before: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +41,7 @@ class DeadLetter:
     error_message: str
     error_stack: str
     attempts: int
-    reason: Literal["failed", "interrupted"]
+    reason: Reason
     trace_id: str | None
     replay_of: str | None
     """The trace of the dead letter that this was the replay of."""

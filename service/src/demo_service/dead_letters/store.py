@@ -19,11 +19,12 @@ from demo_service.dead_letters.letter_file import LetterFile
 from demo_service.dead_letters.redaction import describe
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
-    from sqlalchemy import RowMapping
+    from sqlalchemy import ColumnElement, RowMapping
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from demo_service.dead_letters.letter import Wanted
     from demo_service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -72,7 +73,8 @@ class StoreUnavailableError(Exception):
 class DeadLetters:
     """The store. Writing never fails and never makes a task wait; what can't be stored is in the log."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, on_stored: Callable[[str], object] = lambda _id: None) -> None:
+        self._on_stored = on_stored
         self._file = None if settings.database_url else LetterFile(settings.data_dir.absolute())
         url = self._file.url if self._file else ""
         if settings.database_url:
@@ -142,6 +144,49 @@ class DeadLetters:
 
         return await self._answer(run)
 
+    async def add(self, letters: Sequence[DeadLetter]) -> None:
+        """Store letters now; those that are there already stay as they are.
+
+        Raises:
+            StoreUnavailableError: the database does not answer.
+        """
+        for first in range(0, len(letters), BATCH):
+            batch = letters[first : first + BATCH]
+
+            async def run(connection: AsyncConnection, batch: Sequence[DeadLetter] = batch) -> None:
+                known = select(_LETTERS.c.id).where(_LETTERS.c.id.in_([letter.id for letter in batch]))
+                there = set((await connection.execute(known)).scalars())
+                if new := [vars(letter) for letter in batch if letter.id not in there]:
+                    await connection.execute(insert(_LETTERS), new)
+
+            with untraced():
+                await self._answer(run)
+
+    async def select(self, wanted: Wanted, limit: int) -> list[DeadLetter]:
+        """Return the letters that are wanted, the oldest first.
+
+        Raises:
+            StoreUnavailableError: the database does not answer.
+        """
+
+        async def run(connection: AsyncConnection) -> list[DeadLetter]:
+            oldest = select(_LETTERS).where(*_conditions(wanted)).order_by(_LETTERS.c.died_at).limit(limit)
+            return [_letter(row) for row in (await connection.execute(oldest)).mappings()]
+
+        return await self._answer(run)
+
+    async def remove_all(self, wanted: Wanted) -> int:
+        """Delete the letters that are wanted; return how many they were.
+
+        Raises:
+            StoreUnavailableError: the database does not answer.
+        """
+
+        async def run(connection: AsyncConnection) -> int:
+            return (await connection.execute(delete(_LETTERS).where(*_conditions(wanted)))).rowcount
+
+        return await self._answer(run)
+
     async def remove(self, letter_id: str) -> bool:
         """Delete a letter; say whether it was there, which is true for one caller only.
 
@@ -156,10 +201,11 @@ class DeadLetters:
 
     async def close(self) -> None:
         """Wait until what was put is stored, and leave the database."""
-        await self._settled()
+        await self.settled()
         await self._engine.dispose()
 
-    async def _settled(self) -> None:
+    async def settled(self) -> None:
+        """Wait until what was put is stored, or could not be."""
         if self._writer is not None:
             await asyncio.shield(self._writer)
 
@@ -173,6 +219,8 @@ class DeadLetters:
                 with untraced():
                     await self._attempt(run)
                 self._failure = None
+                for letter in batch:
+                    self._on_stored(letter.id)
             except Exception as error:  # noqa: BLE001  # a full disk, a database that is away: no task is hurt by it
                 self._failure = _in_a_line(error)
                 for letter in batch:
@@ -180,7 +228,7 @@ class DeadLetters:
             del self._pending[: len(batch)]
 
     async def _answer(self, run: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        await self._settled()
+        await self.settled()
         try:
             return await self._attempt(run)
         except Exception as error:
@@ -235,6 +283,27 @@ class DeadLetters:
             forgotten = (await connection.execute(delete(_LETTERS).where(condition))).rowcount
             if forgotten > 0:
                 logger.warning("%d dead letters are forgotten: they were %s", forgotten, why)
+
+
+def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
+    """Say it in SQL. The probe's row is nobody's letter."""
+    columns = _LETTERS.c
+    conditions = [columns.id != PROBE_ID]
+    if wanted.name is not None:
+        conditions.append(columns.name == wanted.name)
+    if wanted.error is not None:
+        conditions.append(columns.error_type == wanted.error)
+    if wanted.reason is not None:
+        conditions.append(columns.reason == wanted.reason)
+    if wanted.after is not None:
+        conditions.append(columns.died_at >= _as_stored(wanted.after))
+    if wanted.before is not None:
+        conditions.append(columns.died_at < _as_stored(wanted.before))
+    return conditions
+
+
+def _as_stored(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds")
 
 
 async def _probe(connection: AsyncConnection) -> None:

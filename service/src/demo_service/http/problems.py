@@ -12,6 +12,7 @@ from skywalking_background import current_trace_id
 from starlette.exceptions import HTTPException
 
 from demo_service.dead_letters import StoreUnavailableError
+from demo_service.queues import BrokerUnavailableError
 from demo_service.tasks import Refused, release
 
 if TYPE_CHECKING:
@@ -77,6 +78,13 @@ async def _refused(_request: Request, error: Exception) -> JSONResponse:
     return problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error), {"Retry-After": str(error.retry_after_seconds)})
 
 
+async def _no_broker(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, BrokerUnavailableError)  # noqa: S101  # what it is registered for
+    seconds = error.retry_after_seconds
+    headers = {} if seconds is None else {"Retry-After": str(seconds)}
+    return problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error), headers)
+
+
 async def _store_unavailable(_request: Request, error: Exception) -> JSONResponse:
     return problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
 
@@ -107,6 +115,7 @@ def install_problem_documents(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Refused, _refused)
+    app.add_exception_handler(BrokerUnavailableError, _no_broker)
     app.add_exception_handler(StoreUnavailableError, _store_unavailable)
     app.add_exception_handler(Exception, _unexpected)
     make = app.openapi

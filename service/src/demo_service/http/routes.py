@@ -1,10 +1,9 @@
-"""The endpoints that start work, and the health checks."""
+"""The endpoints that start tasks, and the health checks."""
 
 from __future__ import annotations
 
-import asyncio
 from enum import StrEnum
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Literal, Self
 
 from fastapi import APIRouter, BackgroundTasks, Body, Query, Request
 from fastapi.responses import JSONResponse
@@ -13,22 +12,13 @@ from skywalking_background import ParallelTasks
 
 from demo_service.http.json_values import check_json
 from demo_service.http.problems import problems
-from demo_service.http.query import NO_PARAMETERS, Parameters
+from demo_service.http.query import NO_PARAMETERS
 from demo_service.http.starting import Key, Start
+from demo_service.http.timing import Timing
 from demo_service.tasks import Refused, sleep_tasks
-
-MAX_SECONDS: Final = 60.0
 
 router = APIRouter(responses=problems(422))
 health = APIRouter(prefix="/health", tags=["health"], responses=problems(422), dependencies=[NO_PARAMETERS])
-
-
-class Timing(Parameters):
-    """How long the tasks of a request run."""
-
-    duration: Annotated[
-        float | None, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False, description="How long a task runs, in s.")
-    ] = None
 
 
 class Mode(StrEnum):
@@ -42,11 +32,6 @@ class ComplexTiming(Timing):
     """How long each of several tasks runs, and when."""
 
     mode: Mode = Mode.PARALLEL
-
-
-def _seconds(request: Request, timing: Timing) -> float:
-    default: float = request.app.state.settings.task_seconds
-    return default if timing.duration is None else timing.duration
 
 
 class Processing(BaseModel):
@@ -91,33 +76,12 @@ class Accepted(BaseModel):
     id: int | str
 
 
-@router.get("/test", responses=problems(503))
-async def test(request: Request, start: Start, timing: Annotated[Timing, Query()]) -> Literal["ok"]:
-    """Answer at once; a task sleeps on."""
-    start.in_background(sleep_tasks.background_sleep_task, seconds=_seconds(request, timing))
-    return "ok"
-
-
-@router.get("/test/blocking")
-async def test_blocking(request: Request, timing: Annotated[Timing, Query()]) -> Literal["ok"]:
-    """Make the client wait for the same sleep: what background tasks spare it."""
-    await asyncio.sleep(_seconds(request, timing))
-    return "ok"
-
-
-@router.get("/test/threading", responses=problems(503))
-async def test_threading(request: Request, start: Start, timing: Annotated[Timing, Query()]) -> Literal["ok"]:
-    """Answer at once; a task sleeps on in a thread."""
-    start.in_background(sleep_tasks.threaded_sleep_task, seconds=_seconds(request, timing))
-    return "ok"
-
-
 @router.post("/action", responses=problems(413, 503))
 async def action(request: Request, start: Start, timing: Annotated[Timing, Query()], key: Key = None) -> Processing:
     """Fire and forget."""
 
     async def begin() -> Processing:
-        start.in_background(sleep_tasks.long_running_task, seconds=_seconds(request, timing))
+        start.in_background(sleep_tasks.long_running_task, seconds=timing.seconds_or_default(request))
         return Processing()
 
     return await start.once(key, begin)
@@ -133,7 +97,7 @@ async def complex_action(
 
     async def begin() -> ComplexProcessing:
         jobs = (sleep_tasks.task1, sleep_tasks.task2, sleep_tasks.task3)
-        for execution in start.accept(*jobs, seconds=_seconds(request, timing)):
+        for execution in start.accept(*jobs, seconds=timing.seconds_or_default(request)):
             execution.retries_apart = parallel  # one after the other, each waits for all attempts of the one before
             collection.tasks.append(execution)  # type: ignore[arg-type]  # any coroutine function serves
         return ComplexProcessing(tasks=len(jobs))
@@ -153,7 +117,7 @@ async def process(
     values = data.model_dump()
 
     async def begin() -> Accepted:
-        start.in_background(sleep_tasks.process_data, data=values, seconds=_seconds(request, timing))
+        start.in_background(sleep_tasks.process_data, data=values, seconds=timing.seconds_or_default(request))
         return Accepted(id=data.id)
 
     return await start.once(repr(data.id), begin, values)

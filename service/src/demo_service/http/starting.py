@@ -10,11 +10,12 @@ from fastapi import BackgroundTasks, Depends, Header, HTTPException, Request
 from pydantic.json_schema import SkipJsonSchema
 
 from demo_service.http.unstarted import note_accepted
-from demo_service.tasks import FAULTS, SYNTAX, Fault, parse_fault
+from demo_service.tasks import FAULTS, SYNTAX, parse_fault
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from demo_service import tasks
     from demo_service.tasks import Execution, Job, Room, Task
 
 T = TypeVar("T")
@@ -23,7 +24,7 @@ T = TypeVar("T")
 class Starter:
     """Starts the tasks of one request."""
 
-    def __init__(self, request: Request, background_tasks: BackgroundTasks, fault: Fault | None) -> None:
+    def __init__(self, request: Request, background_tasks: BackgroundTasks, fault: tasks.Fault | None) -> None:
         self._request = request
         self._background_tasks = background_tasks
         self._fault = fault
@@ -89,18 +90,26 @@ Key = Annotated[
 ]
 
 
-async def _starter(request: Request, background_tasks: BackgroundTasks, x_fault: XFault = None) -> Starter:
-    fault = None
-    if x_fault is not None:
-        if not request.app.state.settings.faults_enabled:
-            raise HTTPException(
-                422, "header.x-fault: faults are switched off here; SERVICE_FAULTS_ENABLED=true allows them"
-            )
-        try:
-            fault = parse_fault(x_fault)
-        except ValueError as error:
-            raise HTTPException(422, f"header.x-fault: {error}") from error
-    return Starter(request, background_tasks, fault)
+async def _fault(request: Request, x_fault: XFault = None) -> str | None:
+    """Return the fault that is wanted, as the header has it."""
+    if x_fault is None:
+        return None
+    if not request.app.state.settings.faults_enabled:
+        raise HTTPException(
+            422, "header.x-fault: faults are switched off here; SERVICE_FAULTS_ENABLED=true allows them"
+        )
+    try:
+        parse_fault(x_fault)
+    except ValueError as error:
+        raise HTTPException(422, f"header.x-fault: {error}") from error
+    return x_fault
+
+
+Fault = Annotated[str | None, Depends(_fault)]
+
+
+async def _starter(request: Request, background_tasks: BackgroundTasks, fault: Fault) -> Starter:
+    return Starter(request, background_tasks, None if fault is None else parse_fault(fault))
 
 
 Start = Annotated[Starter, Depends(_starter)]

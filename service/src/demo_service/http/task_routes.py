@@ -10,6 +10,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
 from pydantic import BaseModel, Field
 
+from demo_service.dead_letters import Reason
 from demo_service.http.problems import problems
 from demo_service.http.query import NO_PARAMETERS, Parameters
 from demo_service.http.starting import Key, Start
@@ -81,7 +82,7 @@ class DeadLetter(BaseModel):
     replayable: bool
     error: Error
     attempts: int
-    reason: Literal["failed", "interrupted"]
+    reason: Reason
     trace_id: str | None
     trace_url: str | None
     replay_of: str | None

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final
 from demo_service.tasks import release
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from demo_service.tasks import Execution
 
@@ -26,10 +26,15 @@ class AbandonUnstarted:
 
     A task may stay behind because the one before it failed (`BackgroundTasks` then drops the rest), because the
     endpoint failed after it had accepted it, or because the server cut the request short.
+
+    Args:
+        app: what answers.
+        kept: waits until what was accepted is kept: no answer says `accepted` before.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, kept: Callable[[], Awaitable[None]]) -> None:
         self.app = app
+        self.kept = kept
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the app answer, then look after what it has accepted."""
@@ -38,8 +43,14 @@ class AbandonUnstarted:
             return
         accepted: list[Execution] = []
         scope[_KEY] = accepted
+
+        async def send_when_kept(message: Message) -> None:
+            if accepted and message["type"] == "http.response.start":
+                await self.kept()
+            await send(message)
+
         try:
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, send_when_kept)
         except Exception as error:
             if not _is_of_a_task(error, accepted):
                 raise

@@ -3,9 +3,13 @@
 from demo_service.tasks.execution import Execution, Interrupted
 from demo_service.tasks.faults import FAULTS, SYNTAX, Fault, InjectedError, parse_fault
 from demo_service.tasks.jobs import JOBS, Job, Retry
+from demo_service.tasks.letters import letter_of
+from demo_service.tasks.loose_tasks import LooseTasks
+from demo_service.tasks.recovery import Recovery
 from demo_service.tasks.registry import Registry, State, Task
 from demo_service.tasks.release import release
 from demo_service.tasks.room import Refused, Room
+from demo_service.tasks.work import Work, compute, do, log, wait_or_compute
 
 __all__ = [
     "FAULTS",
@@ -16,12 +20,20 @@ __all__ = [
     "InjectedError",
     "Interrupted",
     "Job",
+    "LooseTasks",
+    "Recovery",
     "Refused",
     "Registry",
     "Retry",
     "Room",
     "State",
     "Task",
+    "Work",
+    "compute",
+    "do",
+    "letter_of",
+    "log",
     "parse_fault",
     "release",
+    "wait_or_compute",
 ]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from skywalking_background import background_span, meters, tag
+from skywalking_background import background_span, current_trace_id, meters, tag
 
 from demo_service.dead_letters import describe
 from demo_service.logging import task_id
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from types import TracebackType
 
+    from demo_service.accepted import Journal
     from demo_service.dead_letters import DeadLetter, Redactor
     from demo_service.tasks.faults import Fault
+    from demo_service.tasks.gates import Gates
     from demo_service.tasks.jobs import Job
     from demo_service.tasks.registry import Registry, Task
 
@@ -38,6 +41,10 @@ class Interrupted(Exception):  # noqa: N818  # not the task's fault
     """The task was not finished when it had to be."""
 
 
+class Cancelled(Exception):  # noqa: N818  # what somebody wanted
+    """Somebody has asked for the task's end."""
+
+
 @dataclass(frozen=True)
 class Shared:
     """What all executions of a process have in common."""
@@ -48,6 +55,10 @@ class Shared:
     redactor: Redactor
     attempt_seconds: float
     max_argument_bytes: int
+    gates: Gates
+    """Which jobs are paused."""
+    journal: Journal | None
+    """Where attempts are noted, for the case that this process is killed."""
     on_end: Callable[[Execution, DeadLetter | None], None]
     """Called when an execution has ended, with its letter if it failed for good."""
 
@@ -59,6 +70,7 @@ class Execution:
         "_apart",
         "_arguments",
         "_begun",
+        "_cancelled",
         "_fault",
         "_has_slot",
         "_interruption",
@@ -87,7 +99,7 @@ class Execution:
         self._fault = fault
         self._shared = shared
         self._request: Context | None = copy_context()  # whose trace it belongs to
-        self._begun = self._has_slot = self._must_end = False
+        self._begun = self._has_slot = self._must_end = self._cancelled = False
         self._apart: asyncio.Task[None] | None = None
         self._traceback: TracebackType | None = None
         self._interruption: asyncio.Timeout | None = None
@@ -111,9 +123,13 @@ class Execution:
         tags = {"task.id": self.task.id}
         if self.task.replay_of:
             tags["replay.of"] = self.task.replay_of
+        if self.task.run > 1:
+            tags["task.run"] = str(self.task.run)
         try:
             with background_span(self._job.name, tags=tags) as span:
-                await self._until_end(self._run(span))
+                self.task.trace_id = self.task.trace_id or current_trace_id()
+                with suppress(Cancelled):  # the tasks beside it go on
+                    await self._until_end(self._run(span))
         finally:
             task_id.reset(token)
 
@@ -122,12 +138,24 @@ class Execution:
         if self._apart is not None:
             await asyncio.wait([self._apart])
 
+    def cancel(self) -> None:
+        """Have it end now, as somebody has asked for it."""
+        self._cancelled = True
+        if self._begun:
+            self._end_soon()
+        elif self._request is not None:
+            self._request.run(self._end_unstarted, Cancelled("cancelled before it began"))
+
     def interrupt(self) -> None:
         """Have it end now, whatever it is waiting for."""
-        self._must_end = True
         if not self._begun:
             self.abandon("the service ended before the task began")
-        elif self._interruption is not None and not self._interruption.expired():
+        else:
+            self._end_soon()
+
+    def _end_soon(self) -> None:
+        self._must_end = True
+        if self._interruption is not None and not self._interruption.expired():
             self._interruption.reschedule(0)
 
     def abandon(
@@ -135,7 +163,7 @@ class Execution:
     ) -> None:
         """Make it a dead letter unless it has begun: what was accepted must not vanish."""
         if self._request is not None and not self.task.finished:
-            self._request.run(self._end_abandoned, Interrupted(f"never started: {reason}"))
+            self._request.run(self._end_unstarted, Interrupted(f"never started: {reason}"))
 
     def forget_error(self) -> None:
         """Free the error that it ended with, once everybody who needs it has had it."""
@@ -155,12 +183,20 @@ class Execution:
         self._bury(error, "interrupted", None)  # where it was is in the letter and on the span
         tag("task.outcome", "interrupted")
 
-    def _end_abandoned(self, error: Interrupted) -> None:
+    def _end_cancelled(self) -> None:
+        logger.warning("Background task %s was cancelled in attempt %d", self.task.name, self.task.attempts)
+        self._end(State.CANCELLED, None)
+        tag("task.outcome", "cancelled")
+
+    def _end_unstarted(self, error: Interrupted | Cancelled) -> None:
         task_id.set(self.task.id)
-        tags = {"task.id": self.task.id, "task.outcome": "interrupted"}
-        with background_span(self._job.name, tags=tags) as span:
-            self._bury(error, "interrupted", None)
-            span.record_error(error)
+        with background_span(self._job.name, tags={"task.id": self.task.id}) as span:
+            if isinstance(error, Cancelled):
+                self._end_cancelled()
+            else:
+                tag("task.outcome", "interrupted")
+                self._bury(error, "interrupted", None)
+                span.record_error(error)
 
     def _bury(self, error: BaseException, outcome: str, shown: BaseException | None) -> None:
         """Make it a dead letter; the log line shows where the error was if it is asked to."""
@@ -193,6 +229,9 @@ class Execution:
                 self._interruption = limit
                 ended = await run
         except BaseException as error:
+            if limit.expired() and self._cancelled:
+                self._end_cancelled()
+                raise Cancelled from None
             if limit.expired():
                 interrupted = Interrupted(f"the service ended before the task did, in attempt {self.task.attempts}")
                 self._end_interrupted(interrupted)
@@ -213,6 +252,7 @@ class Execution:
                 tag("task.attempts", self.task.attempts)
 
     async def _run(self, span: background_span) -> bool:
+        await self._shared.gates.opened(self._job.name)
         await self._shared.slots.acquire()
         self._has_slot = True
         retry = self._job.retry
@@ -270,6 +310,8 @@ class Execution:
         else:
             meters.count("retried", task.name)
         task.attempts = number
+        if shared.journal is not None:
+            shared.journal.begin(task.id, number, task.trace_id)
         shared.registry.move(task, State.RUNNING)
         try:
             async with asyncio.timeout(shared.attempt_seconds) as limit:

@@ -36,6 +36,11 @@ class Job:
 
     run: Callable[..., Awaitable[None]]
     retry: Retry
+    runs: int = 1
+    """How often it may run when its process ends each time before it does; then it is a dead letter.
+
+    More than 1 is for idempotent jobs only: how far the run before came is not known.
+    """
 
     @property
     def name(self) -> str:
@@ -47,11 +52,22 @@ JOBS: dict[str, Job] = {}
 """Every job by its name."""
 
 
-def job(retry: Retry | None = None) -> Callable[[Callable[..., Awaitable[Any]]], Job]:
-    """Make a function a job. Its arguments must be JSON values, so that a dead letter can hold them."""
+def job(
+    retry: Retry | None = None, *, idempotent: bool = False, runs: int = 1
+) -> Callable[[Callable[..., Awaitable[Any]]], Job]:
+    """Make a function a job. Its arguments must be JSON values, so that a dead letter can hold them.
+
+    Args:
+        retry: what becomes of a run that fails.
+        idempotent: whether a second run after a first one that was cut short does no harm.
+        runs: how often it may run when its process ends before it does; more than once only what is idempotent.
+    """
+    if runs > 1 and not idempotent:
+        message = "only an idempotent job may run again after a crash"
+        raise ValueError(message)
 
     def register(run: Callable[..., Awaitable[Any]]) -> Job:
-        found = Job(run, retry or Retry())
+        found = Job(run, retry or Retry(), runs)
         JOBS[found.name] = found
         return found
 

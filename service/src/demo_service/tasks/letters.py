@@ -9,7 +9,29 @@ from typing import TYPE_CHECKING
 from demo_service.dead_letters import DeadLetter, storable
 
 if TYPE_CHECKING:
+    from demo_service.accepted import Accepted
     from demo_service.tasks.registry import Task
+
+
+def letter_of_crashed(accepted: Accepted) -> DeadLetter:
+    """Write down that a task has ended with its process."""
+    how_far = f"in attempt {accepted.attempts}" if accepted.attempts else "before it began"
+    again = f", in its run {accepted.run}" if accepted.run > 1 else ""
+    return DeadLetter(
+        id=accepted.id,
+        name=accepted.name,
+        endpoint=accepted.endpoint,
+        arguments=accepted.arguments,
+        complete=bool(accepted.complete),
+        error_type="Crashed",
+        error_message=f"the process that ran it ended {how_far}{again}",
+        error_stack="",
+        attempts=accepted.attempts,
+        reason="crashed",
+        trace_id=accepted.trace_id,
+        replay_of=accepted.replay_of,
+        died_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+    )
 
 
 def letter_of(task: Task, arguments: tuple[str, bool], error: BaseException, *, interrupted: bool) -> DeadLetter:

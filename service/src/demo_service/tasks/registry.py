@@ -6,7 +6,7 @@ import itertools
 import time
 from collections import Counter, deque
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +22,11 @@ class State(StrEnum):
     SUCCEEDED = "succeeded"
     DEAD = "dead"
     """It failed for good, and is a dead letter."""
+    CANCELLED = "cancelled"
+    """Somebody has asked for its end."""
+
+
+_LAST: Final = (State.SUCCEEDED, State.DEAD, State.CANCELLED)
 
 
 class Task:
@@ -37,6 +42,7 @@ class Task:
         "id",
         "name",
         "replay_of",
+        "run",
         "started",
         "state",
         "trace_id",
@@ -48,6 +54,8 @@ class Task:
         self.endpoint = endpoint
         self.trace_id = trace_id
         self.replay_of = replay_of
+        self.run = 1
+        """More, if processes that ran it have ended before it did."""
         self.state = State.ACCEPTED
         self.attempts = 0
         self.accepted_at = time.time()
@@ -91,7 +99,7 @@ class Registry:
         self.counts[task.state] -= 1
         self.counts[state] += 1
         task.state = state
-        if state is State.SUCCEEDED or state is State.DEAD:
+        if state in _LAST:
             task.ended = time.monotonic()
             self._finished.append(task.id)
             if len(self._finished) > self._kept:

@@ -6,21 +6,27 @@ What runs them stays FastAPI's `BackgroundTasks` and `ParallelTasks`: an `Execut
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from collections import Counter
+from contextlib import suppress
+from contextvars import Context
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from skywalking_background import current_trace_id, event, meters
 
+from demo_service.accepted import Accepted
 from demo_service.dead_letters import Redactor
 from demo_service.tasks.execution import Execution, Shared
+from demo_service.tasks.gates import Gates
 from demo_service.tasks.registry import Registry, State, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
+    from demo_service.accepted import Journal
     from demo_service.dead_letters import DeadLetter
     from demo_service.settings import Settings
     from demo_service.tasks.faults import Fault
@@ -45,20 +51,25 @@ class Refused(Exception):  # noqa: N818  # the client did nothing wrong
 class Room:
     """Accepts tasks while there is room, and waits for them at the end."""
 
-    def __init__(self, settings: Settings, bury: Callable[[DeadLetter], None]) -> None:
+    def __init__(self, settings: Settings, bury: Callable[[DeadLetter], None], journal: Journal | None = None) -> None:
         self.registry = Registry(settings.kept_tasks)
         self.draining = False
         self._limit = settings.max_running + settings.max_queued
         self._drain_seconds = settings.drain_seconds
         self._bury = bury
-        self._unfinished: set[Execution] = set()
+        self._journal = journal
+        self._unfinished: dict[str, Execution] = {}
+        self._apart: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
+        self.gates = Gates(settings.data_dir.absolute() / "paused")
         self._shared = Shared(
             slots=asyncio.Semaphore(settings.max_running),
             registry=self.registry,
             redactor=Redactor(settings.redact),
             attempt_seconds=settings.attempt_seconds,
             max_argument_bytes=settings.max_argument_bytes,
+            gates=self.gates,
+            journal=journal,
             on_end=self._end,
         )
         meters.watch_queue(self._queued)
@@ -66,7 +77,7 @@ class Room:
     def _queued(self) -> Counter[str]:
         """Count the tasks that were accepted and have not begun, by name; called in another thread."""
         executions = self._unfinished.copy()  # in one step
-        return Counter(one.task.name for one in executions if one.task.state is State.ACCEPTED)
+        return Counter(one.task.name for one in executions.values() if one.task.state is State.ACCEPTED)
 
     def accept(
         self,
@@ -92,8 +103,66 @@ class Room:
             task = Task(uuid4().hex, job.name, endpoint, trace_id, replay_of)
             self.registry.add(task)
             accepted.append(Execution(task, job, arguments, fault=fault, shared=self._shared))
-        self._unfinished.update(accepted)
+        self._take_in(accepted, arguments)
         return accepted
+
+    def run_again(self, tasks: Iterable[tuple[Accepted, Job]]) -> list[Execution]:
+        """Run tasks that processes which are gone have accepted: under their own ids, each in a trace of its own.
+
+        There is always room for them: they were accepted.
+        """
+        found = []
+        for accepted, job in tasks:
+            task = Task(accepted.id, job.name, accepted.endpoint, None, accepted.trace_id)
+            task.run = accepted.run + 1
+            self.registry.add(task)
+            arguments = json.loads(accepted.arguments)
+            execution = Context().run(Execution, task, job, arguments, fault=None, shared=self._shared)
+            self._take_in([execution], arguments)
+            found.append(execution)
+        return found
+
+    def accept_apart(
+        self, job: Job, arguments: Mapping[str, Any], *, endpoint: str, replay_of: str | None = None
+    ) -> Execution:
+        """Accept a task of no request, whose trace is its own.
+
+        Raises:
+            Refused: there is no room, or the service is about to end.
+        """
+        (execution,) = Context().run(self.accept, (job,), arguments, endpoint=endpoint, replay_of=replay_of)
+        return execution
+
+    def run_apart(self, execution: Execution) -> None:
+        """Run a task of no request, in a trace of its own."""
+        running = asyncio.get_running_loop().create_task(_contained(execution), context=Context())
+        self._apart.add(running)
+        running.add_done_callback(self._apart.discard)
+
+    def cancel(self, task_id: str) -> bool:
+        """End a task; `False` when it has ended, or is none."""
+        execution = self._unfinished.get(task_id)
+        if execution is None:
+            return False
+        execution.cancel()
+        return True
+
+    async def kept(self) -> None:
+        """Wait until what was accepted is kept as well as an answer promises."""
+        if self._journal is not None:
+            await self._journal.kept()
+
+    def _take_in(self, executions: list[Execution], arguments: Mapping[str, Any]) -> None:
+        self._unfinished.update((execution.task.id, execution) for execution in executions)
+        if self._journal is not None:
+            text, complete = self._shared.redactor.kept(arguments, self._shared.max_argument_bytes)
+            self._journal.add(
+                Accepted(
+                    task.id, task.name, task.endpoint, text, complete, task.trace_id, task.replay_of, task.accepted_at,
+                    task.run,
+                )
+                for task in (execution.task for execution in executions)
+            )  # fmt: skip
 
     def refuse_when_draining(self) -> None:
         """Turn new work away once the end has begun.
@@ -120,17 +189,20 @@ class Room:
     async def close(self) -> None:
         """End every task that is left, as interrupted; then none is."""
         self.draining = True
-        for execution in list(self._unfinished):
+        self.gates.stop()
+        for execution in list(self._unfinished.values()):
             execution.interrupt()
         await self._wait_until_idle(INTERRUPTED_SECONDS)
 
     def _end(self, execution: Execution, letter: DeadLetter | None) -> None:
         """Free the place of a task that is through."""
-        self._unfinished.discard(execution)
+        self._unfinished.pop(execution.task.id, None)
         if not self._unfinished:
             self._idle.set()
         if letter is not None:
-            self._bury(letter)
+            self._bury(letter)  # the journal forgets it when the letter is stored
+        elif self._journal is not None:
+            self._journal.forget(execution.task.id)
 
     async def _wait_until_idle(self, seconds: float) -> None:
         if not self._unfinished:
@@ -141,3 +213,10 @@ class Room:
                 await self._idle.wait()
         except TimeoutError:
             pass
+
+
+async def _contained(execution: Execution) -> None:
+    """Run a task that nobody waits for: what it failed with is in the log, on its span and in its letter."""
+    with suppress(Exception):
+        await execution()
+    execution.forget_error()

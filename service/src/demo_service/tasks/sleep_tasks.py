@@ -5,7 +5,6 @@ A retried or replayed task runs more than once: each is idempotent.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 from typing import TYPE_CHECKING, Any, Final
@@ -14,7 +13,11 @@ import anyio
 from anyio import to_thread
 from skywalking_background import carry
 
+from demo_service import ledger, variants
+from demo_service.logging import task_id
+from demo_service.tasks import process_pool
 from demo_service.tasks.jobs import Retry, job
+from demo_service.tasks.work import Work, compute, do_in_loop, log
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,64 +28,66 @@ logger = logging.getLogger(__name__)
 _THREADS: Final = anyio.CapacityLimiter(100)
 
 
-def _log(event: str, task: str) -> None:
-    logger.info("Background task %s: %s", event, task, extra={"task": task})
-
-
-async def _sleep(task: str, seconds: float) -> None:
-    _log("started", task)
-    await asyncio.sleep(seconds)
-    _log("completed", task)
+@job()
+async def background_sleep_task(seconds: float, work: str = Work.SLEEP) -> None:
+    """Sleep, or compute, in the place of real work."""
+    await do_in_loop("background_sleep_task", seconds, work)
+    ledger.note("done", variants.BACKGROUND_TASK.name, task_id.get())
 
 
 @job()
-async def background_sleep_task(seconds: float) -> None:
-    """Sleep, as the overview's example does."""
-    await _sleep("background_sleep_task", seconds)
-
-
-@job()
-async def threaded_sleep_task(seconds: float) -> None:
-    """The same sleep where it blocks, in a thread."""
+async def threaded_sleep_task(seconds: float, work: str = Work.SLEEP) -> None:
+    """The same where it blocks, in a thread."""
     ended = threading.Event()
 
     def sleep_in_thread() -> None:
-        _log("started", "threaded_sleep_task")
-        if not ended.wait(seconds):
-            _log("completed", "threaded_sleep_task")
+        log("started", "threaded_sleep_task")
+        if work == Work.CPU:
+            compute(seconds)
+        elif ended.wait(seconds):
+            return
+        log("completed", "threaded_sleep_task")
 
     try:
         await to_thread.run_sync(carry(sleep_in_thread), abandon_on_cancel=True, limiter=_THREADS)
     finally:
         ended.set()  # a thread cannot be cancelled: it must be told
+    ledger.note("done", variants.THREADING.name, task_id.get())
+
+
+@job(Retry(on=(OSError, process_pool.ProcessLostError)))
+async def process_sleep_task(seconds: float, work: str = Work.SLEEP) -> None:
+    """The same in a process of a pool."""
+    await process_pool.run("process_sleep_task", seconds, work)
+    ledger.note("done", variants.PROCESS.name, task_id.get())
 
 
 @job()
 async def long_running_task(seconds: float) -> None:
     """Pattern 1, fire and forget."""
-    await _sleep("long_running_task", seconds)
+    await do_in_loop("long_running_task", seconds)
 
 
 @job()
 async def task1(seconds: float) -> None:
     """Pattern 2, the first of three."""
-    await _sleep("task1", seconds)
+    await do_in_loop("task1", seconds)
 
 
 @job()
 async def task2(seconds: float) -> None:
     """Pattern 2, the second of three."""
-    await _sleep("task2", seconds)
+    await do_in_loop("task2", seconds)
 
 
 @job()
 async def task3(seconds: float) -> None:
     """Pattern 2, the third of three."""
-    await _sleep("task3", seconds)
+    await do_in_loop("task3", seconds)
 
 
 @job(Retry(attempts=5))  # a client's data is worth more patience
 async def process_data(data: Mapping[str, Any], seconds: float) -> None:
     """Pattern 3, a task with parameters; what is in the data stays out of the log."""
     logger.info("Processing %d fields", len(data), extra={"fields": len(data)})
-    await _sleep("process_data", seconds)
+    await do_in_loop("process_data", seconds)

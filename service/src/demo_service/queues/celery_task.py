@@ -1,0 +1,76 @@
+"""The work as a Celery task, and what becomes of it when it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from typing import TYPE_CHECKING, Any, Final
+
+from celery import Task
+from skywalking_background import current_trace_id
+
+from demo_service import ledger, variants
+from demo_service.dead_letters import DeadLetters, Redactor
+from demo_service.logging import task_id
+from demo_service.tasks import Retry, Work, do, letter_of, parse_fault
+from demo_service.tasks import Task as TaskRecord
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from demo_service.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+TASK: Final = "celery_sleep"
+RETRY: Final = Retry()
+"""As all other variants."""
+
+
+def add_task(app: Celery, settings: Settings) -> Task:
+    """Give the app its task."""
+
+    class Buried(Task):  # type: ignore[misc]  # Celery has no types
+        """A task that leaves a dead letter when it has failed for good."""
+
+        def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:  # noqa: ANN401, ARG002
+            """Write the letter into the store that the service reads."""
+            ledger.note("dead", variants.CELERY.name, task_id)
+            asyncio.run(_bury(settings, self.request, kwargs, exc))
+
+    @app.task(base=Buried, bind=True, name=TASK, max_retries=RETRY.attempts - 1)  # type: ignore[untyped-decorator]
+    def celery_sleep(self: Task, seconds: float, work: str = Work.SLEEP, fault: str | None = None) -> None:
+        token = task_id.set(self.request.id)
+        attempt = self.request.retries + 1
+        try:
+            if fault:
+                asyncio.run(parse_fault(fault).strike(attempt))
+            do(TASK, seconds, work)
+        except RETRY.on as error:
+            logger.warning(
+                "Attempt %d of %d of %s failed: %s", attempt, RETRY.attempts, TASK, error, extra={"attempt": attempt}
+            )
+            if attempt == RETRY.attempts:
+                raise
+            raise self.retry(exc=error, countdown=_countdown_seconds(attempt)) from error
+        else:
+            ledger.note("done", variants.CELERY.name, self.request.id)
+        finally:
+            task_id.reset(token)
+
+    return celery_sleep
+
+
+def _countdown_seconds(failed: int) -> int:
+    """Return how long to wait after so many failed attempts: whole seconds, as RabbitMQ's delayed delivery counts."""
+    return round(RETRY.wait_seconds(failed)) + random.randint(0, 1)  # noqa: S311  # no secret
+
+
+async def _bury(settings: Settings, request: Any, arguments: dict[str, Any], error: Exception) -> None:  # noqa: ANN401
+    task = TaskRecord(request.id, TASK, f"GET {variants.CELERY.path}", current_trace_id(), None)
+    task.attempts = request.retries + 1
+    letters = DeadLetters(settings)
+    kept = Redactor(settings.redact).kept(arguments, settings.max_argument_bytes)
+    letters.put(letter_of(task, kept, error, interrupted=False))
+    await letters.close()

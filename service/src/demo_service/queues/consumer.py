@@ -1,0 +1,257 @@
+"""`python -m demo_service consumer`: works on the messages of the queue, and acknowledges what is done."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from faststream import AckPolicy
+from faststream.rabbit import RabbitBroker
+from faststream.rabbit.annotations import RabbitMessage
+from faststream.redis import RedisBroker, StreamSub
+from faststream.redis.annotations import RedisStreamMessage
+from redis.exceptions import RedisError
+from skywalking_background import current_trace_id, flush, tag
+
+from demo_service import ledger, variants
+from demo_service.dead_letters import DeadLetters, Redactor
+from demo_service.logging import configure_logging, task_id
+from demo_service.queues.broker import GROUP, MAX_DELIVERIES, MESSAGE_QUEUE, Broker, broker_of
+from demo_service.queues.health import serve_health
+from demo_service.queues.message_queue import (
+    QUEUE,
+    RECONNECT_SECONDS,
+    declare_queues,
+    make_group,
+    make_rabbit,
+    make_redis,
+)
+from demo_service.tasks import Interrupted, Retry, Work, compute, letter_of, log, parse_fault
+from demo_service.tasks import Task as TaskRecord
+
+if TYPE_CHECKING:
+    from demo_service.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+NAME: Final = "queue_sleep"
+RETRY: Final = Retry()
+"""As all other variants; the message stays unacknowledged meanwhile."""
+LOOK_SECONDS: Final = 2.0
+"""How often the connection is tried."""
+CPU_THREADS: Final = 4
+START_SECONDS: Final = 10.0
+"""How long connecting and declaring may take."""
+FINISH_TRIES: Final = 15
+"""Redis: how often, once a second, a message is tried to be acknowledged."""
+
+
+class Consumer:
+    """Works on messages; what has failed for good is a dead letter."""
+
+    def __init__(self, settings: "Settings") -> None:
+        self._settings = settings
+        self._letters = DeadLetters(settings)
+        self._redactor = Redactor(settings.redact)
+        self._threads = ThreadPoolExecutor(CPU_THREADS)
+        self.trouble: str | None = "the consumer waits for its broker"
+
+    async def work(self, body: dict[str, Any], deliveries: int = 1) -> None:
+        """Do what a message asks for.
+
+        Raises:
+            Exception: what it failed with for good; it is a dead letter by then.
+        """
+        token = task_id.set(body["id"])
+        tag("task.id", body["id"])
+        attempt = 0
+        try:
+            if deliveries > MAX_DELIVERIES:
+                message = f"its process died in each of {deliveries - 1} deliveries"
+                raise Interrupted(message)  # noqa: TRY301  # as any other failure
+            for attempt in range(1, RETRY.attempts + 1):
+                try:
+                    await self._attempt(body, attempt)
+                    break
+                except RETRY.on as error:
+                    logger.warning(
+                        "Attempt %d of %d of %s failed: %s",
+                        attempt,
+                        RETRY.attempts,
+                        NAME,
+                        error,
+                        extra={"attempt": attempt},
+                    )
+                    if attempt == RETRY.attempts:
+                        raise
+                    await asyncio.sleep(RETRY.wait_seconds(attempt))
+            ledger.note("done", variants.QUEUE.name, body["id"])
+        except Exception as error:
+            self._bury(body, attempt, error)
+            await self._letters.settled()  # before the message is acknowledged
+            raise
+        finally:
+            if attempt > 1:
+                tag("task.attempts", attempt)
+            task_id.reset(token)
+
+    async def close(self) -> None:
+        """Store what is still to be stored."""
+        await self._letters.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _attempt(self, body: dict[str, Any], attempt: int) -> None:
+        if body.get("fault"):
+            await parse_fault(body["fault"]).strike(attempt)
+        log("started", NAME)
+        if body["work"] == Work.CPU:
+            await asyncio.get_running_loop().run_in_executor(self._threads, compute, body["seconds"])
+        else:
+            await asyncio.sleep(body["seconds"])
+        log("completed", NAME)
+
+    def _bury(self, body: dict[str, Any], attempts: int, error: Exception) -> None:
+        ledger.note("dead", variants.QUEUE.name, body["id"])
+        task = TaskRecord(body["id"], NAME, f"GET {variants.QUEUE.path}", current_trace_id(), None)
+        task.attempts = attempts
+        kept = self._redactor.kept(body, self._settings.max_argument_bytes)
+        self._letters.put(letter_of(task, kept, error, interrupted=isinstance(error, Interrupted)))
+
+
+def subscribe_rabbit(rabbit: RabbitBroker, consumer: Consumer) -> None:
+    """Acknowledge a message when it is done; one that fails for good goes to the dead-letter exchange."""
+
+    @rabbit.subscriber(QUEUE, ack_policy=AckPolicy.MANUAL)
+    async def handle(body: dict[str, Any], message: RabbitMessage) -> None:
+        try:
+            await consumer.work(body)
+        except Exception:
+            await message.reject()
+            raise
+        await message.ack()
+
+
+def subscribe_redis(redis: RedisBroker, consumer: Consumer, settings: "Settings", client: Any) -> None:  # noqa: ANN401  # redis' own
+    """Acknowledge a message when it is done or a dead letter; take over what others have not acknowledged in time."""
+    name = f"{socket.gethostname()}-{os.getpid()}"
+    new = StreamSub(MESSAGE_QUEUE, group=GROUP, consumer=name, max_records=100)
+    left = StreamSub(
+        MESSAGE_QUEUE,
+        group=GROUP,
+        consumer=name,
+        min_idle_time=round(settings.visibility_seconds * 1000),
+        polling_interval=1000,
+    )
+
+    async def run(body: dict[str, Any], message_id: bytes, deliveries: int) -> None:
+        try:
+            await consumer.work(body, deliveries)
+        except Exception:
+            await _finish(client, message_id)
+            raise
+        await _finish(client, message_id)
+
+    @redis.subscriber(stream=new, ack_policy=AckPolicy.MANUAL, max_workers=settings.consumer_tasks)
+    async def handle(body: dict[str, Any], message: RedisStreamMessage) -> None:
+        await run(body, message.raw_message["message_ids"][0], 1)
+
+    @redis.subscriber(stream=left, ack_policy=AckPolicy.MANUAL, max_workers=settings.consumer_tasks)
+    async def handle_again(body: dict[str, Any], message: RedisStreamMessage) -> None:
+        tag("mq.redelivered", "true")
+        message_id = message.raw_message["message_ids"][0]
+        pending = await client.xpending_range(MESSAGE_QUEUE, GROUP, message_id, message_id, 1)
+        await run(body, message_id, pending[0]["times_delivered"] if pending else 1)
+
+
+async def _finish(client: Any, message_id: bytes) -> None:  # noqa: ANN401  # redis' own
+    """Acknowledge and delete in one step: what is only acknowledged would stay in the stream for ever."""
+    for tried in range(FINISH_TRIES):  # the broker may be about to come back
+        try:
+            async with client.pipeline(transaction=True) as pipeline:
+                pipeline.xack(MESSAGE_QUEUE, GROUP, message_id)
+                pipeline.xdel(MESSAGE_QUEUE, message_id)
+                await pipeline.execute()
+        except (RedisError, OSError):
+            if tried == FINISH_TRIES - 1:
+                raise
+            await asyncio.sleep(1)
+        else:
+            return
+
+
+def run_consumer(settings: "Settings") -> int:
+    """Work until SIGTERM or SIGINT; what then runs gets `drain_seconds`, and goes to others if that is too short.
+
+    Returns:
+        The exit code: 1 if the broker has lost its data, so that a supervisor starts this anew.
+
+    Raises:
+        BrokerUnavailableError: no broker is set.
+    """
+    configure_logging()
+    ledger.keep(settings.ledger_dir, "consumer")
+    return asyncio.run(_consume(settings, broker_of(settings)))
+
+
+async def _consume(settings: "Settings", broker: Broker) -> int:
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    consumer = Consumer(settings)
+    serve_health(settings, lambda: consumer.trouble)
+    messages = await _start(settings, broker, consumer, stopping)
+    exit_code = 0
+    while messages is not None and not stopping.is_set():
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_SECONDS):
+                await stopping.wait()
+        if not all(subscriber.running for subscriber in messages.subscribers):
+            logger.error("The stream of messages is gone from the broker: this process ends, to be started anew")
+            exit_code = 1
+            break
+        consumer.trouble = None if await messages.ping(LOOK_SECONDS) else "the broker does not answer"
+    consumer.trouble = "the consumer is about to end"
+    if messages is not None:
+        await messages.stop()
+    await consumer.close()
+    await asyncio.to_thread(flush)
+    return exit_code
+
+
+async def _start(
+    settings: "Settings", broker: Broker, consumer: Consumer, stopping: asyncio.Event
+) -> RabbitBroker | RedisBroker | None:
+    """Connect and begin to consume, as soon as the broker is there; `None` if this process has to end before."""
+    messages: RabbitBroker | RedisBroker
+    while not stopping.is_set():
+        if broker.speaks_amqp:
+            messages = rabbit = make_rabbit(broker, settings)
+        else:
+            messages = redis = make_redis(broker, settings)
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                if broker.speaks_amqp:
+                    subscribe_rabbit(rabbit, consumer)
+                    await rabbit.connect()
+                    await declare_queues(rabbit)
+                else:
+                    client = await redis.connect()
+                    await make_group(client)
+                    subscribe_redis(redis, consumer, settings, client)
+                await messages.start()
+        except Exception as error:  # noqa: BLE001  # whatever it is, it may pass
+            logger.warning("The broker does not answer (%s: %s): trying again", type(error).__name__, error)
+            with suppress(Exception):
+                await messages.stop()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(RECONNECT_SECONDS):
+                    await stopping.wait()
+        else:
+            consumer.trouble = None
+            logger.info("Consumer is ready: up to %d messages at once", settings.consumer_tasks)
+            return messages
+    return None

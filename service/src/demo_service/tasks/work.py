@@ -1,0 +1,56 @@
+"""The work that all variants do: it sleeps, or it computes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from enum import StrEnum
+
+logger = logging.getLogger(__name__)
+
+
+class Work(StrEnum):
+    """What kind of work it is."""
+
+    SLEEP = "sleep"
+    """It waits, as for a mail server or a database."""
+    CPU = "cpu"
+    """It computes, as for a picture or a report."""
+
+
+def log(event: str, task: str) -> None:
+    """Write the lines that the overview's example writes."""
+    logger.info("Background task %s: %s", event, task, extra={"task": task})
+
+
+def compute(seconds: float) -> None:
+    """Keep a core busy; in an event loop, nothing else happens meanwhile."""
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        sum(range(1_000))
+
+
+def do(task: str, seconds: float, work: str = Work.SLEEP) -> None:
+    """Do the work where it may block."""
+    log("started", task)
+    if work == Work.CPU:
+        compute(seconds)
+    else:
+        time.sleep(seconds)
+    log("completed", task)
+
+
+async def wait_or_compute(seconds: float, work: str) -> None:
+    """Do the work in an event loop."""
+    if work == Work.CPU:
+        compute(seconds)
+    else:
+        await asyncio.sleep(seconds)
+
+
+async def do_in_loop(task: str, seconds: float, work: str = Work.SLEEP) -> None:
+    """Do the work in an event loop, with its log lines."""
+    log("started", task)
+    await wait_or_compute(seconds, work)
+    log("completed", task)

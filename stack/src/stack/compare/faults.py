@@ -1,0 +1,137 @@
+"""`make crash`: what becomes of accepted work when the process that does it, or the broker, goes."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+from stack.compare.requests import send
+from stack.compare.rig import VISIBILITY_SECONDS
+from stack.compare.traces import look_for
+
+if TYPE_CHECKING:
+    from demo_service.ledger import Count
+    from demo_service.variants import Variant
+    from oap_query import Oap
+
+    from stack.compare.requests import Sent
+    from stack.compare.rig import Rig
+
+Fault = Literal["kill", "term", "broker"]
+FAULTS: Final[tuple[Fault, ...]] = ("kill", "term", "broker")
+TITLES: Final = {
+    "kill": "kill -9 of the process that does the work",
+    "term": "SIGTERM, and a new process",
+    "broker": "restart of the broker",
+}
+
+WARM_UP: Final = 8
+SENDING_SECONDS: Final = 4.0
+"""How long the requests take to send; the fault comes in the middle."""
+WORK_SECONDS: Final = 2.0
+SHORT_WORK_SECONDS: Final = 0.4
+"""Where only a few run at the same time."""
+QUIET_SECONDS: Final = 15.0
+"""After how long without an end nothing more is expected: without a broker nothing comes back but what is retried."""
+QUIET_WITH_BROKER_SECONDS: Final = 3.0 * VISIBILITY_SECONDS
+TRACE_SECONDS: Final = 40.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the requests of one variant under one fault."""
+
+    variant: str
+    fault: Fault
+    accepted: int
+    refused: int
+    """Requests that were not answered by 200: the client knows."""
+    done: int
+    done_twice: int
+    dead: int
+    lost: int
+    shown: int | None
+    """Those of the lost that SkyWalking shows as failed; `None` where it was not asked."""
+    unfinished: int | None
+    """Traces of accepted requests in which the work has no good end."""
+
+
+def applies(variant: Variant, fault: Fault) -> bool:
+    """Say whether a variant can have a fault."""
+    return variant.broker or fault != "broker"
+
+
+def suffer(rig: Rig, variant: Variant, fault: Fault, count: int, oap: Oap | None) -> Outcome:
+    """Send requests, let the fault happen when half are accepted, and count when all is quiet.
+
+    Raises:
+        RigError: something does not come back.
+        OapError: OAP does not answer.
+    """
+    asyncio.run(send(rig.url, variant, WARM_UP, work_seconds=0, at_once=5))  # a pool's processes, connections
+    rig.wait_until_idle(variant, QUIET_SECONDS)
+    rig.forget()
+    sent = asyncio.run(_send(rig, variant, fault, count))
+    quiet = QUIET_WITH_BROKER_SECONDS if variant.broker else QUIET_SECONDS
+    found = rig.wait_until_idle(variant, quiet)
+    return _outcome(variant, fault, sent, found, oap)
+
+
+async def _send(rig: Rig, variant: Variant, fault: Fault, count: int) -> Sent:
+    errors: list[BaseException] = []
+
+    def strike() -> None:
+        try:
+            _strike(rig, variant, fault)
+        except BaseException as error:  # noqa: BLE001  # told when the requests are through
+            errors.append(error)
+
+    thread = threading.Thread(target=strike)
+
+    def each(answered: int) -> None:
+        if answered == max(1, count // 2):
+            thread.start()
+
+    work = SHORT_WORK_SECONDS if variant.process in {"pool", "worker"} else WORK_SECONDS
+    sent = await send(rig.url, variant, count, work_seconds=work, rate=count / SENDING_SECONDS, each=each)
+    if thread.ident is not None:
+        await asyncio.to_thread(thread.join)
+    if errors:
+        raise errors[0]
+    return sent
+
+
+def _strike(rig: Rig, variant: Variant, fault: Fault) -> None:
+    if fault == "broker":
+        rig.broker.stop()
+        rig.broker.start()
+    elif fault == "kill" and variant.process == "pool":
+        rig.kill_pool_process()
+    else:
+        part = "service" if variant.process == "pool" else variant.process
+        rig.end(part, signal.SIGKILL if fault == "kill" else signal.SIGTERM)
+        rig.start(part)
+
+
+def _outcome(variant: Variant, fault: Fault, sent: Sent, found: Count, oap: Oap | None) -> Outcome:
+    shown = unfinished = None
+    if oap is not None and variant.name != "blocking":
+        good = len(found.accepted & found.done)
+        seen = look_for(oap, variant, sent.traces, expected=min(good, len(sent.traces)), seconds=TRACE_SECONDS)
+        shown = len(found.lost & seen.broken)
+        unfinished = len(sent.traces) - seen.complete
+    return Outcome(
+        variant.name,
+        fault,
+        len(found.accepted),
+        sent.failed,
+        len(found.accepted & found.done),
+        len(found.done_twice),
+        len(found.dead),
+        len(found.lost),
+        shown,
+        unfinished,
+    )

@@ -1,0 +1,220 @@
+"""`make compare`: what each way to run the work costs, and what it gives."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from statistics import median, quantiles
+from typing import TYPE_CHECKING, Final, Self
+
+import psutil
+
+from stack.compare.requests import send
+from stack.compare.rig import Rig
+from stack.compare.traces import look_for
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from demo_service.variants import Variant
+    from oap_query import Oap
+
+    from stack.compare.brokers import Kind
+    from stack.settings import Settings
+
+LOOK_SECONDS: Final = 0.2
+WARM_UP: Final = 20
+LONG_SECONDS: Final = 40.0
+"""How long the work takes whose memory is looked at."""
+TRACE_SECONDS: Final = 40.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is sent."""
+
+    rounds: int = 2
+    paced: int = 60
+    """Requests with work of 1 s, `rate` a second."""
+    rate: float = 20.0
+    burst: int = 500
+    """Requests with work of 0 s, as fast as 20 clients go."""
+    waiting: int = 1_000
+    """Requests whose work waits, for the memory of each."""
+
+
+QUICK: Final = Plan(rounds=1, paced=20, rate=10.0, burst=60, waiting=100)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """One round of one variant."""
+
+    p50_ms: float
+    p99_ms: float
+    delay_p50_ms: float
+    """Between the answer and the begin of the work."""
+    delay_p99_ms: float
+    at_once: int
+    """The most work that ran at the same time."""
+    throughput_1s: float
+    """Work of 1 s that ended in a second."""
+    throughput_0s: float
+    cpu_ms: float
+    """CPU of all processes, the broker's too, for each piece of work of 1 s."""
+    complete: float
+    """The share of traces in which the work has its span; NaN where OAP was not asked."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a variant needs before, and while, anything waits."""
+
+    processes: int
+    memory_mb: float
+    start_seconds: float
+    waiting_kb: float
+    """Memory of all processes, the broker's too, for each piece of work that runs or waits."""
+
+
+def pace(rig: Rig, variant: Variant, plan: Plan, oap: Oap | None) -> Pace:
+    """Measure one round.
+
+    Raises:
+        RigError, OapError: something does not answer.
+    """
+    asyncio.run(send(rig.url, variant, WARM_UP, work_seconds=0, at_once=5))
+    rig.wait_until_idle(variant, 30)
+    rig.forget()
+    with _Meter(rig) as meter:
+        sent = asyncio.run(send(rig.url, variant, plan.paced, work_seconds=1, rate=plan.rate))
+        rig.wait_until_idle(variant, 30)
+    accepted, done = rig.times(variant)
+    ends = sorted(done.values())
+    # What is accepted is written down after its work where the client waits for that.
+    begins = [end - 1000 for end in ends]
+    delays = [max(0.0, end - 1000 - accepted[one]) for one, end in done.items() if one in accepted]
+    first = min(*accepted.values(), begins[0])
+    complete = math.nan
+    if oap is not None:
+        shown = look_for(oap, variant, sent.traces, expected=len(sent.traces), seconds=TRACE_SECONDS)
+        complete = shown.complete / len(sent.traces)
+    rig.forget()
+    began = time.time()
+    asyncio.run(send(rig.url, variant, plan.burst, work_seconds=0, at_once=20))
+    rig.wait_until_idle(variant, 60)
+    _, burst = rig.times(variant)
+    return Pace(
+        median(sent.milliseconds),
+        _p99(sent.milliseconds),
+        median(delays),
+        _p99(delays),
+        _most_at_once(begins, ends),
+        len(ends) / ((ends[-1] - first) / 1000),
+        len(burst) / (max(burst.values()) / 1000 - began),
+        meter.cpu_seconds / plan.paced * 1000,
+        complete,
+    )
+
+
+def cost(settings: Settings, kind: Kind, variant: Variant, plan: Plan) -> Cost:
+    """Start what a variant needs, let work wait in it, and end it.
+
+    Raises:
+        RigError: it does not come up.
+    """
+    parts = ("service", variant.process) if variant.broker else ("service",)
+    began = time.monotonic()
+    with Rig(settings, kind, parts=parts, broker=variant.broker, folder="cost") as rig:
+        seconds = time.monotonic() - began
+        asyncio.run(send(rig.url, variant, WARM_UP, work_seconds=0, at_once=5))
+        rig.wait_until_idle(variant, 30)
+        before = _memory_mb(rig)
+        processes = sum(len(family) for family in rig.processes().values())
+        rig.forget()
+        peak = asyncio.run(_peak_mb(rig, variant, plan.waiting))
+        # Where the client waits for the work, nothing is accepted yet.
+        waiting = len(rig.count(variant).accepted) or plan.waiting
+        return Cost(processes, before, seconds, max(0.0, peak - before) * 1024 / waiting)
+
+
+async def _peak_mb(rig: Rig, variant: Variant, count: int) -> float:
+    """Return the most memory while so many pieces of work run or wait, which end long after that."""
+    at_once = count if variant.name == "blocking" else 50
+    sending = asyncio.create_task(send(rig.url, variant, count, work_seconds=LONG_SECONDS, at_once=at_once))
+    deadline, peak = time.monotonic() + LONG_SECONDS / 2, 0.0
+    while not sending.done() and time.monotonic() < deadline:
+        await asyncio.sleep(LOOK_SECONDS)
+        peak = max(peak, _memory_mb(rig))
+    sending.cancel()
+    with suppress(asyncio.CancelledError):
+        await sending
+    return max(peak, _memory_mb(rig))
+
+
+def _most_at_once(begins: Sequence[float], ends: Sequence[float]) -> int:
+    changes = sorted([(begin, 1) for begin in begins] + [(end, -1) for end in ends])
+    running = most = 0
+    for _, change in changes:
+        running += change
+        most = max(most, running)
+    return most
+
+
+def _p99(values: Sequence[float]) -> float:
+    return quantiles(values, n=100)[98] if len(values) > 1 else values[0]
+
+
+def _memory_mb(rig: Rig) -> float:
+    total = 0.0
+    for family in rig.processes().values():
+        for one in family:
+            with suppress(psutil.Error):
+                total += one.memory_info().rss / 2**20
+    return total
+
+
+class _Meter:
+    """CPU time of all processes of the rig, while it is entered."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+        self.before: dict[int, float] = {}
+        self.now: dict[int, float] = {}
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self._run, daemon=True)
+
+    @property
+    def cpu_seconds(self) -> float:
+        """What they have used; a process that has ended meanwhile up to when it was last seen."""
+        return sum(used - self.before.get(pid, 0.0) for pid, used in self.now.items())
+
+    def __enter__(self) -> Self:
+        self.before = self._look()
+        self.thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.over.set()
+        self.thread.join()
+        self.now.update(self._look())
+
+    def _run(self) -> None:
+        while not self.over.wait(LOOK_SECONDS):
+            self.now.update(self._look())
+
+    def _look(self) -> dict[int, float]:
+        seen = {}
+        for family in self.rig.processes().values():
+            for one in family:
+                with suppress(psutil.Error):
+                    times = one.cpu_times()
+                    seen[one.pid] = times.user + times.system
+        return seen
