@@ -21,6 +21,7 @@ from stack.verify.cases import CASES, THREE_TASKS, Case, span_tree
 from stack.verify.endpoints import check_endpoints
 from stack.verify.failures import Failures
 from stack.verify.killed import TASKS, check_killed
+from stack.verify.meters import check_meters
 from stack.verify.waterfall import waterfall
 
 if TYPE_CHECKING:
@@ -85,6 +86,9 @@ def verify(settings: Settings, *, has_broker: bool) -> int:
         spans += [span for failure in failures for span in failure.spans]
         with console.status("looking for their endpoints"):
             listed = check_endpoints(oap, settings.service_name, spans, began)
+        with console.status("reading the meters"):
+            tasks = sum(len(result.tasks) for result in (*results, *concurrent))
+            metered = check_meters(oap, settings.service_name, tasks, CONCURRENT_REQUESTS, began)
     except (httpx.HTTPError, OapError) as error:
         console.print(
             f"[red]not verified:[/] {escape(str(error)) or type(error).__name__}. `make status` shows what runs."
@@ -107,6 +111,8 @@ def verify(settings: Settings, *, has_broker: bool) -> int:
     failed += _report(console, killed)
     console.print("\n[bold]The endpoints of all these[/]")
     failed += _report(console, [listed])
+    console.print("\n[bold]The meters of all these[/]")
+    failed += _report(console, metered)
     if not has_broker:
         console.print("\nnot checked, as there is no broker: /test/celery and /test/queue")
     if failed:
