@@ -127,10 +127,11 @@ def running_rows(tasks: list[RunningTask], links: Links, depth: int, cancellable
 
 
 def _badge(span: Span) -> dict[str, str] | None:
-    if not span.error:
-        return None
-    outcome = span.tags.get("task.outcome", "")
-    return {"text": outcome if outcome in {"crashed", "cancelled"} else "failed", "tone": "bad"}
+    if is_crashed(span):
+        return {"text": "crashed", "tone": "bad"}
+    if span.tags.get("task.outcome") == "cancelled":  # on request, which is no error of the task
+        return {"text": "cancelled", "tone": "bad" if span.error else "warn"}
+    return {"text": "failed", "tone": "bad"} if span.error else None
 
 
 def _clock(moment: int) -> str:
