@@ -175,7 +175,7 @@ def test_each_protocol_has_its_transport(monkeypatch: pytest.MonkeyPatch, protoc
     monkeypatch.setattr(config, "agent_protocol", protocol)
     monkeypatch.setattr(config, "agent_collector_backend_services", "oap:1")
     made: Any = _agent._transport()
-    assert type(made) is kind
+    assert made.__class__ is kind
     if protocol == "grpc":
         assert made._channel._address == "oap:1"
     if protocol == "http":
