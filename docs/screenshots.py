@@ -54,6 +54,9 @@ async def main() -> int:
         await take(browser, settings, "/traces", "traces-light", "light")
         await take(browser, settings, "/try", "try-light", "light")
         await take(browser, settings, "/", "timeline-phone", "light", PHONE)
+        running = await start_long(settings)
+        await take(browser, settings, "/running", "running-light", "light")
+        await take(browser, settings, f"/traces/{running}", "trace-running-light", "light")
         await browser.close()
     for path in sorted(TARGET.glob("*.png")):
         print(f"{path.relative_to(Path.cwd())}  {path.stat().st_size // 1024} KB")
@@ -93,6 +96,17 @@ async def make_traces(settings: Settings) -> str:
     oap = Oap(settings.oap_url)
     await asyncio.to_thread(oap.wait_for_trace, trace_id, lambda spans: sum(bool(span.refs) for span in spans) == 3)  # noqa: PLR2004
     await asyncio.sleep(5)
+    return trace_id
+
+
+async def start_long(settings: Settings) -> str:
+    """Start tasks that still run when their pictures are taken; return the id of one of their traces."""
+    async with httpx.AsyncClient(base_url=settings.service_url, timeout=60, trust_env=False) as client:
+        for path in ("/test", "/action", "/complex-action"):
+            answer = await client.request("GET" if path == "/test" else "POST", path, params={"duration": 55})
+            answer.raise_for_status()
+    await asyncio.sleep(8)
+    trace_id: str = answer.headers["X-Trace-Id"]
     return trace_id
 
 

@@ -49,11 +49,11 @@ def run_console(directory: Path, **environment: str) -> Iterator[str]:
         )
     url = f"http://127.0.0.1:{port}"
     try:
-        wait_until(lambda: answers(f"{url}/health"), process, log, 30)
+        wait_until(lambda: answers(f"{url}/health"), process, log, 120)
         yield url
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
     assert "Traceback" not in log.read_text(), log.read_text()
 
 

@@ -19,7 +19,10 @@ STACKS = {
     "local": ("compose.yaml", "compose.local.yaml"),
     "horizon": ("compose.yaml", "compose.horizon.yaml"),
 }
-PROFILES = ((), ("postgresql",), ("elasticsearch",), ("scale",), ("postgresql", "scale"), ("*",))
+PROFILES = (
+    *((), ("postgresql",), ("elasticsearch",), ("scale",), ("queue",), ("worker",)),
+    *(("postgresql", "scale"), ("postgresql", "scale", "queue"), ("*",)),
+)
 VARIABLE = re.compile(r"\$\{(\w+)(?::?-([^}]*))?")
 
 
@@ -63,13 +66,13 @@ def test_the_files_are_valid_for_every_profile(stack: str, profiles: tuple[str, 
     found = configuration(*STACKS[stack], profiles=profiles)["services"]
     assert {"oap", "service", "loadtest"} <= set(found)
     for profile in set(profiles) - {"*"}:
-        assert {"postgresql", "elasticsearch", "loadtest-worker"} & set(found), profile
+        assert {"postgresql", "elasticsearch", "loadtest-worker", "worker"} & set(found), profile
 
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_every_image_is_pinned(stacks: dict[str, Any], stack: str) -> None:
     for service in stacks[stack].values():
-        assert re.fullmatch(r"[\w./-]+:(horizon-)?\d+(\.\d+)*(-bookworm)?", service["image"])
+        assert re.fullmatch(r"[\w./-]+:(horizon-)?\d+(\.\d+)*(-bookworm|-management)?", service["image"])
 
 
 @pytest.mark.parametrize("stack", STACKS)

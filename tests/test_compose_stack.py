@@ -1,4 +1,4 @@
-"""The stack of containers, as `make up RUNTIME=compose WORKERS=2` has brought it up: under load, and restarted."""
+"""The stack of containers under load and restarted, as `make up RUNTIME=compose LOCUST_WORKERS=2` has brought it up."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ REST = 5
 def settings() -> Settings:
     """The settings of the running stack; `.ci/run` says that there is one."""
     if not os.environ.get("COMPOSE_STACK"):
-        pytest.skip("COMPOSE_STACK=1 says that `make up RUNTIME=compose WORKERS=2` was run")
+        pytest.skip("COMPOSE_STACK=1 says that `make up RUNTIME=compose LOCUST_WORKERS=2` was run")
     found = load_settings(running=True)
     assert found.runtime == "compose"
     return found
@@ -74,7 +74,7 @@ def test_the_workers_behind_locusts_page_share_the_load(settings: Settings) -> N
             """Return how many users each worker has that is in this state."""
             return [worker["user_count"] for worker in stats()["workers"] if worker["state"] == state]
 
-        assert eventually(lambda: len(workers("ready")) == settings.workers == 2)
+        assert eventually(lambda: len(workers("ready")) == settings.locust_workers == 2)
         form = {"user_classes": "Smoke", "user_count": 20, "spawn_rate": 20, "host": "http://service:8000"}
         assert page.post("/swarm", data=form).json()["success"]
         try:

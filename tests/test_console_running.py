@@ -112,7 +112,7 @@ class StandIn:
             ("GET", "/alarms"): self.alarms,
             ("GET", "/dead-letters"): {"dead_letters": self.letters, "total": len(self.letters)},
             ("DELETE", "/dead-letters"): {"deleted": 2},
-            ("POST", "/dead-letters/replay"): {"replayed": 2, "skipped": 1},
+            ("POST", "/dead-letters/replay"): {"task_ids": ["a", "b"], "skipped": 1, "refused": None},
         }
         if path.endswith("/cancel"):
             return self.cancel_status, {"detail": "the task has ended"}
@@ -305,8 +305,8 @@ def test_dead_letters_are_filtered_and_replayed_or_deleted_in_bulk(
         said = page.locator(".q-notification", has_text="2 tasks run again. 1 could not be run and stay.")
         expect(said).to_be_visible()
         method, path, query = stand_in.orders[-1]
-        assert (method, path, list(query)) == ("POST", "/dead-letters/replay", ["since"])
-        since = datetime.fromisoformat(query["since"])
+        assert (method, path, list(query)) == ("POST", "/dead-letters/replay", ["after", "limit"])
+        since = datetime.fromisoformat(query["after"])
         assert abs((datetime.now(UTC) - since).total_seconds() - 3600) < 120
         assert page.evaluate("window.hacked") is None
 

@@ -47,11 +47,11 @@ def run_locust(folder: Path, service_url: str, **environment: str) -> Iterator[s
         process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=output, stderr=subprocess.STDOUT)
     url = f"http://127.0.0.1:{port}"
     try:
-        wait_until(lambda: answers(url), process, log, 30)
+        wait_until(lambda: answers(url), process, log, 120)
         yield url
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 @pytest.fixture(scope="module")

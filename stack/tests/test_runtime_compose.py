@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import stat
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
 from argon2 import PasswordHasher
-from stack.runtime import ComposeRuntime, EngineError, NativeRuntime, choose_runtime, current_runtime
-from stack.runtime.compose import containers, passwords
+from pydantic import SecretStr
+from stack.runtime import ComposeRuntime, EngineError, NativeRuntime, choose_runtime, current_runtime, passwords
+from stack.runtime.compose import containers
 from stack.runtime.compose.project import Project
 from stack.runtime.engine import check_engine
 from stack.runtime.run_dir import prepare
@@ -125,14 +127,37 @@ def test_compose_is_told_what_the_settings_say(settings: Settings, docker: Calla
     assert plain.scale == []
     assert plain.environment["SERVICE_PORT"] == str(settings.service_port)
     assert "OAP_HEAP" not in plain.environment, "each image has a default of its own"
-    settings.storage, settings.workers, settings.ui = "postgresql", 4, "horizon"
+    settings.storage, settings.locust_workers, settings.ui = "postgresql", 4, "horizon"
     other = Project(settings)
-    assert other.words[-5:] == [
+    assert other.words[-7:] == [
         str(ROOT / "compose.horizon.yaml"),
-        *["--profile", "postgresql", "--profile", "scale"],
+        *["--profile", "postgresql", "--profile", "queue", "--profile", "scale"],
     ]
     assert other.scale == ["--scale", "banyandb=0", "--scale", "loadtest-worker=4"]
     assert other.environment["LOCUST_MASTER"] == "true"
+
+
+@pytest.mark.parametrize(
+    ("given", "profile", "environment"),
+    [
+        (None, ["queue"], "amqp://demo:made@rabbitmq:5672//"),
+        ("amqp://me:mine@host//", ["worker"], "amqp://me:mine@host//"),
+        ("off", [], ""),
+    ],
+)
+def test_compose_brings_a_broker_unless_one_is_given_or_none_is_wanted(
+    settings: Settings, docker: Callable[[str], None], given: str | None, profile: list[str], environment: str
+) -> None:
+    docker(WORKS)
+    settings.runtime, settings.workers = "compose", 3
+    settings.broker_url = SecretStr(given) if given else None
+    assert passwords.make_missing(settings) == ([] if given else ["RABBITMQ_PASSWORD"])
+    if not given:
+        passwords.file_of(settings).write_text('{"RABBITMQ_PASSWORD": "made"}')
+    project = Project(settings)
+    assert [name for word, name in pairwise(project.words) if word == "--profile"] == profile
+    assert project.environment["BROKER_URL"] == environment
+    assert ("worker=3" in project.scale) is bool(profile)
 
 
 def test_local_images_come_with_postgresql(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
-from stack.runtime import NativeRuntime
+from stack.runtime import NativeRuntime, checks
 from stack.runtime.native import progress
+from stack.runtime.native.health import answers
 from stack.runtime.native.runtime import NOT_RUNNING
-from stack.runtime.native.start import answers
 from stack.runtime.native.supervisor import Supervisor
 from stack.runtime.processes import RUN_DIR_VARIABLE, stack_processes
 from stack.runtime.run_dir import prepare
-from standins import ODD, web_part
+from standins import ODD, wait_for, web_part
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,13 +31,6 @@ if TYPE_CHECKING:
 
 def pid_of(settings: Settings, name: str = "service") -> int:
     return int(NativeRuntime(settings).pids().get(name, 0))
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 15) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.05)
 
 
 def test_up_twice_then_down_leaves_nothing(
@@ -268,3 +261,34 @@ def test_a_stack_runs_in_a_folder_of_any_name(
     assert Supervisor(settings.run_dir).log_of("service").is_file()
     assert NativeRuntime(settings).down() == 0
     assert stack_processes(settings.run_dir) == []
+
+
+NOT_READY = """
+import http.server as web, json, sys
+class Handler(web.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(503 if asked else 200)
+        self.end_headers()
+        self.wfile.write(json.dumps({"detail": "the disk [/b] is full"}).encode())
+        asked.append(1)
+asked = []
+web.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+def test_status_says_why_a_part_is_not_healthy_and_what_a_full_disk_needs(
+    settings: Settings,
+    use_parts: Callable[..., list[Part]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    use_parts(web_part(settings, command=(sys.executable, "-c", NOT_READY, str(settings.service_port))))
+    assert NativeRuntime(settings).up() == 0
+    capsys.readouterr()
+    assert NativeRuntime(settings).status() == 1
+    out = capsys.readouterr().out
+    assert "service answers 503: the disk [/b] is full: `make logs PART=service` may show why" in out
+    assert "free some disk space" not in out
+    monkeypatch.setattr(checks, "DISK_MEGABYTES", 10**12)
+    assert NativeRuntime(settings).status() == 1
+    assert "free some disk space, then `make restart PART=oap`" in capsys.readouterr().out

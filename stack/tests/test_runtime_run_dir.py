@@ -83,3 +83,14 @@ def test_what_is_cleared_stays_known(tmp_path: Path) -> None:
     clear(tmp_path / "run")
     assert {path.name for path in (tmp_path / "run").iterdir()} == {MARKER, "mine"}
     prepare(tmp_path / "run")
+
+
+def test_a_backslash_is_refused_before_anything_starts(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings.run_dir = tmp_path / "a\\b"
+    assert NativeRuntime(settings).up() == 1
+    out = capsys.readouterr().out
+    assert "OAP's H2 reads a \\ in a path as a /: name another folder in RUN_DIR" in out
+    assert "nothing was started" in out
+    assert not (tmp_path / "a\\b" / "oap").exists()

@@ -36,7 +36,7 @@ def test_what_supervisor_reads_is_what_was_meant(folder: str, value: str, word: 
         supervisor = Supervisor(Path(top) / short(folder))
         (supervisor.run_dir / "log").mkdir(parents=True)
         python = f"/{folder}/bin/python"
-        part = Part("oap", (python, word), "http://127.0.0.1", (), {"SW_AGENT_NAME": value}, stop_seconds=7)
+        part = Part("oap", (python, word), "http://127.0.0.1", {}, {"SW_AGENT_NAME": value}, stop_seconds=7)
         supervisor._make_socket_folder()
         supervisor._write([part])
         with mock.patch.object(sys, "executable", python):
@@ -76,7 +76,7 @@ def test_what_changes_in_a_part_changes_what_supervisor_reads(tmp_path: Path, ch
     supervisor = Supervisor(tmp_path)
     texts = []
     for values in ({}, {}, changed):
-        supervisor._write([Part(**{"name": "oap", "command": ("/bin/true",), "health": "", "ports": (), **values})])
+        supervisor._write([Part(**{"name": "oap", "command": ("/bin/true",), "health": "", "ports": {}, **values})])
         texts.append(supervisor.configuration.read_text())
     assert texts[0] == texts[1] != texts[2]
 

@@ -19,9 +19,12 @@ if TYPE_CHECKING:
         ("SERVICE_PORT", "12800", "SERVICE_PORT and OAP_HTTP_PORT can't both be 12800"),
         ("RUNTIME", "cloud", "RUNTIME='cloud'"),
         ("OAP_HEAP", "lots", "OAP_HEAP='lots'"),
+        ("BROKER_URL", "kafka://u:secret@host", "BROKER_URL='…' is not valid: it must begin with one of redis://"),
+        ("WORKER_PORT", "8099", "CONSUMER_PORT and WORKER_PORT can't both be 8100"),
     ],
 )
 def test_a_bad_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str) -> None:
+    monkeypatch.setenv("WORKERS", "2")
     monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match=words):
         load_settings()
@@ -32,7 +35,10 @@ def test_names_that_are_allowed_reach_every_part(tmp_path: Path) -> None:
     given = {part.name: [value for key, value in part.environment.items() if "ALLOWED_HOSTS" in key] for part in found}
     assert given == {
         "oap": [],
+        "broker": [],
         "service": ["stack.example"],
+        "worker": [],
+        "consumer": [],
         "console": ["stack.example"],
         "loadtest": ["stack.example"],
     }

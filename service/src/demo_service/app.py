@@ -82,6 +82,12 @@ def create_app() -> FastAPI:
     app.state.alarms = alarms
     app.state.descriptors = descriptors
     app.state.idempotency = http.Idempotency(settings.idempotency_seconds, settings.idempotency_keys)
+    _add_http(app, settings, room)
+    return instrument(app, ignore=["/health/.*", "/static-offline-docs/.*"])
+
+
+def _add_http(app: FastAPI, settings: Settings, room: Room) -> None:
+    """Add what answers requests, and what stands before it."""
     app.include_router(http.work_router)
     app.include_router(http.router)
     app.include_router(http.task_router)
@@ -92,7 +98,6 @@ def create_app() -> FastAPI:
     app.add_middleware(http.Refusals, max_body_bytes=settings.max_body_bytes, body_seconds=settings.body_seconds)
     app.add_middleware(http.Guard, allowed_hosts=settings.allowed_hosts)
     http.install_problem_documents(app)
-    return instrument(app, ignore=["/health/.*", "/static-offline-docs/.*"])
 
 
 def _spare_sleeping_tasks() -> None:

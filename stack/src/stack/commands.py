@@ -82,7 +82,7 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:  # noqa: C90
             # Imported where they are used: `make status` should not wait for what they need.
             from stack.verify import verify  # noqa: PLC0415
 
-            return verify(settings)
+            return verify(settings, has_broker=runtime.has_broker)
         case "report":
             from stack.report import report  # noqa: PLC0415
 

@@ -28,7 +28,6 @@ from skywalking_background._limits import ERROR_TEXT_CHARS, STACK_CHARS, cut, cu
 from skywalking_background._names import span_name, task_name
 from skywalking_background._running import begun, ended
 from skywalking_background._segments import NEW_TRACE, UNSAMPLED, Context, Origin, imported, origin_of
-from skywalking_background._sw8 import Caller
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
 
     from skywalking_background._internals import Span
     from skywalking_background._segments import Exported
+    from skywalking_background._sw8 import Caller
 
 P = ParamSpec("P")
 T = TypeVar("T")

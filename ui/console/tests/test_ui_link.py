@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from oap_query import Oap, OapError
 from tracing_console import Settings
-from tracing_console.data import alarms_url, endpoint_url, service_url, ui_link
+from tracing_console.data import alarms_url, endpoint_url, service_url, tasks_url, ui_link
 
 CLASSIC = Settings(ui_url="http://127.0.0.1:8080")
 HORIZON = Settings(ui_url="http://127.0.0.1:8080", ui_trace_path="/layer/general/trace?traceId={trace_id}")
@@ -53,25 +53,28 @@ def test_an_early_oap_wants_a_ui_of_its_own_version(version: str, said: bool) ->
 
 
 @pytest.mark.parametrize(
-    ("settings", "service", "endpoint", "alarms"),
+    ("settings", "service", "tasks", "endpoint", "alarms"),
     [
         (
             CLASSIC,
             "/dashboard/GENERAL/Service/ZGVtbw%3D%3D.1/General-Service",
+            "/dashboard/GENERAL/Service/ZGVtbw%3D%3D.1/Background-Tasks",
             "/dashboard/GENERAL/Endpoint/ZGVtbw%3D%3D.1/ZGVtbw%3D%3D.1_YSBi/General-Endpoint",
             "/alerting",
         ),
         (
             HORIZON,
             "/layer/general/service?service=ZGVtbw%3D%3D.1",
+            "/overview/background-tasks",
             "/layer/general/endpoint?service=ZGVtbw%3D%3D.1&endpoint=a+b",
             "/alarms",
         ),
     ],
 )
 def test_services_endpoints_and_alarms_have_pages_in_either_ui(
-    settings: Settings, service: str, endpoint: str, alarms: str
+    settings: Settings, service: str, tasks: str, endpoint: str, alarms: str
 ) -> None:
     assert service_url(settings, "demo") == f"http://127.0.0.1:8080{service}"
+    assert tasks_url(settings, "demo") == f"http://127.0.0.1:8080{tasks}"
     assert endpoint_url(settings, "demo", "a b") == f"http://127.0.0.1:8080{endpoint}"
     assert alarms_url(settings) == f"http://127.0.0.1:8080{alarms}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from typing import TYPE_CHECKING, Any
 
 from demo_service import ledger
@@ -22,8 +24,6 @@ def run_worker(settings: Settings) -> int:
     Raises:
         BrokerUnavailableError: no broker is set.
     """
-    # Before Celery is imported: SIGTERM is the shutdown that ends in time, not the one that waits for ever.
-    os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
     from celery import signals  # noqa: PLC0415
 
     from demo_service.queues.celery_app import declare_dead_queue, make_app  # noqa: PLC0415
@@ -47,7 +47,19 @@ def run_worker(settings: Settings) -> int:
             declare_dead_queue(app)
         logger.info("Celery worker is ready: %d processes", settings.worker_processes)
 
-    serve_health(settings, lambda: None if ready else "the worker waits for its broker")
+    @signals.worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]
+    def on_shutdown(**_: Any) -> None:  # noqa: ANN401
+        """Let it wait for what runs, but not for ever: SIGQUIT gives the rest back to the broker.
+
+        Not Celery's "soft shutdown": that always takes its whole time, and acknowledges nothing meanwhile.
+        """
+        nonlocal ready
+        ready = False
+        timer = threading.Timer(settings.drain_seconds, os.kill, (os.getpid(), signal.SIGQUIT))
+        timer.daemon = True
+        timer.start()
+
+    serve_health(settings, lambda: None if ready else "the worker has no broker, or is about to end")
     worker = app.Worker(
         concurrency=settings.worker_processes,
         hostname=f"worker-{os.getpid()}@{os.uname().nodename}",

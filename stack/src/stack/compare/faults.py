@@ -28,11 +28,14 @@ TITLES: Final = {
     "broker": "restart of the broker",
 }
 
-RATE: Final = 50.0
-"""Requests in a second."""
-WORK_SECONDS: Final = 0.5
-QUIET_SECONDS: Final = 5.0
-"""After how long without an end nothing more is expected: without a broker, nothing comes back."""
+WARM_UP: Final = 8
+SENDING_SECONDS: Final = 4.0
+"""How long the requests take to send; the fault comes in the middle."""
+WORK_SECONDS: Final = 2.0
+SHORT_WORK_SECONDS: Final = 0.4
+"""Where only a few run at the same time."""
+QUIET_SECONDS: Final = 15.0
+"""After how long without an end nothing more is expected: without a broker nothing comes back but what is retried."""
 QUIET_WITH_BROKER_SECONDS: Final = 3.0 * VISIBILITY_SECONDS
 TRACE_SECONDS: Final = 40.0
 
@@ -68,6 +71,8 @@ def suffer(rig: Rig, variant: Variant, fault: Fault, count: int, oap: Oap | None
         RigError: something does not come back.
         OapError: OAP does not answer.
     """
+    asyncio.run(send(rig.url, variant, WARM_UP, work_seconds=0, at_once=5))  # a pool's processes, connections
+    rig.wait_until_idle(variant, QUIET_SECONDS)
     rig.forget()
     sent = asyncio.run(_send(rig, variant, fault, count))
     quiet = QUIET_WITH_BROKER_SECONDS if variant.broker else QUIET_SECONDS
@@ -90,7 +95,8 @@ async def _send(rig: Rig, variant: Variant, fault: Fault, count: int) -> Sent:
         if answered == max(1, count // 2):
             thread.start()
 
-    sent = await send(rig.url, variant, count, work_seconds=WORK_SECONDS, rate=RATE, each=each)
+    work = SHORT_WORK_SECONDS if variant.process in {"pool", "worker"} else WORK_SECONDS
+    sent = await send(rig.url, variant, count, work_seconds=work, rate=count / SENDING_SECONDS, each=each)
     if thread.ident is not None:
         await asyncio.to_thread(thread.join)
     if errors:

@@ -38,10 +38,10 @@ TRACE_SECONDS: Final = 40.0
 class Plan:
     """How much is sent."""
 
-    rounds: int = 3
-    paced: int = 100
+    rounds: int = 2
+    paced: int = 60
     """Requests with work of 1 s, `rate` a second."""
-    rate: float = 25.0
+    rate: float = 20.0
     burst: int = 500
     """Requests with work of 0 s, as fast as 20 clients go."""
     waiting: int = 1_000

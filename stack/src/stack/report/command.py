@@ -16,7 +16,7 @@ from stack.report.capacity import Step, measure
 from stack.report.pages import Page, write
 from stack.report.soak import soak
 from stack.report.verdicts import judge_load, judge_soak
-from stack.runtime import NativeRuntime
+from stack.runtime import NativeRuntime, problem_of
 from stack.terminal import new_console
 
 if TYPE_CHECKING:
@@ -65,7 +65,10 @@ def report(settings: Settings, *, quick: bool = False) -> int:
     bar = _ProgressBar(console, len(steps) + 3)
     began = time.time()
     try:
-        httpx.get(f"{settings.service_url}/health/ready", timeout=5, trust_env=False).raise_for_status()
+        ready = httpx.get(f"{settings.service_url}/health/ready", timeout=5, trust_env=False)
+        if not ready.is_success:
+            console.print(f"[red]no report:[/] the service {escape(problem_of(ready))}")
+            return 1
         version = oap.query("{ version }")["version"]
         with bar.progress:
             bar.begin("users who wait, and users who leave a task behind")

@@ -3,7 +3,7 @@
 from stack.runtime.choice import choose_runtime, current_runtime
 from stack.runtime.compose import ComposeRuntime
 from stack.runtime.engine import EngineError
-from stack.runtime.native import NativeRuntime, PartError
+from stack.runtime.native import NativeRuntime, PartError, problem_of
 from stack.runtime.protocol import Runtime
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "Runtime",
     "choose_runtime",
     "current_runtime",
+    "problem_of",
 ]

@@ -64,20 +64,25 @@ def check_machine(settings: Settings, starting: Sequence[Part]) -> list[Check]:
     checks = [_python(), _java(), _loopback(), _run_folder(settings.run_dir)]
     if needed := sum(part.memory_megabytes for part in starting):
         checks.append(_memory(needed))
-    checks.append(_disk(settings.run_dir, "RUN_DIR"))
+    checks.append(check_run_dir_disk(settings))
     checks.append(_disk(cache_directory().absolute(), "OAP_EMBEDDED_CACHE"))
     return checks
+
+
+def check_run_dir_disk(settings: Settings) -> Check:
+    """Check that the disk of the run folder has room."""
+    return _disk(settings.run_dir, "RUN_DIR")
 
 
 def check_ports(settings: Settings, wanted: Iterable[Part]) -> list[Check]:
     """Check the ports of those parts: each must be free, or held by the stack itself."""
     family = {process.pid: process for process in stack_processes(settings.run_dir)}
-    return [_port(settings, name, family) for part in wanted for name in part.ports]
+    return [_port(settings, name, port, family) for part in wanted for name, port in part.ports.items()]
 
 
 def check_free_ports(settings: Settings, names: Iterable[str]) -> list[Check]:
     """Check ports that the stack does not hold yet, named by their variables."""
-    return [_port(settings, name, ()) for name in names]
+    return [_port(settings, name, settings.ports[name], ()) for name in names]
 
 
 def check_docker(*, needed: bool) -> Check:
@@ -157,8 +162,7 @@ def _grouped(variables: Mapping[str, str]) -> list[tuple[str, str]]:
     return [(", ".join(names), value) for value, names in found.items() if value]
 
 
-def _port(settings: Settings, name: str, family: Container[int]) -> Check:
-    port = settings.ports[name]
+def _port(settings: Settings, name: str, port: int, family: Container[int]) -> Check:
     if (reason := _refused(port)) is None:
         return Check(f"port {port}", f"free ({name})")
     if reason == errno.EADDRNOTAVAIL:  # no other port would help
@@ -176,7 +180,7 @@ def _port(settings: Settings, name: str, family: Container[int]) -> Check:
 
 
 def _usable(settings: Settings, port: int) -> bool:
-    return port not in settings.ports.values() and _refused(port) is None
+    return port not in {*settings.ports.values(), *settings.worker_ports} and _refused(port) is None
 
 
 def _refused(port: int) -> int | None:

@@ -8,6 +8,10 @@ from typing import Protocol
 class Runtime(Protocol):
     """A way to run the stack. Every method prints what it does and returns an exit code."""
 
+    @property
+    def has_broker(self) -> bool:
+        """Whether the endpoints that need a broker work."""
+
     def up(self) -> int:
         """Start the stack and wait until every part is healthy. Parts that run already are left as they are."""
 

@@ -26,6 +26,7 @@ CONTENT: Final = (
     "load",
     "report",
     "verify",
+    "broker",
     "parts.json",
     "supervisord.conf",
     "settings.json",

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from stack.settings import names
 from stack.settings.basics import ROOT, UsageError
 from stack.settings.env_file import read_env_file
-from stack.settings.model import Settings
+from stack.settings.model import SECRETS, Settings
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -64,6 +64,8 @@ def _sentence(problem: ErrorDetails) -> str:
     if not problem["loc"]:
         return problem["msg"].removeprefix("Value error, ")
     name, value = ".".join(map(str, problem["loc"])).upper(), problem["input"]
+    if name.lower() in SECRETS:
+        value = "…"
     if name.endswith("_PORT"):
         reason = "is not a port: it must be a number from 1 to 65535"
     elif "expected" in (context := problem.get("ctx", {})):

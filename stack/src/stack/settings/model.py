@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
@@ -14,8 +15,10 @@ DEFAULT_RUN_DIR: Final = ROOT / ".run"
 
 NAME_LIMIT_CHARACTERS: Final = 70
 """Characters of a service's name; OAP cuts longer ones off."""
-SECRETS: Final = frozenset({"postgres_password", "horizon_auth_local_users"})
-"""Fields that are never written to a file."""
+SECRETS: Final = frozenset({"postgres_password", "horizon_auth_local_users", "broker_url"})
+"""Fields that hold passwords."""
+NO_BROKER: Final = "off"
+BROKER_SCHEMES: Final = ("redis://", "rediss://", "amqp://", "amqps://")
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -25,6 +28,13 @@ def _printable(name: str) -> str:
         message = f"it must have 1 to {NAME_LIMIT_CHARACTERS} printable characters, with no blank at either end"
         raise ValueError(message)
     return name
+
+
+def _broker_url(url: SecretStr | None) -> SecretStr | None:
+    if url and url.get_secret_value() != NO_BROKER and not url.get_secret_value().startswith(BROKER_SCHEMES):
+        message = f"it must begin with one of {', '.join(BROKER_SCHEMES)}, or be {NO_BROKER}"
+        raise ValueError(message)
+    return url
 
 
 class Settings(BaseSettings):
@@ -41,17 +51,29 @@ class Settings(BaseSettings):
     postgres_password: SecretStr | None = None
     """A random one is made where one is needed and none is set; the same goes for Horizon's login."""
     horizon_auth_local_users: SecretStr | None = None
-    workers: Annotated[int, Field(ge=0, le=64)] = 0
+    broker_url: Annotated[SecretStr | None, AfterValidator(_broker_url)] = None
+    """The broker of Celery and the message queue. Without one the stack brings its own; `off` means none."""
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
+    """Celery workers: more of them take more tasks from the same queue."""
+    locust_workers: Annotated[int, Field(ge=0, le=64)] = 0
     """Locust workers behind its page; without any, its one process makes the load itself."""
     service_port: Port = 8000
     oap_grpc_port: Port = 11800
     oap_http_port: Port = 12800
     locust_port: Port = 8089
     locust_master_port: Port = 5557
-    """Where Locust's workers find their master, natively with `workers`."""
+    """Where Locust's workers find their master, natively with `locust_workers`."""
     console_port: Port = 8088
     ui_port: Port = 8080
     banyandb_http_port: Port = 17913
+    redis_port: Port = 6379
+    """Of the broker that the native stack brings."""
+    rabbitmq_ui_port: Port = 15672
+    """Of the management page of Compose's broker."""
+    consumer_port: Port = 8100
+    """Where the native consumer of the message queue says whether it is healthy."""
+    worker_port: Port = 8101
+    """Where the first native Celery worker says whether it is healthy; further workers take the ports after it."""
     allowed_hosts: str = ""
     """Names by which the pages may be called beside the loopback ones, separated by commas."""
     service_name: Annotated[str, AfterValidator(_printable)] = "demo-service"
@@ -73,7 +95,7 @@ class Settings(BaseSettings):
             message = f"RUN_DIR={str(self.run_dir)!r} has a character in it that can't be printed: name another folder"
             raise ValueError(message)
         takers: dict[int, str] = {}
-        for name, port in self.ports.items():
+        for name, port in (*self.ports.items(), *(("WORKER_PORT", port) for port in self.worker_ports[1:])):
             if port in takers:
                 message = f"{takers[port]} and {name} can't both be {port}: give one of them another port"
                 raise ValueError(message)
@@ -92,6 +114,26 @@ class Settings(BaseSettings):
     def ports(self) -> dict[str, int]:
         """Every port by the variable that changes it."""
         return {name.upper(): getattr(self, name) for name in type(self).model_fields if name.endswith("_port")}
+
+    @property
+    def worker_ports(self) -> range:
+        """The port of each native Celery worker."""
+        return range(self.worker_port, self.worker_port + self.workers)
+
+    @property
+    def wants_broker(self) -> bool:
+        """Whether the endpoints that need a broker are to work."""
+        return self.broker_url is None or self.broker_url.get_secret_value() != NO_BROKER
+
+    @property
+    def given_broker_url(self) -> str:
+        """The URL of the user's own broker; an empty text where the stack is to bring one, or where none is wanted."""
+        return self.broker_url.get_secret_value() if self.broker_url and self.wants_broker else ""
+
+    @property
+    def rabbitmq_ui_url(self) -> str:
+        """Where the management page of Compose's broker is."""
+        return f"http://{HOST}:{self.rabbitmq_ui_port}"
 
     @property
     def heap_megabytes(self) -> int:
@@ -135,4 +177,9 @@ class Settings(BaseSettings):
 
     def write_record(self) -> None:
         """Note these settings, so that `make verify` after `make up SERVICE_PORT=8001` finds the service."""
-        self.record.write_text(self.model_dump_json(exclude={"run_dir", *SECRETS}))
+        noted = self.model_dump(mode="json", exclude={"run_dir", *SECRETS})
+        if self.broker_url:  # the parts' own configuration beside it has it too
+            noted["broker_url"] = self.broker_url.get_secret_value()
+        self.record.touch(mode=0o600)
+        self.record.chmod(0o600)
+        self.record.write_text(json.dumps(noted))

@@ -23,7 +23,7 @@ MAKE: Final = frozenset({
 })  # fmt: skip
 """Variables that only the Makefile reads."""
 DOWNLOADS: Final = frozenset({"MAVEN_MIRROR_URL", "OAP_EMBEDDED_CACHE", "PIP_INDEX_URL", "UV_DEFAULT_INDEX"})
-PREFIXES: Final = ("SERVICE_", "CONSOLE_", "OAP_", "LOCUST_", "BANYANDB_", "HORIZON_")
+PREFIXES: Final = ("SERVICE_", "CONSOLE_", "OAP_", "LOCUST_", "BANYANDB_", "HORIZON_", "BROKER_")
 """A name with one of these prefixes is ours, or an error."""
 SIMILARITY: Final = 0.8
 """How similar (0 to 1) an unknown name must be to a known one to count as a typing error."""

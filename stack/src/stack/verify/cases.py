@@ -19,6 +19,10 @@ class Case:
     params: dict[str, str] = field(default_factory=dict)
     body: object = None
     blocking: bool = False
+    after_response: bool = True
+    """Whether the task begins only when the response has been sent; work elsewhere may begin earlier."""
+    broker: bool = False
+    """Whether it needs a broker."""
     sequential: bool = False
 
     @property
@@ -39,6 +43,13 @@ def span_tree(request: str, *tasks: str) -> str:
     return "\n".join(lines + [f"  Local {task} CROSS_THREAD" for task in tasks])
 
 
+def _through_broker(path: str, published: str, consumed: str) -> Case:
+    """Return the case of work that another process takes from a broker."""
+    spans = f"\n    Exit {published}\n      Entry {consumed} CROSS_PROCESS"
+    tree = span_tree(f"GET {path}") + spans
+    return Case("GET", path, "ok", tree, 2, SHORT_TASKS, after_response=False, broker=True)
+
+
 THREE_TASKS: Final = ("task1", "task2", "task3")
 ORDER: Final = f"order-{uuid4().hex[:8]}"  # a new one each time: a known one would start no task
 SHORT_TASKS: Final = {"duration": "2"}
@@ -53,6 +64,25 @@ CASES: Final = (
         2,
         SHORT_TASKS,
     ),
+    Case(
+        "GET",
+        "/test/create-task",
+        "ok",
+        span_tree("GET /test/create-task", "create_task_sleep"),
+        2,
+        SHORT_TASKS,
+        after_response=False,
+    ),
+    Case(
+        "GET",
+        "/test/process",
+        "ok",
+        span_tree("GET /test/process", "process_sleep_task") + "\n    Local do_in_process CROSS_PROCESS",
+        2,
+        SHORT_TASKS,
+    ),
+    _through_broker("/test/celery", "celery/celery_sleep", "celery/celery_sleep"),
+    _through_broker("/test/queue", "demo.queue publish", "demo.queue"),
     Case("POST", "/action", {"status": "processing"}, span_tree("POST /action", "long_running_task"), 2, SHORT_TASKS),
     Case(
         "POST",

@@ -6,10 +6,10 @@ import json
 import os
 import subprocess
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from stack.runtime import passwords
 from stack.runtime.alarm_secret import alarm_secret
-from stack.runtime.compose import passwords
 from stack.runtime.engine import EngineError, ask_docker, has_buildx, last_line
 from stack.settings import ROOT
 
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from stack.settings import Settings
+
+
+RABBITMQ_USER: Final = "demo"
+"""As in compose.yaml."""
 
 
 class Project:
@@ -36,9 +40,13 @@ class Project:
         if settings.storage != "banyandb" and not local:
             self.words += ["--profile", settings.storage]
             self.scale += ["--scale", "banyandb=0"]
-        if settings.workers:
+        # The endpoints of Celery and the queue should work after `make up`, so it brings a broker unless told not to.
+        if settings.wants_broker:
+            self.words += ["--profile", "worker" if settings.given_broker_url else "queue"]
+            self.scale += ["--scale", f"worker={settings.workers}"] if settings.workers > 1 else []
+        if settings.locust_workers:
             self.words += ["--profile", "scale"]
-            self.scale += ["--scale", f"loadtest-worker={settings.workers}"]
+            self.scale += ["--scale", f"loadtest-worker={settings.locust_workers}"]
 
     @cached_property
     def environment(self) -> dict[str, str]:
@@ -50,8 +58,12 @@ class Project:
             values["ALARM_SECRET"] = secret
         if "oap_heap" in settings.model_fields_set:  # the official OAP has another default
             values["OAP_HEAP"] = settings.oap_heap
-        if settings.workers:
+        if settings.locust_workers:
             values["LOCUST_MASTER"] = "true"
+        values["BROKER_URL"] = settings.given_broker_url
+        password = passwords.load(settings).get(passwords.RABBITMQ_PASSWORD)
+        if password and settings.wants_broker and not settings.given_broker_url:
+            values["BROKER_URL"] = f"amqp://{RABBITMQ_USER}:{password}@rabbitmq:5672//"
         if not has_buildx():
             values["DOCKER_BUILDKIT"] = "0"
         # Compose finds those that the user has set by itself.

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from rich.markup import escape
 
+from stack.runtime import passwords
 from stack.runtime.checks import check_docker, check_environment, check_free_ports, show_checks
-from stack.runtime.compose import passwords
 from stack.runtime.compose.containers import containers, status_table
 from stack.runtime.compose.images import provide_images
 from stack.runtime.compose.project import Project
@@ -50,6 +50,11 @@ class ComposeRuntime:
             EngineError: the engine does not say.
         """
         return bool(containers(self._project))
+
+    @property
+    def has_broker(self) -> bool:
+        """Whether the endpoints that need a broker work."""
+        return self._settings.wants_broker
 
     def up(self) -> int:
         """Start the stack and wait until every part is healthy; 0 when all are. Running parts are left as they are."""

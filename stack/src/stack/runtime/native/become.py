@@ -17,6 +17,8 @@ def main() -> None:
     file, name = sys.argv[1:]
     part = json.loads(Path(file).read_text(encoding="utf-8"))[name]
     command, environment = part["command"], {**os.environ, **part["environment"]}
+    if part["stdin"]:
+        os.dup2(os.open(part["stdin"], os.O_RDONLY), 0)
     os.execve(command[0], command, environment)  # noqa: S606  # no shell is wanted
 
 

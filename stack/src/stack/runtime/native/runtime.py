@@ -11,8 +11,17 @@ from oap_embedded import OapEmbeddedError, fetch, forget
 from rich.console import Console
 from rich.markup import escape
 
-from stack.runtime.checks import check_docker, check_environment, check_machine, check_ports, show_checks
+from stack.runtime.checks import (
+    check_docker,
+    check_environment,
+    check_machine,
+    check_ports,
+    check_run_dir_disk,
+    show_checks,
+)
 from stack.runtime.links import print_links
+from stack.runtime.native.broker import INSTALL, find_broker, prepare_broker
+from stack.runtime.native.broker_check import check_broker
 from stack.runtime.native.logs import show_logs
 from stack.runtime.native.parts import Part, native_parts
 from stack.runtime.native.start import PartError, start
@@ -52,6 +61,11 @@ class NativeRuntime:
         """Whether supervisord runs."""
         return self._supervisor.process is not None
 
+    @property
+    def has_broker(self) -> bool:
+        """Whether the endpoints that need a broker work."""
+        return bool(find_broker(self._settings).url)
+
     def pids(self) -> dict[str, int]:
         """Return the process ids of the running parts, by their names."""
         return {name: info["pid"] for name, info in self._supervisor.infos().items() if info["pid"]}
@@ -64,6 +78,7 @@ class NativeRuntime:
             if not self.is_up and (trouble := describe_orphans(settings.run_dir)):
                 console.print(f"{escape(trouble)}: they are ended first")
                 end_processes(settings.run_dir)
+            prepare_broker(settings)
             parts = native_parts(settings)
             alive = self._alive()
             wanted = [part for part in parts if part.name in alive or not part.on_demand]
@@ -84,6 +99,8 @@ class NativeRuntime:
                 console.print(f"[red]the stack is not up:[/] {escape(str(error))}")
                 return 1
         console.print(f"[green]up[/] after {time.monotonic() - began:.1f} s")
+        if settings.wants_broker and not self.has_broker:
+            console.print(f"no broker, so /test/celery and /test/queue answer 503: {INSTALL}")
         print_links(console, settings, locust="loadtest" in self._alive())
         return 0
 
@@ -126,9 +143,15 @@ class NativeRuntime:
                 return 1
             self._console.print("the stack is not up: `make up` starts it")
             return NOT_RUNNING
-        table, good = status_table(self._supervisor, native_parts(self._settings))
+        table, problems = status_table(self._supervisor, native_parts(self._settings))
         self._console.print(table)
-        return 0 if good else 1
+        for part, problem in problems.items():
+            self._console.print(f"[red]{part} {escape(problem)}[/]: `make logs PART={part}` may show why")
+        disk = check_run_dir_disk(self._settings)
+        if problems and not disk.fine:
+            # H2 closes its database on a full disk and opens it only at the next start.
+            self._console.print(f"[red]{escape(disk.finding)}:[/] free some disk space, then `make restart PART=oap`")
+        return 1 if problems else 0
 
     def logs(self, part: str | None, lines: int, *, follow: bool) -> int:
         """Print the last lines of one part's log or of all logs; `follow` goes on with new lines."""
@@ -144,6 +167,7 @@ class NativeRuntime:
             check_docker(needed=False),
             *check_machine(self._settings, [part for part in parts if part.name not in alive and not part.on_demand]),
             *check_environment(self._settings),
+            check_broker(self._settings),
             *check_ports(self._settings, parts),
         ]
         show_checks(self._console, checks)
@@ -222,7 +246,7 @@ class NativeRuntime:
         forget(self._settings.run_dir / "oap")
 
     def _checks(self, wanted: Sequence[Part], starting: Sequence[Part]) -> list[Check]:
-        checks = check_machine(self._settings, starting) if starting else []
+        checks = [*check_machine(self._settings, starting), check_broker(self._settings)] if starting else []
         return checks + check_ports(self._settings, wanted)
 
     def _all_fine(self, checks: Sequence[Check]) -> bool:

@@ -7,9 +7,8 @@ import xmlrpc.client
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-import httpx
-
 from stack.runtime.checks import check_ports
+from stack.runtime.native.health import answers
 from stack.runtime.native.progress import Progress
 from stack.runtime.native.supervisor import ALIVE_STATES
 
@@ -26,7 +25,6 @@ MOST_EXITS: Final = 3
 """A part that has ended so often during its start counts as broken."""
 NEWS_SECONDS: Final = 10
 """Time between two lines about the same wait, where there is no terminal."""
-HEALTH_TIMEOUT_SECONDS: Final = 5
 LOOK_SECONDS: Final = 0.1
 """Time between two looks at the parts."""
 
@@ -87,14 +85,6 @@ def start(console: Console, supervisor: Supervisor, settings: Settings, wanted: 
                     raise PartError(name, reason, wait.progress.last_lines())
             if waiting:
                 time.sleep(LOOK_SECONDS)
-
-
-def answers(part: Part) -> bool:
-    """Whether the part's health check succeeds."""
-    try:
-        return bool(httpx.get(part.health, timeout=HEALTH_TIMEOUT_SECONDS, trust_env=False).is_success)
-    except httpx.HTTPError:
-        return False
 
 
 def _request_start(supervisor: Supervisor, name: str, infos: dict[str, dict[str, Any]]) -> bool:

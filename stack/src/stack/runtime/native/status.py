@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 from rich.table import Table
 
-from stack.runtime.native.start import answers
+from stack.runtime.native.health import health_problem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,22 +16,25 @@ if TYPE_CHECKING:
     from stack.runtime.native.supervisor import Supervisor
 
 
-def status_table(supervisor: Supervisor, parts: Sequence[Part]) -> tuple[Table, bool]:
-    """Return the table, and whether all parts that should run are healthy."""
+def status_table(supervisor: Supervisor, parts: Sequence[Part]) -> tuple[Table, dict[str, str]]:
+    """Return the table, and what is wrong with each part that should run and is not healthy."""
     table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
     for title in ("part", "state", "pid", "up", "memory", "health", "restarted"):
         table.add_column(title, justify="right" if title in {"pid", "up", "memory"} else "left")
-    total_megabytes, good = 0, True
+    total_megabytes = 0
+    problems: dict[str, str] = {}
     infos, exits = supervisor.infos(), supervisor.exits()
     for part in parts:
         info = infos.get(part.name, {})
-        healthy = info.get("statename") == "RUNNING" and answers(part)
-        good = good and (healthy or (part.on_demand and info.get("statename") == "STOPPED"))
+        state = info.get("statename", "UNKNOWN")
+        problem = health_problem(part) if state == "RUNNING" else f"is {state.lower()}"
+        if problem and not (part.on_demand and state == "STOPPED"):
+            problems[part.name] = problem
         megabytes = _resident_megabytes(info.get("pid", 0))
         total_megabytes += megabytes
-        table.add_row(part.name, *_row(part, info, megabytes, exits.get(part.name, []), healthy=healthy))
+        table.add_row(part.name, *_row(part, info, megabytes, exits.get(part.name, []), healthy=not problem))
     table.add_row("all", "", "", "", f"{total_megabytes:,} MB", "", "")
-    return table, good
+    return table, problems
 
 
 def _row(part: Part, info: dict[str, Any], megabytes: int, exits: list[str], *, healthy: bool) -> list[str]:
@@ -51,10 +54,12 @@ def _row(part: Part, info: dict[str, Any], megabytes: int, exits: list[str], *, 
 
 
 def _resident_megabytes(pid: int) -> int:
-    """Return the resident memory of a process and its children."""
+    """Return the resident memory of a process and its children; what they share is counted once where that is known."""
     try:
         process = psutil.Process(pid) if pid else None
         family = [process, *process.children(recursive=True)] if process else []
+        if len(family) > 1 and psutil.LINUX:
+            return int(sum(one.memory_full_info().pss for one in family)) // 2**20
         return int(sum(one.memory_info().rss for one in family)) // 2**20
     except psutil.Error:
         return 0

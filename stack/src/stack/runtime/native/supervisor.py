@@ -163,7 +163,11 @@ class Supervisor:
 
     def _write(self, parts: Sequence[Part]) -> None:
         commands = {
-            part.name: {"command": part.command, "environment": {**part.environment, "PYTHONUNBUFFERED": "1"}}
+            part.name: {
+                "command": part.command,
+                "environment": {**part.environment, "PYTHONUNBUFFERED": "1"},
+                "stdin": str(part.stdin) if part.stdin else "",
+            }
             for part in parts
         }
         texts = {name: json.dumps(command, sort_keys=True) for name, command in commands.items()}

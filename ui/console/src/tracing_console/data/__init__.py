@@ -5,7 +5,7 @@ from tracing_console.data.measures import MINUTES, Claim, claims, most_at_once, 
 from tracing_console.data.running import RunningTask, RunningTasks
 from tracing_console.data.service import Answer, LetterFilter, Request, Service, ServiceError
 from tracing_console.data.sources import OAP, SERVICE, UI, Sources
-from tracing_console.data.ui_link import UiLink, alarms_url, endpoint_url, service_url, ui_link
+from tracing_console.data.ui_link import UiLink, alarms_url, endpoint_url, service_url, tasks_url, ui_link
 
 __all__ = [
     "CRASHED",
@@ -31,6 +31,7 @@ __all__ = [
     "endpoint_url",
     "most_at_once",
     "service_url",
+    "tasks_url",
     "trends",
     "ui_link",
 ]

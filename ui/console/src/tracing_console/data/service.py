@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -21,6 +21,8 @@ UNTRACED: Final = {"sw8": "0-"}
 """Tells SkyWalking's agent not to trace these requests: reading must not add traces to the timeline."""
 DESCRIPTION_SECONDS: Final = 30.0
 """How long the service's OpenAPI description is kept."""
+MAX_REPLAYED: Final = 10_000
+"""By one order; the service allows no more."""
 EXCERPT_CHARACTERS: Final = 200
 """Of an answer's text."""
 
@@ -61,15 +63,16 @@ class LetterFilter:
     name: str = ""
     error: str = ""
     """The error's type."""
-    since: str = ""
-    """ISO 8601 with a timezone, of the time of death; `until` likewise."""
-    until: str = ""
+    reason: str = ""
+    """`failed`, `interrupted` or `crashed`."""
+    after: str = ""
+    """ISO 8601 with a timezone, of the time of death; `before` likewise."""
+    before: str = ""
 
     @property
     def query(self) -> dict[str, str]:
-        """The query's parameters."""
-        named = {"name": self.name, "error": self.error, "since": self.since, "until": self.until}
-        return {key: value for key, value in named.items() if value}
+        """The query's parameters. All letters must be asked for in so many words."""
+        return {key: value for key, value in asdict(self).items() if value} or {"all": "true"}
 
     def fits(self, letter: Mapping[str, Any]) -> bool:
         """Say whether a letter, as the service lists it, is meant."""
@@ -77,8 +80,9 @@ class LetterFilter:
         return (
             self.name in {"", letter["name"]}
             and self.error in {"", (letter.get("error") or {}).get("type")}
-            and (not self.since or died >= datetime.fromisoformat(self.since))
-            and (not self.until or died <= datetime.fromisoformat(self.until))
+            and self.reason in {"", letter["reason"]}
+            and (not self.after or died >= datetime.fromisoformat(self.after))
+            and (not self.before or died <= datetime.fromisoformat(self.before))
         )
 
 
@@ -164,10 +168,14 @@ class Service:
         """Cancel a task that runs; one that has ended already is a `ServiceError`."""
         await self._json("POST", f"/tasks/{quote(task_id, safe='')}/cancel")
 
-    async def replay_all(self, wanted: LetterFilter) -> dict[str, int]:
-        """Run the tasks of these dead letters again; return `{"replayed": n, "skipped": m}`."""
-        answer: dict[str, int] = await self._json("POST", "/dead-letters/replay", params=wanted.query)
-        return answer
+    async def replay_all(self, wanted: LetterFilter) -> tuple[int, int, str]:
+        """Run the tasks of these dead letters again.
+
+        Returns:
+            How many run; how many can't; and why others wait, where there was no room for all.
+        """
+        answer = await self._json("POST", "/dead-letters/replay", params={**wanted.query, "limit": MAX_REPLAYED})
+        return len(answer["task_ids"]), answer["skipped"], answer["refused"] or ""
 
     async def discard_all(self, wanted: LetterFilter) -> int:
         """Delete these dead letters; return how many there were."""

@@ -48,6 +48,14 @@ def endpoint_url(settings: Settings, service: str, endpoint: str) -> str:
     return f"{settings.ui_url}/layer/general/endpoint?{query}"
 
 
+def tasks_url(settings: Settings, service: str) -> str:
+    """Return the address of the UI's page of background tasks: a dashboard that this stack brings along."""
+    if settings.has_classic_ui:
+        service_id = quote(_service_id(service), safe="")
+        return f"{settings.ui_url}/dashboard/GENERAL/Service/{service_id}/Background-Tasks"
+    return f"{settings.ui_url}/overview/background-tasks"
+
+
 def alarms_url(settings: Settings) -> str:
     """Return the address of the UI's list of alarms."""
     return f"{settings.ui_url}{'/alerting' if settings.has_classic_ui else '/alarms'}"

@@ -89,10 +89,10 @@ class _Alarms:
 
 
 def _row(number: int, alarm: Alarm, told: list[dict[str, Any]], links: Links, *, tells: bool) -> dict[str, Any]:
-    recovered = alarm.recovered or _recovered(alarm, told)
+    is_told, recovered = (True, alarm.recovered) if tells else _told(alarm, told)
     if recovered:
         state: dict[str, Any] = {"text": "recovered", "tone": "good", "note": f"at {_clock(recovered)}"}
-    elif tells:
+    elif is_told:
         state = {"text": "active", "tone": "bad"}
     else:
         state = {"text": "not known", "tone": "info"}
@@ -118,14 +118,22 @@ def _about(alarm: Alarm, links: Links) -> dict[str, Any]:
     return {"text": alarm.service, "note": alarm.part, "links": found}
 
 
-def _recovered(alarm: Alarm, told: list[dict[str, Any]]) -> int | None:
-    """Return when the service was told that this alarm is over, in ms since the epoch."""
+def _told(alarm: Alarm, told: list[dict[str, Any]]) -> tuple[bool, int | None]:
+    """Say whether the service was told of this alarm, and when it was over, in ms since the epoch.
+
+    OAP repeats an alarm while its cause lasts; to the service all of them are one.
+    """
     for item in told:
-        if item.get("message") == alarm.message and item.get("recovered_at"):
-            started = datetime.fromisoformat(item["started_at"]).timestamp() * 1000
-            if abs(started - alarm.start) <= SAME_SECONDS * 1000:
-                return int(datetime.fromisoformat(item["recovered_at"]).timestamp() * 1000)
-    return None
+        if item.get("message") == alarm.message:
+            started, recovered = _milliseconds(item["started_at"]), _milliseconds(item.get("recovered_at"))
+            is_after = started is not None and alarm.start >= started - SAME_SECONDS * 1000
+            if is_after and (recovered is None or alarm.start <= recovered):
+                return True, recovered
+    return False, None
+
+
+def _milliseconds(iso: str | None) -> int | None:
+    return int(datetime.fromisoformat(iso).timestamp() * 1000) if iso else None
 
 
 def _note(count: int, *, tells: bool) -> str:
@@ -134,8 +142,8 @@ def _note(count: int, *, tells: bool) -> str:
         sentences.append(f"The latest {MAX_ALARMS} are shown.")
     if count and not tells:
         sentences.append(
-            "This OAP does not report when an alarm’s cause is over (10.4 and later do). It repeats an alarm while the "
-            "cause lasts."
+            "This OAP does not report when an alarm’s cause is over; 10.4 and later do. The states come from "
+            "the service, which OAP tells of alarms."
         )
     return " ".join(sentences)
 

@@ -46,7 +46,7 @@ class _DeadLetters:
         self.wanted = LetterFilter()
         self.letters: list[dict[str, Any]] = []
         self.total = 0
-        self.choices: tuple[list[str], list[str]] = ([], [])
+        self.choices: dict[str, list[str]] = {}
         self._form()
         with tag("div", "bulk"):
             self.count = text("span", "", "note").props('role="status"')
@@ -99,12 +99,13 @@ class _DeadLetters:
         wanted = self.wanted
         if await _confirmed(f"Run {self._meant()} again?", "Each runs as a new task, in a trace of its own.", "Replay"):
             try:
-                answer = await self.sources.service.replay_all(wanted)
+                count, skipped, refused = await self.sources.service.replay_all(wanted)
             except ServiceError as error:
                 ui.notify(str(error), type="negative")
             else:
-                skipped = f" {answer['skipped']:,} could not be run and stay." if answer.get("skipped") else ""
-                ui.notify(f"{answer['replayed']:,} tasks run again.{skipped}", type="positive")
+                words = f" {skipped:,} could not be run and stay." if skipped else ""
+                words += f" The others stay: {refused}." if refused else ""
+                ui.notify(f"{count:,} tasks run again.{words}", type="warning" if words else "positive")
             await self.refresh()
 
     async def confirm_delete(self) -> None:
@@ -123,26 +124,30 @@ class _DeadLetters:
         with tag("form", "tools").props('style="margin-bottom: 16px"') as form:
             self.name = _labelled("Task", "select")
             self.error = _labelled("Error", "select")
-            since = _labelled("Died from", "input").props('type="datetime-local" step="1"')
-            until = _labelled("Died until", "input").props('type="datetime-local" step="1"')
+            self.reason = _labelled("Reason", "select")
+            after = _labelled("Died from", "input").props('type="datetime-local" step="1"')
+            before = _labelled("Died until", "input").props('type="datetime-local" step="1"')
             text("button", "Clear", "button").props('type="reset"')
-        fields = [item.html_id for item in (self.name, self.error, since, until)]
+        fields = [item.html_id for item in (self.name, self.error, self.reason, after, before)]
         # The browser knows its timezone, the console does not.
         values = (
             f"() => setTimeout(() => {{ const at = {json.dumps(fields)}.map(id => document.getElementById(id).value);"
-            "emit(at[0], at[1], ...at.slice(2).map(time => time && new Date(time).toISOString())); })"
+            "emit(...at.slice(0, 3), ...at.slice(3).map(time => time && new Date(time).toISOString())); })"
         )
         form.on("change", self.choose, js_handler=values)
         form.on("reset", self.choose, js_handler=values)
         form.on("submit.prevent", self.choose, js_handler=values)
 
     def _fill(self) -> None:
-        names = sorted({letter["name"] for letter in self.letters} | ({self.wanted.name} - {""}))
-        errors = sorted({_error_type(letter) for letter in self.letters} - {""} | ({self.wanted.error} - {""}))
-        if (names, errors) != self.choices or not self.name.default_slot.children:
-            self.choices = (names, errors)
-            fill(self.name, names, self.wanted.name)
-            fill(self.error, errors, self.wanted.error)
+        """Offer the values that the letters have."""
+        selects = {"name": self.name, "error": self.error, "reason": self.reason}
+        for key, select in selects.items():
+            chosen = getattr(self.wanted, key)
+            values = {_error_type(letter) if key == "error" else str(letter[key]) for letter in self.letters} | {chosen}
+            choices = sorted(values - {""})
+            if choices != self.choices.get(key):
+                self.choices[key] = choices
+                fill(select, choices, chosen)
 
     def _show_bulk(self, *, shown: bool, count: int) -> None:
         self.replay.set_visibility(shown)
@@ -163,10 +168,12 @@ class _DeadLetters:
             words.append(f"of {wanted.name}")
         if wanted.error:
             words.append(f"with {wanted.error}")
-        if wanted.since:
-            words.append(f"from {_local(wanted.since)} on")
-        if wanted.until:
-            words.append(f"until {_local(wanted.until)}")
+        if wanted.reason:
+            words.append(f"that {wanted.reason}" if wanted.reason != "interrupted" else "that were interrupted")
+        if wanted.after:
+            words.append(f"from {_local(wanted.after)} on")
+        if wanted.before:
+            words.append(f"until {_local(wanted.before)}")
         return " ".join(words)
 
 

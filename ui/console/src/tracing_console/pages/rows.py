@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from oap_query import build
 
-from tracing_console.data import endpoint_url, service_url
+from tracing_console.data import endpoint_url, service_url, tasks_url
 
 if TYPE_CHECKING:
     from oap_query import Span
@@ -31,8 +31,9 @@ class Links:
             {"text": "traces of the service", "href": f"/traces?{urlencode({'service': service})}"}
         ]
         if self.has_ui:
-            href = service_url(self.settings, service)
-            links.append({"text": "service in the SkyWalking UI", "href": href, "outside": True})
+            for what, url in (("service", service_url), ("background tasks", tasks_url)):
+                href = url(self.settings, service)
+                links.append({"text": f"{what} in the SkyWalking UI", "href": href, "outside": True})
         return links
 
     def endpoint(self, service: str, endpoint: str) -> list[dict[str, Any]]:

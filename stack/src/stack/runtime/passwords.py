@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from stack.settings import Settings
 
 HORIZON_USER: Final = "admin"
+REDIS_PASSWORD: Final = "REDIS_PASSWORD"  # noqa: S105  # a name
+RABBITMQ_PASSWORD: Final = "RABBITMQ_PASSWORD"  # noqa: S105  # a name
 
 
 def file_of(settings: Settings) -> Path:
@@ -44,6 +46,11 @@ def make_missing(settings: Settings) -> list[str]:
         user = {"username": HORIZON_USER, "passwordHash": PasswordHasher().hash(password), "roles": ["admin"]}
         found |= {"HORIZON_PASSWORD": password, "HORIZON_AUTH_LOCAL_USERS": json.dumps([user])}
         made.append("HORIZON_AUTH_LOCAL_USERS")
+    if settings.wants_broker and not settings.given_broker_url:
+        name = {"native": REDIS_PASSWORD, "compose": RABBITMQ_PASSWORD}.get(settings.runtime)
+        if name and name not in found:
+            found[name] = secrets.token_urlsafe(24)
+            made.append(name)
     if made:
         prepare(settings.run_dir)
         path = file_of(settings)

@@ -1,0 +1,54 @@
+"""Asking a part whether it works."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import httpx
+
+if TYPE_CHECKING:
+    from stack.runtime.native.parts import Part
+
+TIMEOUT_SECONDS: Final = 5
+NO_ANSWER: Final = "does not answer"
+
+
+def answers(part: Part) -> bool:
+    """Whether the part's health check succeeds."""
+    return not health_problem(part)
+
+
+def health_problem(part: Part) -> str:
+    """Say why the part's health check does not succeed; an empty text when it does."""
+    if part.health.startswith("redis://"):
+        return _redis_problem(part)
+    try:
+        response = httpx.get(part.health, timeout=TIMEOUT_SECONDS, trust_env=False)
+    except httpx.HTTPError:
+        return NO_ANSWER
+    return "" if response.is_success else problem_of(response)
+
+
+def problem_of(response: httpx.Response) -> str:
+    """Describe a response that is no success: its status, and what it says about the reason.
+
+    The service has it in the `detail` of a problem document (RFC 9457), a worker in `status`.
+    """
+    try:
+        found = response.json()
+        detail = found.get("detail") or found.get("status", "")
+    except (ValueError, AttributeError):
+        detail = ""
+    return f"answers {response.status_code}" + (f": {detail}" if detail else "")
+
+
+def _redis_problem(part: Part) -> str:
+    from redis import Redis, RedisError  # noqa: PLC0415  # not every command looks at it
+
+    timeouts = {"socket_timeout": TIMEOUT_SECONDS, "socket_connect_timeout": TIMEOUT_SECONDS}
+    try:
+        with Redis.from_url(part.health, password=part.health_password or None, **timeouts) as client:
+            client.ping()
+    except RedisError as error:
+        return f"{NO_ANSWER} ({error})"
+    return ""

@@ -1,0 +1,129 @@
+"""The comparison's own arithmetic, and how it is written down; the rig itself is tried in `tests/test_crash.py`."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import pytest
+from oap_query import Span
+from stack.compare import command, tables
+from stack.compare.faults import Outcome, applies
+from stack.compare.measure import Cost, Pace, _most_at_once, _p99
+from stack.compare.traces import look_for
+from stack.settings import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
+CELERY, PROCESS = command.BY_NAME["celery"], command.BY_NAME["process"]
+
+
+def outcome(**found: int | str | None) -> Outcome:
+    values = {
+        "accepted": 200,
+        "refused": 0,
+        "done": 200,
+        "done_twice": 0,
+        "dead": 0,
+        "lost": 0,
+        "shown": 0,
+        "unfinished": 0,
+    }
+    return Outcome(**{"variant": "celery", "fault": "kill", **values, **found})  # type: ignore[arg-type]
+
+
+def span(work: str, **tags: str) -> Span:
+    failed = tags.get("task.outcome") == "crashed"
+    return Span(
+        "t",
+        "s",
+        0,
+        -1,
+        (),
+        "service",
+        "one",
+        CELERY.span,
+        "Entry",
+        "",
+        "Celery",
+        "MQ",
+        failed,
+        1,
+        2,
+        {"task.id": work, **tags},
+        (),
+    )
+
+
+class FakeOap:
+    def __init__(self, traces: dict[str, list[Span]]) -> None:
+        self.traces = traces
+
+    def trace(self, trace: str) -> list[Span]:
+        return self.traces[trace]
+
+
+def test_most_at_once_counts_what_overlaps() -> None:
+    assert _most_at_once([0, 1, 5], [2, 3, 6]) == 2
+    assert _most_at_once([0, 2], [2, 4]) == 1  # one begins when the other ends
+    assert _p99([7.0]) == 7.0
+
+
+def test_a_retry_is_neither_an_end_nor_broken() -> None:
+    traces = {
+        "done": [span("1", **{"task.outcome": "retried"}), span("1", **{"task.outcome": "succeeded"})],
+        "open": [span("2", **{"task.outcome": "retried"})],
+        "killed": [span("3", **{"task.outcome": "crashed"})],
+        "again": [span("4", **{"task.outcome": "crashed"}), span("4", **{"task.outcome": "succeeded"})],
+    }
+    shown = look_for(FakeOap(traces), CELERY, traces, expected=2, seconds=0)  # type: ignore[arg-type]
+    assert (shown.complete, shown.ended, shown.broken) == (2, {"1", "4"}, {"3", "4"})
+
+
+def test_a_variant_that_promises_is_held_to_it() -> None:
+    assert command._promises(outcome(variant="celery", fault="kill"))
+    assert command._promises(outcome(variant="queue", fault="broker"))
+    assert command._promises(outcome(variant="background-task", fault="term"))
+    assert not command._promises(outcome(variant="background-task", fault="kill"))
+    assert not command._promises(outcome(variant="create-task", fault="term"))
+
+
+def test_faults_are_for_those_that_can_have_them() -> None:
+    assert applies(CELERY, "broker")
+    assert not applies(PROCESS, "broker")
+    assert applies(PROCESS, "kill")
+
+
+def test_only_known_variants_are_chosen() -> None:
+    assert command.choose([]) == list(command.VARIANTS)
+    assert command.choose(["celery"]) == [CELERY]
+    with pytest.raises(UsageError, match="there is no variant 'celeri'"):
+        command.choose(["celeri"])
+
+
+def test_the_tables_say_what_was_found(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pace = Pace(1.25, 20, 3, 2_000, 4, 3.9, 1_234, 5, math.nan)
+    rows = tables.compared({"celery": (tables.middle([pace, pace]), Cost(7, 580, 9.9, 16.2))}, command.TITLE)
+    assert rows[0][:6] == ("Celery", "1.2 ms", "20 ms", "3.0 ms", "2,000 ms", "4")
+    assert rows[0][-1] == tables.NOTHING
+    assert len(rows[0]) == len(tables.COMPARED)
+    lost = tables.crashed([outcome(lost=5, done=195, shown=3, unfinished=5)], command.TITLE)
+    ((title, crashed),) = lost.items()
+    assert crashed == [("Celery", "200", "0", "195", "0", "0", "**5**", "3 of 5", "5")]
+    assert title.startswith("kill -9")
+    page = tmp_path / "alternatives.md"
+    page.write_text("before\n<!-- crash-redis -->\nold\n<!-- end -->\nafter\n")
+    monkeypatch.setattr(command, "PAGE", page)
+    console: Console = command.new_console()
+    command._write(console, tmp_path / "crash-redis", [], tables.markdown(tables.CRASHED, crashed), docs=True)
+    text = page.read_text()
+    assert text.startswith("before\n<!-- crash-redis -->\n|  | accepted |")
+    assert text.endswith("<!-- end -->\nafter\n")
+    assert "old" not in text
+    with pytest.raises(UsageError, match="has no place for it"):
+        command._write(console, tmp_path / "compare-redis", [], "", docs=True)
