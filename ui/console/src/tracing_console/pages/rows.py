@@ -110,7 +110,7 @@ def running_rows(tasks: list[RunningTask], links: Links, depth: int, cancellable
             "segment": task.segment_id,
             "span": 0,
             "start": task.start,
-            "duration": task.alive - task.start,
+            "duration": task.alive - task.start if item.lost else 0,  # what runs lasts until the browser's now
             "state": "lost" if item.lost else "running",
             "note": "its process has not been heard of since: how it ended is not known" if item.lost else "runs now",
             "error": False,
