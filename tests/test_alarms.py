@@ -76,7 +76,7 @@ def service(
     webhook = f"http://127.0.0.1:{port}/alarms?secret={SECRET}"
     oap = EmbeddedOap(folder / "data", quick_rules(folder), OAP_EMBEDDED_WEBHOOK=webhook)
     oap.start()
-    environment = {
+    environment: dict[str, Any] = {
         "SERVICE_PORT": str(port),
         "SERVICE_ALARM_SECRET": SECRET,
         "SERVICE_ALARM_QUIET_SECONDS": "75",
@@ -84,7 +84,7 @@ def service(
         "SERVICE_NOTIFY_URLS": json.dumps([f"json://127.0.0.1:{told[0]['port']}/"]),
     }
     name = f"troubled-{uuid4().hex[:6]}"
-    reporting = {"SW_AGENT_METER_REPORTER_PERIOD": "1", "SW_AGENT_TRACE_REPORTER_MAX_BUFFER_SIZE": "50"}
+    reporting: dict[str, Any] = {"SW_AGENT_METER_REPORTER_PERIOD": "1", "SW_AGENT_TRACE_REPORTER_MAX_BUFFER_SIZE": "50"}
     try:
         with (
             serve(
@@ -134,7 +134,12 @@ def test_each_alarm_is_raised_told_and_over(service: tuple[Server, EmbeddedOap],
 def test_nobody_else_may_send_alarms(service: tuple[Server, EmbeddedOap]) -> None:
     demo, _ = service
     alarm = [{"ruleName": "x_rule", "startTime": 1}]
-    for options in ({}, {"params": {"secret": "guess"}}, {"headers": {"Authorization": "Bearer guess"}}):
+    guesses: tuple[dict[str, Any], ...] = (
+        {},
+        {"params": {"secret": "guess"}},
+        {"headers": {"Authorization": "Bearer guess"}},
+    )
+    for options in guesses:
         answer = httpx.post(f"{demo.url}/alarms", json=alarm, trust_env=False, **options)
         assert answer.status_code == 403
         assert "SERVICE_ALARM_SECRET" in answer.json()["detail"]

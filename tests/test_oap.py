@@ -21,7 +21,7 @@ TASK = 1.0  # s
 @pytest.fixture(scope="module")
 def service(oap: OapServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The demo service, asked ten times for `/test`."""
-    environment = {"SW_AGENT_METER_REPORTER_PERIOD": "1", "SW_AGENT_LOG_REPORTER_LEVEL": "INFO"}
+    environment: dict[str, Any] = {"SW_AGENT_METER_REPORTER_PERIOD": "1", "SW_AGENT_LOG_REPORTER_LEVEL": "INFO"}
     with serve(
         tmp_path_factory.mktemp("service"),
         f"service-{uuid4().hex[:6]}",
