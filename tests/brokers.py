@@ -58,11 +58,15 @@ def rabbitmq(folder: Path) -> Iterator[str]:
         "ERL_EPMD_PORT": str(mapper),
         "ERL_EPMD_ADDRESS": "127.0.0.1",
     }
+    # Erlang's name service, in front: as the daemon that the server starts otherwise it would stay for good.
+    names = subprocess.Popen(["epmd", "-port", str(mapper), "-address", "127.0.0.1"])
     try:
+        wait_until(lambda: _listens(mapper), names, folder / "plugins", 90)
         with _running([RABBITMQ], port, folder / "rabbitmq.log", environment):
             yield f"amqp://tests:p%40ss%2Fword!1@127.0.0.1:{port}"
     finally:
-        subprocess.run(["epmd", "-port", str(mapper), "-kill"], capture_output=True, check=False)  # it stays otherwise
+        names.kill()
+        names.wait()
 
 
 @contextmanager

@@ -44,6 +44,8 @@ class Broker:
         self.port, self.mapper, self.distribution = (free_port() for _ in range(3))
         self.password = secrets.token_urlsafe(24)
         self.process: subprocess.Popen[bytes] | None = None
+        self.names: subprocess.Popen[bytes] | None = None
+        """Erlang's name service, in front: as the daemon that RabbitMQ starts otherwise it would stay for good."""
 
     @property
     def url(self) -> str:
@@ -83,9 +85,10 @@ class Broker:
             one.kill()
         self.process.wait()
         self.process = None
-        if self.kind == "rabbitmq" and (epmd := shutil.which("epmd")):
-            # Erlang's name service, which stays otherwise.
-            subprocess.run([epmd, "-port", str(self.mapper), "-kill"], capture_output=True, check=False)  # noqa: S603
+        if self.names is not None:
+            self.names.kill()
+            self.names.wait()
+            self.names = None
 
     def _answers(self) -> bool:
         try:
@@ -122,6 +125,8 @@ class Broker:
         settings.touch(mode=0o600)
         settings.write_text(f"default_user = compare\ndefault_pass = {self.password}\n")
         (self.folder / "plugins").write_text("[].")
+        if epmd := shutil.which("epmd"):
+            self.names = subprocess.Popen([epmd, "-port", str(self.mapper), "-address", HOST])  # noqa: S603
         return [str(RABBITMQ)], {
             "HOME": str(self.folder),
             "RABBITMQ_MNESIA_BASE": str(self.folder / "data"),
