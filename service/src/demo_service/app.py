@@ -93,6 +93,7 @@ def _add_http(app: FastAPI, settings: Settings, room: Room) -> None:
     app.include_router(http.task_router)
     app.include_router(http.control_router)
     app.include_router(http.alarm_router)
+    app.include_router(http.profile_router)
     app.include_router(http.health)
     app.add_middleware(http.AbandonUnstarted, kept=room.kept)
     app.add_middleware(http.Refusals, max_body_bytes=settings.max_body_bytes, body_seconds=settings.body_seconds)

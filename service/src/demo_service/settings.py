@@ -88,6 +88,8 @@ class Settings(BaseSettings):
     """How many of them; the oldest are forgotten first."""
     faults_enabled: bool = False
     """Whether the header `X-Fault` may break things on purpose; one of its faults ends the process."""
+    profiling_enabled: bool = False
+    """Whether `POST /profiles` may look at the stacks of running tasks: 2 % of a core while it does."""
     broker_url: Annotated[
         SecretStr | None,
         BeforeValidator(_none_if_empty),

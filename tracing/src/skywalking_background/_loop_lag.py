@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Final
+from typing import Any, Final
 from weakref import WeakSet
 
 _loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
@@ -34,6 +34,11 @@ def watch() -> None:
     loop = asyncio._get_running_loop()  # noqa: SLF001  # documented for event loops: does not raise without one
     if loop is not None:
         _loops.add(loop)
+
+
+def tasks() -> dict[int, asyncio.Task[Any]]:
+    """Return the tasks of all loops by their `id`; from any thread."""
+    return {id(task): task for loop in list(_loops) for task in asyncio.all_tasks(loop)}
 
 
 def probe() -> None:

@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from inspect import ismethod
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakMethod
 
@@ -210,6 +211,15 @@ def queued() -> dict[str, int]:
 
 Taken = tuple[TaskMeter, Tally, Any]
 """What was counted of one name, and the span of the task that runs longest."""
+
+
+def running(name: str, most: int) -> list[Span]:
+    """Return the spans of the tasks of one name that run, the first to begin first."""
+    found = _tasks.get(name)
+    if found is None:
+        return []
+    with _lock:
+        return list(islice(found.running.values(), most))
 
 
 def anything() -> bool:

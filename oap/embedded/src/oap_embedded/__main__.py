@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     start.add_argument("--grpc-port", type=_port, default=11800, help="for agents (default %(default)s)")
     start.add_argument("--http-port", type=_port, default=12800, help="for queries (default %(default)s)")
     start.add_argument("--overlay", type=Path, help="folder whose files replace those of the configuration")
+    start.add_argument("--dashboards", type=Path, help="folder of a release's ui-initialized-templates")
     start.add_argument("--heap", default="512m", help="Java's largest heap (default %(default)s)")
     return parser
 

@@ -51,6 +51,8 @@ class Options:
     http_port: int
     overlay: Path | None
     heap: str
+    dashboards: Path | None = None
+    """The release's `ui-initialized-templates`, which OAP hands out to SkyWalking's UI; the overlay's come on top."""
 
 
 def run(options: Options) -> NoReturn:
@@ -67,7 +69,7 @@ def run(options: Options) -> NoReturn:
     try:
         data.mkdir(parents=True, exist_ok=True)
         _claim(data)
-        configuration = assemble(_plain.folder(data) / "config", options.overlay)
+        configuration = assemble(_plain.folder(data) / "config", options.overlay, options.dashboards)
         _hook_alarms(configuration, os.environ.get(WEBHOOK_VARIABLE, ""))
         temporary = data / "tmp"
         shutil.rmtree(temporary, ignore_errors=True)
@@ -89,11 +91,13 @@ def run(options: Options) -> NoReturn:
         raise OapEmbeddedError(message) from error
 
 
-def assemble(target: Path, overlay: Path | None) -> Path:
+def assemble(target: Path, overlay: Path | None, dashboards: Path | None = None) -> Path:
     """Lay out the configuration as the official image does: the package's own files, the overlay's over them."""
     shutil.rmtree(target, ignore_errors=True)
     with as_file(files(__package__).joinpath("config")) as own:
         shutil.copytree(own, target)
+    if dashboards is not None:
+        shutil.copytree(dashboards, target / "ui-initialized-templates")
     if overlay is not None:
         shutil.copytree(overlay, target, dirs_exist_ok=True)
     return target

@@ -9,6 +9,7 @@ from demo_service.http.guard import Guard
 from demo_service.http.idempotency import Idempotency
 from demo_service.http.json_values import MAX_DEPTH, check_json
 from demo_service.http.problems import install_problem_documents
+from demo_service.http.profile_routes import router as profile_router
 from demo_service.http.routes import health, router
 from demo_service.http.task_routes import router as task_router
 from demo_service.http.task_routes import trace_url
@@ -28,6 +29,7 @@ __all__ = [
     "control_router",
     "health",
     "install_problem_documents",
+    "profile_router",
     "router",
     "task_router",
     "trace_url",

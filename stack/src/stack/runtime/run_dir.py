@@ -32,6 +32,7 @@ CONTENT: Final = (
     "settings.json",
     "secrets.json",
     "alarm-secret",
+    "ui",
     "socket",
 )
 """What `clean` deletes. Files of anybody else are left alone."""

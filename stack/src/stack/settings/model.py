@@ -48,6 +48,10 @@ class Settings(BaseSettings):
     storage: Literal["banyandb", "postgresql", "elasticsearch"] = "banyandb"
     """Where the OAP of Compose keeps its data."""
     ui: Literal["classic", "horizon"] = "classic"
+    skywalking_ui: str = ""
+    """Natively: SkyWalking's own UI out of this file or folder, or `download`."""
+    skywalking_ui_url: str = "https://archive.apache.org/dist/skywalking/10.1.0/apache-skywalking-apm-10.1.0.tar.gz"
+    """What `download` fetches; its SHA-512 is published beside it."""
     postgres_password: SecretStr | None = None
     """A random one is made where one is needed and none is set; the same goes for Horizon's login."""
     horizon_auth_local_users: SecretStr | None = None
@@ -162,8 +166,10 @@ class Settings(BaseSettings):
 
     @property
     def has_ui(self) -> bool:
-        """Whether SkyWalking's own UI is part of the stack: it is published only as an image."""
-        return self.runtime == "compose" and self.images == "official"
+        """Whether SkyWalking's own UI is part of the stack."""
+        if self.runtime == "compose":
+            return self.images == "official"
+        return bool(self.skywalking_ui) and (self.run_dir / "ui" / "page" / "index.html").is_file()
 
     @property
     def ui_url(self) -> str:

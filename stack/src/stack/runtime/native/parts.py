@@ -10,6 +10,7 @@ from oap_embedded import cache_directory
 
 from stack.runtime.alarm_secret import alarm_secret
 from stack.runtime.native.broker import CONFIGURATION, MEMORY_LIMIT_MEGABYTES, find_broker
+from stack.runtime.native.skywalking_ui import dashboards_of, is_ready, page_of
 from stack.settings import HOST, NAME_LIMIT_CHARACTERS, ROOT
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ def native_parts(settings: Settings) -> list[Part]:
     oap += ["--overlay", str(ROOT / "oap" / "config"), "--host", HOST, "--heap", settings.oap_heap]
     oap += ["--grpc-port", str(settings.oap_grpc_port), "--http-port", str(settings.oap_http_port)]
     secret = alarm_secret(settings.run_dir)
+    if is_ready(settings) and dashboards_of(settings).is_dir():
+        oap += ["--dashboards", str(dashboards_of(settings))]
     locust = [python, "-m", "locust", "-f", str(ROOT / "loadtest" / "locustfile.py"), "--host", settings.service_url]
     locust += ["--class-picker", "--oap-url", settings.oap_url]
     locust += ["--web-host", HOST, "--web-port", str(settings.locust_port)]
@@ -82,7 +85,6 @@ def native_parts(settings: Settings) -> list[Part]:
                 **_service_environment(settings, broker, settings.service_name),
                 "SERVICE_PORT": str(settings.service_port),
                 **_allowed_hosts("SERVICE", settings),
-                "MALLOC_ARENA_MAX": "2",  # 20 MB less for a heap in pieces, under a storm of failing tasks
                 **({"SERVICE_ALARM_SECRET": secret} if secret else {}),
             },
             memory_megabytes=250,
@@ -103,6 +105,7 @@ def native_parts(settings: Settings) -> list[Part]:
                 "CONSOLE_SERVICE_NAME": settings.service_name,
             },
         ),
+        *([_ui(settings)] if is_ready(settings) else []),
         Part(
             "loadtest",
             tuple(locust),
@@ -112,6 +115,14 @@ def native_parts(settings: Settings) -> list[Part]:
             on_demand=True,
         ),
     ]
+
+
+def _ui(settings: Settings) -> Part:
+    words = ["-m", "stack.runtime.native.ui_server", str(page_of(settings)), settings.oap_url, str(settings.ui_port)]
+    hosts = [settings.allowed_hosts] if settings.allowed_hosts else []
+    return Part(
+        "ui", (sys.executable, *words, *hosts), f"{settings.ui_url}/internal/l7check", {"UI_PORT": settings.ui_port}
+    )
 
 
 def _allowed_hosts(prefix: str, settings: Settings) -> dict[str, str]:

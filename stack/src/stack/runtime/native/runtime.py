@@ -24,6 +24,7 @@ from stack.runtime.native.broker import INSTALL, find_broker, prepare_broker
 from stack.runtime.native.broker_check import check_broker
 from stack.runtime.native.logs import show_logs
 from stack.runtime.native.parts import Part, native_parts
+from stack.runtime.native.skywalking_ui import UiUnavailableError, prepare
 from stack.runtime.native.start import PartError, start
 from stack.runtime.native.status import status_table
 from stack.runtime.native.supervisor import ALIVE_STATES, Supervisor
@@ -78,6 +79,13 @@ class NativeRuntime:
             if not self.is_up and (trouble := describe_orphans(settings.run_dir)):
                 console.print(f"{escape(trouble)}: they are ended first")
                 end_processes(settings.run_dir)
+            if settings.skywalking_ui:
+                try:
+                    prepare(console, settings)
+                except (UiUnavailableError, OapEmbeddedError) as error:
+                    console.print(
+                        f"[yellow]SkyWalking's own UI is left out:[/] {escape(str(error))}; the console serves"
+                    )
             prepare_broker(settings)
             parts = native_parts(settings)
             alive = self._alive()
