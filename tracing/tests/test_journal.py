@@ -493,6 +493,8 @@ def test_a_torn_tail_costs_what_is_in_it_and_nothing_else(data: st.DataObject) -
     rest = data.draw(st.one_of(st.just(b""), st.binary(max_size=60), st.integers(1, 200).map(bytes)))
     found = _records.read(whole[:cut] + rest)
     count = whole[:cut].count(b"\n")
+    if whole[cut : cut + 1] == b"\n" and rest[:1] in {b"", b"\n"}:
+        count += 1  # all of a line, but for its end
     expected = {f"s{number}" for number in range(6) if count > number + 1}
     if count > 7:
         expected -= {"s0"}
@@ -516,7 +518,7 @@ def test_a_damaged_byte_costs_its_line_and_changes_nothing(place: int, bits: int
     found = _records.read(bytes(data))
     assert found.damaged >= (data[place] ^ bits != ord("\n"))
     assert (found.header or HEADER) == HEADER
-    assert len(found.tasks) >= 3
+    assert len(found.tasks) >= 2  # of 4: a line that has lost its end takes the next one along
     for task in found.tasks.values():
         assert (task.name, task.tags) == (f"näme {task.start}", {"a": "b\n\0"})
 

@@ -155,7 +155,7 @@ def read(data: bytes) -> Contents:
 
 def _record(text: bytes) -> dict[str, Any]:
     body = text[_CHECKSUM_CHARS + 1 :]
-    if int(text[:_CHECKSUM_CHARS], 16) != zlib.crc32(body):
+    if text[: _CHECKSUM_CHARS + 1] != b"%08x " % zlib.crc32(body):
         message = "the checksum does not fit"
         raise ValueError(message)
     record: dict[str, Any] = json.loads(body)

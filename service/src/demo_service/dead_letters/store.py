@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from skywalking_background import untraced
 from sqlalchemy import Boolean, Column, Integer, MetaData, String, Table, Text, delete, func, insert, select
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from demo_service.dead_letters.letter import DeadLetter
 from demo_service.dead_letters.letter_file import LetterFile
@@ -261,7 +262,10 @@ class DeadLetters:
             self._file.prepare()
         async with asyncio.timeout(ANSWER_SECONDS), self._engine.begin() as connection:
             if not self._ready:  # not at the start: the service must come up while its database is away
-                await connection.run_sync(_METADATA.create_all)
+                # Not `create_all`, which looks first: another process, or another task of this one, may be faster.
+                await connection.execute(CreateTable(_LETTERS, if_not_exists=True))
+                for index in _LETTERS.indexes:
+                    await connection.execute(CreateIndex(index, if_not_exists=True))
             result = await run(connection)
             await self._tidy(connection)
         if self._file and not self._ready:
