@@ -198,7 +198,7 @@ def serve(  # noqa: PLR0913  # each is one thing a test wants different
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=env, stdout=output, stderr=subprocess.STDOUT)
     try:
-        wait_until(lambda: _answers(url + health), process, log, 30)
+        wait_until(lambda: _answers(url + health), process, log, 120)
         yield Server(url, name, process, log)
     finally:
         if process.poll() is None:

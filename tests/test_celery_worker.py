@@ -64,6 +64,22 @@ def test_what_fails_for_good_is_a_dead_letter(works: Works) -> None:
     (letter,) = eventually(letters, 60)
     assert (letter["name"], letter["attempts"], letter["reason"]) == ("celery_sleep", 3, "failed")
     assert works.count("celery").lost == set()
+    replayed = works.client.post(f"/dead-letters/{letter['id']}/replay")
+    assert replayed.status_code == 202
+    assert eventually(lambda: replayed.json()["task_id"] in works.count("celery").done, 60)
+
+
+def test_work_that_kills_its_process_is_a_dead_letter_in_the_end(works: Works) -> None:
+    answer = works.client.get("/test/celery?duration=0", headers={"X-Fault": "exit"})
+    trace_id = answer.headers["X-Trace-Id"]
+
+    def letters() -> list[dict[str, object]]:
+        found = works.client.get("/dead-letters").json()["dead_letters"]
+        return [letter for letter in found if letter["trace_id"] == trace_id]
+
+    (letter,) = eventually(letters, 200)
+    assert (letter["name"], letter["reason"]) == ("celery_sleep", "interrupted")
+    assert works.count("celery").lost == set()
 
 
 def test_nothing_is_lost_when_the_worker_is_killed(works: Works) -> None:

@@ -336,6 +336,40 @@ def test_a_running_task_is_drawn_before_its_segment_exists(page: Page, fresh: tu
     expect(page.locator(".chip")).to_contain_text("background_sleep_task")
 
 
+def test_a_running_task_is_cancelled_and_dead_letters_are_replayed_in_bulk(
+    page: Page, fresh: tuple[Server, str]
+) -> None:
+    server, url = fresh
+    trace_id = ask(server, "/test?duration=50")
+    page.goto(f"{url}/traces/{trace_id}")
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_role("button", name="Really cancel?").click()
+    expect(page.locator(".q-notification", has_text="is cancelled")).to_be_visible()
+    expect(page.locator(".span-row .badge")).to_have_text("cancelled")
+    (task,) = httpx.get(f"{server.url}/tasks", trust_env=False).json()["tasks"]
+    assert task["state"] == "cancelled"
+
+    for number in range(3):
+        httpx.post(
+            f"{server.url}/process?duration=0.1", json={"id": number}, headers={"X-Fault": "error"}, trust_env=False
+        )
+    httpx.get(f"{server.url}/test?duration=0", headers={"X-Fault": "error"}, trust_env=False)
+    assert eventually(lambda: len(dead_letters(server)) == 4)
+    page.goto(f"{url}/dead-letters")
+    page.get_by_label("Task").select_option("process_data")
+    expect(page.locator("table tbody tr")).to_have_count(3)
+    page.get_by_role("button", name="Replay all").click()
+    page.get_by_role("dialog").get_by_role("button", name="Replay").click()
+    expect(page.locator(".q-notification", has_text="3 tasks run again.")).to_be_visible()
+    assert [letter["name"] for letter in dead_letters(server)] == ["background_sleep_task"]
+    page.get_by_role("button", name="Clear").click()
+    expect(page.locator("table tbody tr")).to_have_count(1)
+    page.get_by_role("button", name="Delete all").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(page.locator("#main")).to_contain_text("No task has failed for good")
+    assert dead_letters(server) == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_page_fits_a_phone(browser: Browser, console: str, scheme: Any) -> None:
     context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme=scheme)

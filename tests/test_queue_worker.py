@@ -67,6 +67,9 @@ def test_what_fails_for_good_is_a_dead_letter(works: Works, oap: OapServer) -> N
     tree = TREE.format(failed=" failed").strip()
     assert outline(build(read_trace(oap, trace_id, tree))) == tree
     assert works.count("queue").lost == set()
+    replayed = works.client.post(f"/dead-letters/{letter['id']}/replay")
+    assert replayed.status_code == 202
+    assert eventually(lambda: replayed.json()["task_id"] in works.count("queue").done, 60)
 
 
 def test_nothing_is_lost_when_the_consumer_is_killed(works: Works) -> None:
@@ -80,11 +83,12 @@ def test_nothing_is_lost_when_the_consumer_is_killed(works: Works) -> None:
 
 def test_what_runs_when_the_consumer_ends_is_done_once(works: Works) -> None:
     before = len(works.count("queue").accepted)
+    twice = works.count("queue").done_twice
     works.send("/test/queue", 10, duration=2)
     assert works.consumer.terminate() == 0
     works.consumer.start()
     found = works.wait_until_done("queue", before + 10)
-    assert found.lost == set()
+    assert (found.lost, found.done_twice) == (set(), twice)
 
 
 def test_nothing_is_lost_when_the_broker_dies(works: Works) -> None:

@@ -28,8 +28,8 @@ def impatient(service: Service) -> httpx.AsyncClient:
 
 async def in_state(service: httpx.AsyncClient, state: str, count: int = 1) -> list[dict[str, Any]]:
     """Wait until so many tasks are in a state."""
+    found: list[dict[str, Any]] = []
     async with asyncio.timeout(20):
-        found: list[dict[str, Any]]
         while len(found := (await service.get(f"/tasks?state={state}")).json()["tasks"]) < count:  # noqa: ASYNC110
             await asyncio.sleep(0.01)  # the service tells nobody
     return found

@@ -249,7 +249,7 @@ async def test_a_task_whose_request_breaks_is_not_forgotten(
 
 async def test_a_drain_lets_tasks_end_and_turns_new_ones_away(new_service: NewService) -> None:
     service = await new_service(drain_seconds=5)
-    running = asyncio.create_task(service.get("/test?duration=0.3"))
+    running = asyncio.create_task(service.get("/test?duration=2"))
     await asyncio.sleep(0.1)
     drain = asyncio.create_task(service.app.state.room.drain())
     await asyncio.sleep(0.05)

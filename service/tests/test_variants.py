@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from typing import TYPE_CHECKING
 
 import pytest
 from demo_service import VARIANTS, ledger
+from demo_service.dead_letters import DeadLetters
+from demo_service.queues.broker import MAX_DELIVERIES
+from demo_service.queues.consumer import Consumer
 from demo_service.settings import Settings
-from demo_service.tasks import process_pool
+from demo_service.tasks import Interrupted, process_pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -100,6 +104,7 @@ async def test_what_nobody_waits_for_is_cancelled_at_the_end(
     folder = tmp_path / "ledger"
     service = await new_service(ledger_dir=folder)
     await service.get("/test/create-task?duration=50")
+    await asyncio.sleep(0.05)  # it has begun
     await service.app.state.loose_tasks.close()
     assert len(ledger.read(folder)["create-task"].lost) == 1
     (span,) = spans("create_task_sleep")
@@ -131,3 +136,17 @@ def test_another_broker_is_refused_without_showing_its_password(monkeypatch: pyt
 def test_no_broker_is_written_as_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BROKER_URL", "")
     assert Settings().broker_url is None
+
+
+async def test_a_message_whose_process_died_too_often_is_a_dead_letter(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path)
+    consumer = Consumer(settings)
+    body = {"id": "0" * 32, "seconds": 0, "work": "sleep", "fault": "exit"}
+    with pytest.raises(Interrupted, match="died in each of 5 deliveries"):
+        await consumer.work(body, MAX_DELIVERIES + 1)
+    await consumer.close()
+    letters = DeadLetters(settings)
+    (letter,), total = await letters.read(10)
+    await letters.close()
+    assert (total, letter.name, letter.reason, letter.attempts) == (1, "queue_sleep", "interrupted", 0)
+    assert json.loads(letter.arguments) == {"seconds": 0, "work": "sleep"}  # a replay does not fail on purpose

@@ -171,7 +171,7 @@ def test_after_a_start_it_traces(reporter: Stand) -> None:
 @pytest.mark.parametrize(
     ("protocol", "kind"), [("grpc", GrpcTransport), ("http", HttpTransport), ("kafka", KafkaTransport)]
 )
-def test_each_protocol_has_its_transport(monkeypatch: pytest.MonkeyPatch, protocol: str, kind: type) -> None:
+def test_each_protocol_has_its_transport(monkeypatch: pytest.MonkeyPatch, protocol: str, kind: Any) -> None:
     monkeypatch.setattr(config, "agent_protocol", protocol)
     monkeypatch.setattr(config, "agent_collector_backend_services", "oap:1")
     assert type(_agent._transport()) is kind

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -353,3 +355,83 @@ def test_packed_files_are_used_where_the_agent_has_none(
         monkeypatch.delitem(sys.modules, name)
     assert found.PACKED
     assert list(path).count(str(tmp_path / "packed")) == 1
+
+
+def test_help_says_what_there_is(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    for arguments in (["--help"], ["doctor", "--help"]):
+        with pytest.raises(SystemExit) as ended:
+            __main__.main(arguments)
+        assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert text.startswith("usage: python -m skywalking_background [-h] {doctor} ...")
+    assert "`python -m skywalking_background doctor`." in text
+    assert "    doctor    say why SkyWalking shows nothing, and what to do about it\n" in text
+    assert "usage: python -m skywalking_background doctor [-h] [--query QUERY] [--wait WAIT]" in text
+    assert "OAP's HTTP address: send a test segment and read it back from there\n" in text
+    assert "seconds that OAP may take to show it (default: 40)\n" in text
+
+
+def test_a_command_is_required_and_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        __main__.main([])
+    assert ended.value.code == 2
+    assert "the following arguments are required: command" in capsys.readouterr().err
+
+
+def test_each_line_goes_out_as_soon_as_it_is_known(healthy: pytest.MonkeyPatch) -> None:
+    flushed: list[int] = []
+
+    class Out(io.StringIO):
+        def flush(self) -> None:
+            flushed.append(self.getvalue().count("\n"))
+
+    healthy.setattr(sys, "stdout", Out())
+    healthy.setattr(_doctor, "checks", lambda *_: [Check("one", True, "a"), Check("two", None, "b")])
+    assert __main__.main(["doctor"]) == 0
+    assert flushed == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "original", "expected"),
+    [
+        (["x", "doctor"], ["python", "-m", "skywalking_background", "doctor"], True),
+        (["x"], ["python", "-m", "skywalking_background"], False),
+        (["x", "doctor"], ["python", "skywalking_background", "doctor"], False),
+        (["x", "doctor"], ["python", "-m", "other", "doctor"], False),
+    ],
+)
+def test_the_doctor_is_told_by_its_command(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], original: list[str], expected: bool
+) -> None:
+    monkeypatch.setattr(sys, "argv", arguments)
+    monkeypatch.setattr(sys, "orig_argv", original)
+    assert _protocol._is_doctor() is expected
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (
+            ModuleNotFoundError("no", name="skywalking.protocol"),
+            f"apache-skywalking is installed without its package `skywalking.protocol`: {_protocol.MEND}",
+        ),
+        (
+            TypeError("too old"),
+            f"the agent's protocol package does not fit what is installed beside it: {_protocol.UPGRADE} (too old)",
+        ),
+    ],
+)
+def test_a_protocol_package_that_is_of_no_use_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, sentence: str
+) -> None:
+    def import_module(name: str) -> SimpleNamespace:
+        if name == "skywalking":
+            return SimpleNamespace(__path__=[])
+        raise error
+
+    monkeypatch.setattr(_protocol.importlib, "import_module", import_module)
+    with pytest.raises(ImportError) as caught:
+        _protocol.add_protocol()
+    assert str(caught.value) == sentence
+    assert caught.value.__cause__ is error

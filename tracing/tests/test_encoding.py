@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skywalking import Component, Kind, Layer, Log, LogItem, config
 from skywalking.protocol.language_agent.Tracing_pb2 import SegmentCollection, SegmentObject
+from skywalking.protocol.logging.Logging_pb2 import LogData
 from skywalking.trace.span import EntrySpan, ExitSpan, Span
 from skywalking.trace.tags import Tag
-from skywalking_background._encoding import encode_segment
+from skywalking_background import _encoding
+from skywalking_background._encoding import encode_log, encode_segment
 from skywalking_background._light_spans import HandlingSpan, RequestSpan, TaskSpan, common_tag, set_tag
 from skywalking_background._limits import STACK_CHARS, TAG_VALUE_CHARS
 
@@ -248,3 +250,14 @@ def test_texts_are_right_where_a_byte_is_added(size: int, letter: str) -> None:
 @pytest.mark.parametrize(("size", "more"), [(TAG_VALUE_CHARS, ""), (TAG_VALUE_CHARS + 1, "… (1 characters more)")])
 def test_a_value_is_cut_above_the_limit_only(size: int, more: str) -> None:
     assert encoded(one_span(op="x" * size)).operationName == "x" * TAG_VALUE_CHARS + more
+
+
+def test_a_log_line_keeps_its_endpoint_where_oap_is_not_set_up_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = LogData(service="shop", endpoint="/buy")
+    monkeypatch.setattr(_encoding, "ENDPOINT_AS_TAG", False)
+    assert LogData.FromString(encode_log(log)) == LogData(service="shop", endpoint="/buy")
+    monkeypatch.setattr(_encoding, "ENDPOINT_AS_TAG", True)
+    found = LogData.FromString(encode_log(log))
+    assert (found.service, found.endpoint) == ("shop", "")
+    assert [(tag.key, tag.value) for tag in found.tags.data] == [("endpoint", "/buy")]
+    assert not LogData.FromString(encode_log(LogData(service="shop"))).HasField("tags")

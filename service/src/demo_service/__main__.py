@@ -53,6 +53,7 @@ def _serve(settings: Settings) -> int:
         log_config=None,  # the app configures logging: one format, with the trace id, for uvicorn's lines too
         access_log=False,  # SkyWalking is the access log
         timeout_graceful_shutdown=settings.drain_seconds,
+        timeout_worker_healthcheck=60,  # of 5 s, a worker of a busy machine is killed while it starts
         server_header=False,
     )
     return 0

@@ -162,6 +162,8 @@ class Http2Connection:
                 self._read(deadline)
         except TimeoutError:
             self.usable = False
+            if self._heard and not self._understood:
+                raise UnwelcomeError(_NO_GRPC) from None  # it has greeted, and waits for words of its own
             raise TimedOutError(f"no answer within {timeout:.0f} s") from None
         except (OSError, h2.exceptions.ProtocolError) as error:
             self.usable = False

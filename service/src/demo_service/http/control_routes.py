@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from fastapi import APIRouter, HTTPException, Path, Query, Request
-from pydantic import AwareDatetime, BaseModel, Field, StringConstraints
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, StringConstraints
 from skywalking_background import tag
 
 from demo_service.dead_letters import Reason, Wanted
@@ -25,8 +26,20 @@ logger = logging.getLogger(__name__)
 
 router = APIRouter(responses=problems(422))
 
+_ISO: Final = re.compile(r"\d{4}-\d\d-\d\d[T ]")
 JobName = Annotated[str, Path(pattern=r"^[a-z][a-z0-9_]*$", max_length=100)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+def _as_text(value: object) -> object:
+    """Refuse a number, which pydantic takes for the seconds of a clock."""
+    if isinstance(value, str) and not _ISO.match(value):
+        message = "must be a time as 2026-11-25T16:30:00Z"
+        raise ValueError(message)
+    return value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_as_text)]
 
 
 class Filter(Parameters):
@@ -35,8 +48,8 @@ class Filter(Parameters):
     name: Text | None = None
     error: Text | None = None
     reason: Reason | None = None
-    after: AwareDatetime | None = None
-    before: AwareDatetime | None = None
+    after: Moment | None = None
+    before: Moment | None = None
     all: bool = False
 
     def wanted(self) -> Wanted:

@@ -9,15 +9,18 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
 from pydantic import BaseModel, Field
+from skywalking_background import tag
 
 from demo_service.dead_letters import Reason
 from demo_service.http.problems import problems
 from demo_service.http.query import NO_PARAMETERS, Parameters
 from demo_service.http.starting import Key, Start
+from demo_service.queues import CELERY_TASK, MESSAGE_TASK, BrokerUnavailableError
 from demo_service.tasks import JOBS, Refused, State
 
 if TYPE_CHECKING:
     from demo_service import dead_letters, tasks
+    from demo_service.queues import Publisher
     from demo_service.tasks import Registry
 
 router = APIRouter(responses=problems(422))
@@ -188,25 +191,29 @@ async def list_dead_letters(request: Request, wanted: Annotated[Limited, Query()
 async def replay(request: Request, task_id: TaskId, start: Start, key: Key = None) -> Replayed:
     """Run a dead letter's task again, as a new task in a trace of its own, and take the letter out."""
     letters: dead_letters.DeadLetters = request.app.state.letters
+    publisher: Publisher = request.app.state.publisher
 
     async def begin() -> Replayed:
         letter = await letters.get(task_id)
         if letter is None:
             raise _unknown("dead letter")
-        if letter.name not in JOBS:
+        if letter.name not in {*JOBS, CELERY_TASK, MESSAGE_TASK}:
             raise HTTPException(409, f"this version of the service has no task {letter.name!r}")
         if not letter.complete:
             raise HTTPException(409, "its arguments were secret or too large to be kept: send the request again")
         if not await letters.remove(task_id):
             raise _unknown("dead letter")  # somebody else was faster
+        arguments, replay_of = json.loads(letter.arguments), letter.trace_id or "unknown"
         try:
-            task = start.in_background(
-                JOBS[letter.name], replay_of=letter.trace_id or "unknown", **json.loads(letter.arguments)
-            )
-        except Refused:
+            if letter.name in JOBS:
+                new_id = start.in_background(JOBS[letter.name], replay_of=replay_of, **arguments).id
+            else:
+                tag("replay.of", replay_of)
+                new_id = await publisher.send_again(letter.name, arguments)
+        except (Refused, BrokerUnavailableError):
             letters.put(letter)
             raise
-        return Replayed(task_id=task.id)
+        return Replayed(task_id=new_id)
 
     return await start.once(key, begin)
 

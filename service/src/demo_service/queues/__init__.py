@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from demo_service.queues.broker import BrokerUnavailableError
+from demo_service.queues.broker import CELERY_TASK, MESSAGE_TASK, BrokerUnavailableError
 from demo_service.queues.publisher import Publisher
 from demo_service.queues.worker import run_worker
 
 if TYPE_CHECKING:
     from demo_service.settings import Settings
 
-__all__ = ["BrokerUnavailableError", "Publisher", "run_consumer", "run_worker"]
+__all__ = ["CELERY_TASK", "MESSAGE_TASK", "BrokerUnavailableError", "Publisher", "run_consumer", "run_worker"]
 
 
 def run_consumer(settings: Settings) -> int:

@@ -16,7 +16,10 @@ GROUP: Final = "workers"
 DEAD_EXCHANGE: Final = "demo.dead"
 """RabbitMQ: takes what was rejected, or delivered too often, to `<queue>.dead`."""
 MAX_DELIVERIES: Final = 5
-"""RabbitMQ: how often a message is delivered whose process dies each time."""
+"""How often work is begun whose process dies each time; then it is a dead letter."""
+CELERY_TASK: Final = "celery_sleep"
+MESSAGE_TASK: Final = "queue_sleep"
+"""What dead letters call the work on a message."""
 DEAD_MESSAGES: Final = 10_000
 """RabbitMQ: how many messages `<queue>.dead` keeps."""
 
@@ -58,7 +61,7 @@ def queue_arguments(queue: str) -> dict[str, Any]:
     """Return what RabbitMQ is told of a queue whose messages must not be lost."""
     return {
         "x-queue-type": "quorum",
-        "x-delivery-limit": MAX_DELIVERIES,
+        "x-delivery-limit": MAX_DELIVERIES + 3,  # should ours not be counted
         "x-dead-letter-exchange": DEAD_EXCHANGE,
         "x-dead-letter-routing-key": f"{queue}.dead",
         "x-dead-letter-strategy": "at-least-once",

@@ -7,13 +7,15 @@ import logging
 import random
 from typing import TYPE_CHECKING, Any, Final
 
+import redis
 from celery import Task
 from skywalking_background import current_trace_id
 
 from demo_service import ledger, variants
 from demo_service.dead_letters import DeadLetters, Redactor
 from demo_service.logging import task_id
-from demo_service.tasks import Retry, Work, do, letter_of, parse_fault
+from demo_service.queues.broker import CELERY_QUEUE, CELERY_TASK, MAX_DELIVERIES, broker_of
+from demo_service.tasks import Interrupted, Retry, Work, do, letter_of, parse_fault
 from demo_service.tasks import Task as TaskRecord
 
 if TYPE_CHECKING:
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-TASK: Final = "celery_sleep"
+COUNTED_SECONDS: Final = 24 * 3600
+"""Redis: how long it is remembered how often a task was begun."""
 RETRY: Final = Retry()
 """As all other variants."""
 
@@ -39,17 +42,23 @@ def add_task(app: Celery, settings: Settings) -> Task:
             ledger.note("dead", variants.CELERY.name, task_id)
             asyncio.run(_bury(settings, self.request, kwargs, exc))
 
-    @app.task(base=Buried, bind=True, name=TASK, max_retries=RETRY.attempts - 1)  # type: ignore[untyped-decorator]
+    @app.task(base=Buried, bind=True, name=CELERY_TASK, max_retries=RETRY.attempts - 1)  # type: ignore[untyped-decorator]
     def celery_sleep(self: Task, seconds: float, work: str = Work.SLEEP, fault: str | None = None) -> None:
         token = task_id.set(self.request.id)
         attempt = self.request.retries + 1
         try:
+            _refuse_deadly(settings, self.request)
             if fault:
                 asyncio.run(parse_fault(fault).strike(attempt))
-            do(TASK, seconds, work)
+            do(CELERY_TASK, seconds, work)
         except RETRY.on as error:
             logger.warning(
-                "Attempt %d of %d of %s failed: %s", attempt, RETRY.attempts, TASK, error, extra={"attempt": attempt}
+                "Attempt %d of %d of %s failed: %s",
+                attempt,
+                RETRY.attempts,
+                CELERY_TASK,
+                error,
+                extra={"attempt": attempt},
             )
             if attempt == RETRY.attempts:
                 raise
@@ -62,15 +71,37 @@ def add_task(app: Celery, settings: Settings) -> Task:
     return celery_sleep
 
 
+def _refuse_deadly(settings: Settings, request: Any) -> None:  # noqa: ANN401  # Celery's
+    """Refuse a task whose process has died too often.
+
+    Raises:
+        Interrupted: it has.
+    """
+    if not request.delivery_info.get("redelivered"):
+        return
+    broker = broker_of(settings)
+    if broker.speaks_amqp:
+        deliveries = int(request.get("x-delivery-count") or 0) + 1
+    else:
+        with redis.from_url(broker.url, socket_timeout=settings.publish_seconds) as client:
+            key = f"{CELERY_QUEUE}.deliveries.{request.id}"
+            deliveries = int(client.incr(key)) + 1
+            client.expire(key, COUNTED_SECONDS)
+    if deliveries > MAX_DELIVERIES:
+        message = f"its process died in each of {MAX_DELIVERIES} deliveries"
+        raise Interrupted(message)
+
+
 def _countdown_seconds(failed: int) -> int:
     """Return how long to wait after so many failed attempts: whole seconds, as RabbitMQ's delayed delivery counts."""
     return round(RETRY.wait_seconds(failed)) + random.randint(0, 1)  # noqa: S311  # no secret
 
 
 async def _bury(settings: Settings, request: Any, arguments: dict[str, Any], error: Exception) -> None:  # noqa: ANN401
-    task = TaskRecord(request.id, TASK, f"GET {variants.CELERY.path}", current_trace_id(), None)
+    task = TaskRecord(request.id, CELERY_TASK, f"GET {variants.CELERY.path}", current_trace_id(), None)
     task.attempts = request.retries + 1
     letters = DeadLetters(settings)
+    arguments = {name: value for name, value in arguments.items() if name != "fault"}  # a replay has none
     kept = Redactor(settings.redact).kept(arguments, settings.max_argument_bytes)
-    letters.put(letter_of(task, kept, error, interrupted=False))
+    letters.put(letter_of(task, kept, error, interrupted=isinstance(error, Interrupted)))
     await letters.close()

@@ -20,7 +20,7 @@ from skywalking_background import current_trace_id, flush, tag
 from demo_service import ledger, variants
 from demo_service.dead_letters import DeadLetters, Redactor
 from demo_service.logging import configure_logging, task_id
-from demo_service.queues.broker import GROUP, MAX_DELIVERIES, MESSAGE_QUEUE, Broker, broker_of
+from demo_service.queues.broker import GROUP, MAX_DELIVERIES, MESSAGE_QUEUE, MESSAGE_TASK, Broker, broker_of
 from demo_service.queues.health import serve_health
 from demo_service.queues.message_queue import (
     QUEUE,
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-NAME: Final = "queue_sleep"
 RETRY: Final = Retry()
 """As all other variants; the message stays unacknowledged meanwhile."""
 LOOK_SECONDS: Final = 2.0
@@ -71,7 +70,7 @@ class Consumer:
         attempt = 0
         try:
             if deliveries > MAX_DELIVERIES:
-                message = f"its process died in each of {deliveries - 1} deliveries"
+                message = f"its process died in each of {MAX_DELIVERIES} deliveries"
                 raise Interrupted(message)  # noqa: TRY301  # as any other failure
             for attempt in range(1, RETRY.attempts + 1):
                 try:
@@ -82,7 +81,7 @@ class Consumer:
                         "Attempt %d of %d of %s failed: %s",
                         attempt,
                         RETRY.attempts,
-                        NAME,
+                        MESSAGE_TASK,
                         error,
                         extra={"attempt": attempt},
                     )
@@ -107,18 +106,19 @@ class Consumer:
     async def _attempt(self, body: dict[str, Any], attempt: int) -> None:
         if body.get("fault"):
             await parse_fault(body["fault"]).strike(attempt)
-        log("started", NAME)
+        log("started", MESSAGE_TASK)
         if body["work"] == Work.CPU:
             await asyncio.get_running_loop().run_in_executor(self._threads, compute, body["seconds"])
         else:
             await asyncio.sleep(body["seconds"])
-        log("completed", NAME)
+        log("completed", MESSAGE_TASK)
 
     def _bury(self, body: dict[str, Any], attempts: int, error: Exception) -> None:
         ledger.note("dead", variants.QUEUE.name, body["id"])
-        task = TaskRecord(body["id"], NAME, f"GET {variants.QUEUE.path}", current_trace_id(), None)
+        task = TaskRecord(body["id"], MESSAGE_TASK, f"GET {variants.QUEUE.path}", current_trace_id(), None)
         task.attempts = attempts
-        kept = self._redactor.kept(body, self._settings.max_argument_bytes)
+        arguments = {name: body[name] for name in ("seconds", "work")}
+        kept = self._redactor.kept(arguments, self._settings.max_argument_bytes)
         self._letters.put(letter_of(task, kept, error, interrupted=isinstance(error, Interrupted)))
 
 
@@ -128,7 +128,7 @@ def subscribe_rabbit(rabbit: RabbitBroker, consumer: Consumer) -> None:
     @rabbit.subscriber(QUEUE, ack_policy=AckPolicy.MANUAL)
     async def handle(body: dict[str, Any], message: RabbitMessage) -> None:
         try:
-            await consumer.work(body)
+            await consumer.work(body, int(message.headers.get("x-delivery-count") or 0) + 1)
         except Exception:
             await message.reject()
             raise

@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
 
-from demo_service.queues.broker import BrokerUnavailableError, broker_of
+from demo_service.queues.broker import CELERY_TASK, MESSAGE_TASK, BrokerUnavailableError, broker_of
 
 if TYPE_CHECKING:
     from celery import Task
@@ -76,6 +77,17 @@ class Publisher:
         except Exception as error:
             await self._disconnect()
             raise _unavailable(error) from error
+
+    async def send_again(self, name: str, arguments: dict[str, Any]) -> str:
+        """Send what has become a dead letter of this name as new work; return its id.
+
+        Raises:
+            BrokerUnavailableError: no broker is set, or it has not confirmed the message in time.
+        """
+        send = {CELERY_TASK: self.send_to_celery, MESSAGE_TASK: self.send_message}[name]
+        work_id = uuid4().hex
+        await send(work_id, **arguments)
+        return work_id
 
     async def close(self) -> None:
         """Leave the broker."""

@@ -68,7 +68,7 @@ def draw_crashed(
         axis.set_title(faults[fault])
         axis.invert_yaxis()
         axis.set_xlabel("requests")
-    panels.flat[0].legend(loc="lower right")
+    figure.legend(*panels.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     figure.suptitle(title)
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -20,6 +20,7 @@ from stack.terminal import new_console
 from stack.verify.cases import CASES, THREE_TASKS, Case, span_tree
 from stack.verify.endpoints import check_endpoints
 from stack.verify.failures import Failures
+from stack.verify.killed import TASKS, check_killed
 from stack.verify.meters import check_meters
 from stack.verify.waterfall import waterfall
 
@@ -30,11 +31,17 @@ if TYPE_CHECKING:
 
     from stack.settings import Settings
 
-TASK_TOLERANCE_MS: Final = 250
+TASK_TOLERANCE_MS: Final = 500
 """A task may take longer than it sleeps by so much, on a busy machine."""
 ENTRY_TOLERANCE_MS: Final = 50
 """The entry span may end so long after the client has the answer, on a busy machine."""
 CONCURRENT_REQUESTS: Final = 20
+APART_SECONDS: Final = 0.1
+"""Time between two of the single requests, so that none is slower because of another."""
+WARM_UP_SECONDS: Final = 60.0
+"""How long the first tasks may take: one of them starts the process pool."""
+UNFINISHED: Final = frozenset({"accepted", "running", "failed"})
+"""States of a task that has not ended; `failed` waits for its next attempt."""
 TRACE_TIMEOUT_SECONDS: Final = 30.0
 """So long after the end of the last task its trace must be complete in OAP."""
 
@@ -72,11 +79,13 @@ def verify(settings: Settings, *, has_broker: bool) -> int:
             cases = [case for case in CASES if has_broker or not case.broker]
             _warm_up(client, cases)
             with console.status("sending one request to each endpoint, waiting for the tasks"):
-                results = _run(client, oap, cases)
+                results = _run(client, oap, cases, APART_SECONDS)
             with console.status(f"sending {CONCURRENT_REQUESTS} requests at once"):
                 concurrent = _run(client, oap, [_concurrent_case()] * CONCURRENT_REQUESTS)
             with console.status("letting tasks fail in every way"):
                 failures = list(Failures(settings, client, oap).all())
+            with console.status(f"killing a service that runs {TASKS} tasks"):
+                killed = list(check_killed(settings, oap))
         spans = [span for result in (*results, *concurrent) for span in result.spans]
         spans += [span for failure in failures for span in failure.spans]
         with console.status("looking for their endpoints"):
@@ -102,6 +111,8 @@ def verify(settings: Settings, *, has_broker: bool) -> int:
         console.print(f"\n[bold]{finding.title}[/]  trace {finding.trace_id}")
         console.print(waterfall(roots))
         failed += _report(console, [_check_tree(roots, finding.outline), *finding.lines])
+    console.print(f"\n[bold]{TASKS} tasks of a service that is killed (SIGKILL) and started again[/]")
+    failed += _report(console, killed)
     console.print("\n[bold]The endpoints of all these[/]")
     failed += _report(console, [listed])
     console.print("\n[bold]The meters of all these[/]")
@@ -116,19 +127,28 @@ def verify(settings: Settings, *, has_broker: bool) -> int:
 
 
 def _warm_up(client: httpx.Client, cases: Iterable[Case]) -> None:
-    """Send one request to each endpoint, as the first one is slower. Its `sw8` header says that it is not sampled."""
+    """Send one request to each endpoint, as the first one is slower, and wait for its task.
+
+    The `sw8` header says that these are not sampled: so they leave no trace, and their tasks have no trace id.
+    """
     for case in cases:
         body = {**case.body, "id": uuid4().hex} if isinstance(case.body, dict) else None
         params = {**case.params, "duration": "0"}
         client.request(case.method, case.path, params=params, json=body, headers={"sw8": "0-"}).raise_for_status()
+    deadline = time.monotonic() + WARM_UP_SECONDS
+    while time.monotonic() < deadline:
+        tasks = client.get("/tasks?limit=100").json()["tasks"]
+        if not any(task["trace_id"] is None and task["state"] in UNFINISHED for task in tasks):
+            return
+        time.sleep(0.1)
 
 
 def _concurrent_case() -> Case:
     return Case("GET", "/test", "ok", span_tree("GET /test", "background_sleep_task"), 3, {"duration": "3"})
 
 
-def _run(client: httpx.Client, oap: Oap, cases: list[Case] | tuple[Case, ...]) -> list[Result]:
-    """Send all requests side by side and collect their traces."""
+def _run(client: httpx.Client, oap: Oap, cases: list[Case], apart_seconds: float = 0.0) -> list[Result]:
+    """Send all requests, each in a thread of its own, and collect their traces."""
 
     def send(case: Case) -> tuple[httpx.Response, float]:
         began = time.perf_counter()
@@ -144,7 +164,11 @@ def _run(client: httpx.Client, oap: Oap, cases: list[Case] | tuple[Case, ...]) -
         return Result(case, response, response_ms, spans)
 
     with ThreadPoolExecutor(len(cases)) as pool:
-        answers = list(pool.map(send, cases))
+        sending = []
+        for case in cases:
+            sending.append(pool.submit(send, case))
+            time.sleep(apart_seconds)
+        answers = [one.result() for one in sending]
         return list(pool.map(lambda pair: collect(pair[0], *pair[1]), zip(cases, answers, strict=True)))
 
 

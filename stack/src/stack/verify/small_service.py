@@ -16,15 +16,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx
+import psutil
 
 from stack.settings import HOST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from stack.settings import Settings
 
-START_TIMEOUT_SECONDS: Final = 30.0
+START_TIMEOUT_SECONDS: Final = 60.0
 """How long the service may take to answer, or to end."""
 DRAIN_SECONDS: Final = 2
 """How long its tasks may run on after SIGTERM."""
@@ -46,35 +48,74 @@ def small_service(settings: Settings) -> Iterator[SmallService]:
     Raises:
         httpx.HTTPError: it does not answer; its log is in the run folder.
     """
-    folder = settings.run_dir / "verify"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-    with _receiver() as (url, messages), (folder / "service.log").open("wb") as log:
-        environment = {
-            **os.environ,
-            "SERVICE_HOST": HOST,
-            "SERVICE_PORT": str(port),
-            "SERVICE_DATA_DIR": str(folder),
+    folder = empty_folder(settings, "verify")
+    with _receiver() as (url, messages):
+        variables = {
             "SERVICE_FAULTS_ENABLED": "true",
             "SERVICE_MAX_RUNNING": "2",
             "SERVICE_MAX_QUEUED": "1",
             "SERVICE_DRAIN_SECONDS": str(DRAIN_SECONDS),
             "SERVICE_NOTIFY_URLS": json.dumps([url]),
-            "SW_AGENT_NAME": f"{settings.service_name}-small",
-            "SW_AGENT_COLLECTOR_BACKEND_SERVICES": f"{HOST}:{settings.oap_grpc_port}",
+            "SERVICE_WORKERS": "1",
         }
+        with service_beside(settings, "small", folder, variables) as (process, client):
+            yield SmallService(process, client, messages)
+
+
+def empty_folder(settings: Settings, name: str) -> Path:
+    """Return an empty folder in the run folder."""
+    folder = settings.run_dir / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+@contextmanager
+def service_beside(
+    settings: Settings, name: str, folder: Path, variables: dict[str, str]
+) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
+    """Run a service beside the stack's, until the block ends; then it is killed, with its workers.
+
+    Args:
+        settings: of the stack, whose OAP it reports to.
+        name: what is put behind the service's name.
+        folder: its data and its log.
+        variables: its own settings.
+
+    Raises:
+        httpx.HTTPError: it does not answer; its log is in the folder.
+    """
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+    environment = {
+        **os.environ,
+        "SERVICE_HOST": HOST,
+        "SERVICE_PORT": str(port),
+        "SERVICE_DATA_DIR": str(folder),
+        "SW_AGENT_NAME": f"{settings.service_name}-{name}",
+        "SW_AGENT_COLLECTOR_BACKEND_SERVICES": f"{HOST}:{settings.oap_grpc_port}",
+        **variables,
+    }
+    with (folder / "service.log").open("ab") as log:
         command = [sys.executable, "-m", "demo_service"]
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)  # noqa: S603  # our own program
         try:
             with httpx.Client(base_url=f"http://{HOST}:{port}", timeout=60, trust_env=False) as client:
                 _wait_until_ready(client)
-                yield SmallService(process, client, messages)
+                yield process, client
         finally:
-            process.kill()
-            process.wait()
+            kill_with_workers(process)
+
+
+def kill_with_workers(process: subprocess.Popen[bytes]) -> None:
+    """End it as the kernel does that has no memory left; its workers would not notice."""
+    if process.poll() is None:
+        workers = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        for worker in workers:
+            worker.kill()
+    process.wait()
 
 
 def _wait_until_ready(client: httpx.Client) -> None:

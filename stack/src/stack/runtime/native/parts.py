@@ -85,7 +85,6 @@ def native_parts(settings: Settings) -> list[Part]:
                 **_service_environment(settings, broker, settings.service_name),
                 "SERVICE_PORT": str(settings.service_port),
                 **_allowed_hosts("SERVICE", settings),
-                "MALLOC_ARENA_MAX": "2",  # 20 MB less for a heap in pieces, under a storm of failing tasks
                 **({"SERVICE_ALARM_SECRET": secret} if secret else {}),
             },
             memory_megabytes=250,

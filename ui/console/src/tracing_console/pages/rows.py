@@ -110,7 +110,7 @@ def running_rows(tasks: list[RunningTask], links: Links, depth: int, cancellable
             "segment": task.segment_id,
             "span": 0,
             "start": task.start,
-            "duration": task.alive - task.start,
+            "duration": task.alive - task.start if item.lost else 0,  # what runs lasts until the browser's now
             "state": "lost" if item.lost else "running",
             "note": "its process has not been heard of since: how it ended is not known" if item.lost else "runs now",
             "error": False,
@@ -127,10 +127,11 @@ def running_rows(tasks: list[RunningTask], links: Links, depth: int, cancellable
 
 
 def _badge(span: Span) -> dict[str, str] | None:
-    if not span.error:
-        return None
-    outcome = span.tags.get("task.outcome", "")
-    return {"text": outcome if outcome in {"crashed", "cancelled"} else "failed", "tone": "bad"}
+    if is_crashed(span):
+        return {"text": "crashed", "tone": "bad"}
+    if span.tags.get("task.outcome") == "cancelled":  # on request, which is no error of the task
+        return {"text": "cancelled", "tone": "bad" if span.error else "warn"}
+    return {"text": "failed", "tone": "bad"} if span.error else None
 
 
 def _clock(moment: int) -> str:

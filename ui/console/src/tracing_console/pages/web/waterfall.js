@@ -21,7 +21,7 @@ export default {
           <span :style="{ left: right(row) + '%' }">{{ length(lasted(row)) }}</span></span>
       </button>
       <div class="span-actions" v-if="row.cancel"><button type="button" class="button small danger" :disabled="pending === row.key"
-        @click="cancel(row)">{{ asked === row.key ? "Really cancel?" : "Cancel" }}</button></div>
+        :aria-label="(asked === row.key ? 'Really cancel? ' : 'Cancel ') + row.name" @click="cancel(row)">{{ asked === row.key ? "Really cancel?" : "Cancel" }}</button></div>
       <div class="detail" v-if="opened[row.key]">
         <dl class="pairs">
           <dt>service</dt><dd>{{ row.service }}, instance <span class="mono">{{ row.instance }}</span></dd>
