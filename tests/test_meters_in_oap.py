@@ -214,6 +214,20 @@ def test_each_tile_of_horizon_asks_for_what_is_there(
     assert eventually(lambda: values(metered_oap, expression, about))
 
 
+def test_starts_drains_and_ends_are_on_the_timeline(metered_oap: OapServer, service: list[Server]) -> None:
+    text = """query ($c: EventQueryCondition) { found: queryEvents(condition: $c) {
+        events { name type source { serviceInstance } } } }"""
+    (duration,) = metered_oap.client.durations(since(), step="MINUTE")
+    condition = {"source": {"service": service[0].name}, "time": duration, "paging": {"pageNum": 1, "pageSize": 50}}
+
+    def names() -> set[str]:
+        found = metered_oap.client.query(text, c=condition)["found"]["events"]
+        ours = instance_of(metered_oap, service[1])
+        return {one["name"] for one in found if one["source"]["serviceInstance"] == ours}
+
+    assert eventually(lambda: names() >= {"Start", "Drain", "Shutdown"}), names()
+
+
 def test_no_meter_is_left_without_a_test() -> None:
     asked = Path(__file__).read_text()
     bare = {name.removeprefix("meter_background_") for name in NAMES}
