@@ -93,12 +93,14 @@ def templates(oap: OapServer) -> dict[str, Any]:
     return {one["id"]: json.loads(one["configuration"]) for one in found}
 
 
-def answer(oap: OapServer, expression: str, service: str) -> dict[str, Any]:
-    """Evaluate an expression as the UI does."""
+def answer(oap: OapServer, expression: str, service: str | None) -> dict[str, Any]:
+    """Evaluate an expression as the UI does; without a service it is of all of them."""
     text = """query ($e: String!, $n: Entity!, $d: Duration!) {
         found: execExpression(expression: $e, entity: $n, duration: $d) { error results { values { id value } } } }"""
     (duration,) = oap.client.durations(since(), step="MINUTE")
-    found: dict[str, Any] = oap.client.query(text, e=expression, n=Metric("", service).entity, d=duration)["found"]
+    found: dict[str, Any] = oap.client.query(
+        text, e=expression, n={**Metric("", "").entity, "serviceName": service}, d=duration
+    )["found"]
     return found
 
 
@@ -185,16 +187,18 @@ def test_the_dashboard_is_there_without_a_click(metered_oap: OapServer) -> None:
     assert templates(metered_oap)[DASHBOARD["id"]] == DASHBOARD["configuration"]
 
 
+def values(oap: OapServer, expression: str, service: str | None) -> list[Any]:
+    """Return what an expression has, of all its labels; an error of it is one of ours."""
+    found = answer(oap, expression, service)
+    assert not found["error"], found["error"]
+    return [item["value"] for result in found["results"] for item in result["values"] if item["value"] is not None]
+
+
 @pytest.mark.parametrize(
     "expression", [pytest.param(one, id=w["widget"]["title"]) for w in WIDGETS for one in w["expressions"]]
 )
 def test_each_widget_has_data(metered_oap: OapServer, service: list[Server], expression: str) -> None:
-    def values() -> list[Any]:
-        found = answer(metered_oap, expression, service[0].name)
-        assert not found["error"], found["error"]
-        return [item["value"] for result in found["results"] for item in result["values"] if item["value"] is not None]
-
-    assert eventually(values)
+    assert eventually(lambda: values(metered_oap, expression, service[0].name))
 
 
 def of_horizon(widget: dict[str, Any]) -> list[str]:
@@ -206,9 +210,22 @@ def of_horizon(widget: dict[str, Any]) -> list[str]:
 def test_each_tile_of_horizon_asks_for_what_is_there(
     metered_oap: OapServer, service: list[Server], expression: str
 ) -> None:
-    found = answer(metered_oap, expression, service[0].name)
-    assert not found["error"], found["error"]
-    assert any(item["value"] for result in found["results"] for item in result["values"])
+    about = None if "top_n" in expression else service[0].name
+    assert eventually(lambda: values(metered_oap, expression, about))
+
+
+def test_starts_drains_and_ends_are_on_the_timeline(metered_oap: OapServer, service: list[Server]) -> None:
+    text = """query ($c: EventQueryCondition) { found: queryEvents(condition: $c) {
+        events { name type source { serviceInstance } } } }"""
+    (duration,) = metered_oap.client.durations(since(), step="MINUTE")
+    condition = {"source": {"service": service[0].name}, "time": duration, "paging": {"pageNum": 1, "pageSize": 50}}
+
+    def names() -> set[str]:
+        found = metered_oap.client.query(text, c=condition)["found"]["events"]
+        ours = instance_of(metered_oap, service[1])
+        return {one["name"] for one in found if one["source"]["serviceInstance"] == ours}
+
+    assert eventually(lambda: names() >= {"Start", "Drain", "Shutdown"}), names()
 
 
 def test_no_meter_is_left_without_a_test() -> None:
