@@ -23,7 +23,7 @@ COMPARE_OPTIONS = $${BROKER:+--broker "$$BROKER"} $${VARIANTS:+--variants $$VARI
 	$(if $(filter-out 0,$(QUICK)),--quick) $(if $(filter-out 0,$(DOCS)),--docs)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs restart doctor verify load load-ui compare crash report screenshots test test-unit coverage bench mutants \
+.PHONY: help up down status logs restart doctor verify load load-ui compare crash report screenshots test test-unit test-end-to-end coverage bench mutants \
 	package fmt lint clean
 
 help: ## list the commands
@@ -71,13 +71,17 @@ load-ui: $(SYNCED) ## start Locust's web page
 screenshots: $(SYNCED) ## make docs/screenshots/ from the running stack, with 1,000 tasks at once (needs Chromium)
 	@$(PY) docs/screenshots.py
 
-test: $(SYNCED) ## run every test, against a real OAP that the tests start themselves (ARGS="-k name")
-	@$(PY) -m pytest $(PARALLEL) $(ARGS)
+test: test-unit test-end-to-end ## run every test
 
-test-unit: $(SYNCED) ## run the tests that need neither OAP nor a browser (one minute; ARGS="-p randomly": in random order)
-	@$(PY) -m pytest $(PARALLEL) $(UNIT) $(ARGS)
+test-end-to-end: $(SYNCED) ## run the tests across parts, against a real OAP that they start themselves (ARGS="-k name")
+	@$(PY) -m pytest $(PARALLEL) tests $(ARGS)
 
-coverage: ## what `make test-unit ARGS=--cov` has covered, part by part
+# The library's tests are by themselves: they want a process in which nothing has started the agent.
+test-unit: $(SYNCED) ## run the tests that need neither OAP nor a browser (UNIT_ARGS="-p randomly": in random order)
+	@$(PY) -m pytest $(PARALLEL) tracing/tests $(UNIT_ARGS)
+	@$(PY) -m pytest $(PARALLEL) $(filter-out tracing/tests,$(UNIT)) $(UNIT_ARGS)
+
+coverage: ## what `make test-unit UNIT_ARGS=--cov` has covered, part by part
 	@for part in $(PARTS); do printf '%s %s %%\n' "$$part" \
 		"$$(.venv/bin/coverage report --format=total --include="*/$$part/*")"; done
 

@@ -23,12 +23,16 @@ from skywalking_background._reporter import Counts, Reporter
 ENABLED = "SKYWALKING_BACKGROUND_ENABLED"
 
 
+SENDS = ("send_segments", "send_logs", "send_events", "send_meters")
+
+
 class Stand:
     """A reporter that writes down what it is asked for."""
 
     def __init__(self, *, reached: bool = False) -> None:
         self.asked: list[Any] = []
         self.reached = reached
+        self.delivers = False
         self.transport = SimpleNamespace(close=lambda: self.asked.append("close"))
 
     def begin(self) -> None:
@@ -193,7 +197,7 @@ def test_all_that_the_agent_finishes_goes_to_our_reporter(monkeypatch: pytest.Mo
             super().__init__(transport, **options)
 
     monkeypatch.setattr(_agent, "Reporter", Noting)
-    monkeypatch.setattr(_agent, "_transport", lambda: SimpleNamespace(send_segments=None, send_logs=None))
+    monkeypatch.setattr(_agent, "_transport", lambda: SimpleNamespace(**dict.fromkeys(SENDS)))
     _agent._use_reporter(reached=True)
     assert _agent._reporter is not None
     assert agent.archive_segment == _agent._reporter.segments.put
@@ -202,7 +206,7 @@ def test_all_that_the_agent_finishes_goes_to_our_reporter(monkeypatch: pytest.Mo
     assert made == {
         "on_begin": _agent._on_begin,
         "on_first_round": _agent._begin_threads,
-        "on_round": _agent._segments.send_what_waits,
+        "on_round": _agent._on_round,
         "reached": True,
     }
     put: list[Any] = []
