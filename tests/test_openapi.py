@@ -39,6 +39,9 @@ OPERATIONS = (
     "GET /jobs",
     "POST /jobs/{name}/pause",
     "POST /jobs/{name}/resume",
+    "GET /alarms",
+    "POST /alarms",
+    "POST /profiles",
     "POST /dead-letters/{task_id}/replay",
     "DELETE /dead-letters/{task_id}",
     "GET /health/live",
@@ -87,7 +90,9 @@ def after_call(_context: HookContext, _case: Case[Any], response: Response) -> N
     ("label", "mode"),
     [(label, GenerationMode.POSITIVE) for label in OPERATIONS]
     + [
-        (label, GenerationMode.NEGATIVE) for label in OPERATIONS if "health" not in label and label != "GET /jobs"
+        (label, GenerationMode.NEGATIVE)
+        for label in OPERATIONS
+        if "health" not in label and label not in {"GET /jobs", "GET /alarms"}
     ],  # they take nothing
 )
 def test_an_operation_answers_as_documented(document: BaseSchema, label: str, mode: GenerationMode) -> None:
