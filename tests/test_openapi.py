@@ -13,12 +13,14 @@ import schemathesis
 from harness import Server, serve
 from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
-from schemathesis.specs.openapi.checks import positive_data_acceptance
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from schemathesis import Case
+    from schemathesis.checks import CheckFunction
     from schemathesis.core.transport import Response
     from schemathesis.hooks import HookContext
     from schemathesis.schemas import BaseSchema
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
 OPERATIONS = (
     "GET /test",
     "GET /test/blocking",
+    "GET /test/celery",
+    "GET /test/create-task",
+    "GET /test/process",
+    "GET /test/queue",
     "GET /test/threading",
     "POST /action",
     "POST /complex-action",
@@ -47,6 +53,7 @@ OPERATIONS = (
     "GET /health/live",
     "GET /health/ready",
 )
+NEED_BROKER = {"GET /test/celery", "GET /test/queue"}  # which is not here: they answer 503, as documented
 LIMITS = settings(
     max_examples=275, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
 )
@@ -82,8 +89,9 @@ def before_call(_context: HookContext, case: Case[Any], _kwargs: dict[str, objec
 
 
 @schemathesis.hook
-def after_call(_context: HookContext, _case: Case[Any], response: Response) -> None:
-    SENT[str(response.status_code)] += 1
+def after_call(_context: HookContext, case: Case[Any], response: Response) -> None:
+    if response.status_code != 503 or case.operation.label not in NEED_BROKER:
+        SENT[str(response.status_code)] += 1
 
 
 @pytest.mark.parametrize(
@@ -103,9 +111,14 @@ def test_an_operation_answers_as_documented(document: BaseSchema, label: str, mo
     def check(case: Case[Any]) -> None:
         # A key may have been used before, not all that an id must not be can be written down in a JSON schema, and a
         # deletion of all letters must be meant.
-        case.call_and_validate(
-            excluded_checks=[positive_data_acceptance] if method == "POST" or label == "DELETE /dead-letters" else []
-        )
+        excluded: list[CheckFunction] = []
+        if method == "POST" or label == "DELETE /dead-letters" or label in NEED_BROKER:
+            excluded.append(positive_data_acceptance)
+        if label in NEED_BROKER:
+            excluded.append(not_a_server_error)
+        if label == "POST /alarms":  # bodies that are too long get 413, which Schemathesis does not know
+            excluded.append(negative_data_rejection)
+        case.call_and_validate(excluded_checks=excluded)
 
     check()
 

@@ -67,7 +67,7 @@ async def list_alarms(request: Request) -> Alarms:
     )
 
 
-@router.post("", status_code=204, responses=problems(403))
+@router.post("", status_code=204, responses=problems(400, 403, 413))
 async def take_alarms(
     request: Request,
     messages: Messages,

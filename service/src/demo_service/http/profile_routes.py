@@ -52,7 +52,7 @@ class Profile(BaseModel):
     """The stacks as flame graph tools read them."""
 
 
-@router.post("/profiles", responses=problems(403, 409))
+@router.post("/profiles", responses=problems(400, 403, 409, 413))
 async def profile_task(request: Request, wanted: Annotated[WantedProfile, Query()]) -> Profile:
     """Look at the stacks of the running tasks of one name for some seconds."""
     if not request.app.state.settings.profiling_enabled:
