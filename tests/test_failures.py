@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from oap_query import Span
 
-pytestmark = pytest.mark.alone
-
 ERROR = {"X-Fault": "error"}
 FORKED = "  Local FastAPI request handling 200\n  Local background_sleep_task CROSS_THREAD"
 DEAD = f"""Entry HTTP GET /test 200

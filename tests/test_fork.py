@@ -56,7 +56,7 @@ def segments(oap: Oap, service: str, start: datetime) -> list[dict[str, Any]]:
 
 def arrived(oap: OapServer, service: str, start: datetime, expected: int) -> list[dict[str, Any]]:
     """Wait for so many segments of a service, a moment longer for more than these, and return them."""
-    eventually(lambda: len(segments(oap.client, service, start)) >= expected, 40)
+    eventually(lambda: len(segments(oap.client, service, start)) >= expected, 150)
     time.sleep(1.5)
     found = segments(oap.client, service, start)
     assert len({row["segmentId"] for row in found}) == len(found)

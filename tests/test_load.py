@@ -114,9 +114,12 @@ def test_faults_cost_only_what_they_must(
     monkeypatch.setattr(chaos, "FAULT_SECONDS", 3.0)
     monkeypatch.setattr(traces, "SETTLED_SECONDS", 8.0)
     monkeypatch.delenv("PYTEST_CURRENT_TEST")  # NiceGUI would take itself for the thing under test
-    names = ("service_port", "console_port", "oap_http_port", "oap_grpc_port", "locust_port")
+    names = (
+        "service_port", "console_port", "oap_http_port", "oap_grpc_port", "locust_port",
+        "redis_port", "consumer_port", "worker_port",
+    )  # fmt: skip
     ports: dict[str, Any] = {name: free_port() for name in names}
-    settings = Settings(run_dir=tmp_path / "run", **ports)
+    settings = Settings(runtime="native", run_dir=tmp_path / "run", **ports)
     try:
         assert NativeRuntime(settings).up() == 0
         assert load(settings, Load("chaos", users=20, rate=20)) == 0

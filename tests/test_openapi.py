@@ -86,6 +86,8 @@ def before_call(_context: HookContext, case: Case[Any], _kwargs: dict[str, objec
     headers: Any = case.headers or {}
     if headers.get("X-Fault") == "exit":
         del headers["X-Fault"]
+    for name in [name for name in headers if name.lower() in {"content-length", "transfer-encoding"}]:
+        del headers[name]  # a wrong one is no request of this operation, but of none
 
 
 @schemathesis.hook
