@@ -78,3 +78,12 @@ def test_one_that_fails_to_install_is_said_and_the_others_go_on(
     _plugins._install("sw_at_once")
     assert installed == []
     assert caplog.records[0].getMessage() == "the agent's plugin sw_at_once does not fit what is installed here: odd"
+
+
+async def test_what_asyncpg_passes_by_name_reaches_the_plugin_by_place() -> None:
+    async def traced(protocol: Any, stmt: Any, params: Any, *rest: Any, **named: Any) -> Any:
+        return protocol, stmt, params, rest, named
+
+    call = _plugins._by_name(traced)
+    assert await call("p", state="s", args="a", limit=1) == ("p", "s", "a", (), {"limit": 1})
+    assert await call("p", "s", "a", "portal") == ("p", "s", "a", ("portal",), {})

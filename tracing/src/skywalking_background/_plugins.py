@@ -100,7 +100,7 @@ def _install(name: str) -> None:
             return
         plugin = importlib.import_module(f"{plugins.__name__}.{name}")
         if plugins.pkg_version_check(plugin):
-            plugin.install() if name != "sw_aiormq" else _install_aiormq(plugin)
+            ADAPTED.get(name, _install_as_it_is)(plugin)
     except Exception as error:  # noqa: BLE001  # somebody is importing the package
         logger.warning("the agent's plugin %s does not fit what is installed here: %s", name, error)
 
@@ -117,3 +117,28 @@ def _install_aiormq(plugin: Any) -> None:  # noqa: ANN401  # the agent has no ty
         return await (untraced if Messages.ours else traced)(*args, **kwargs)
 
     Channel.basic_consume = basic_consume  # type: ignore[method-assign]
+
+
+def _install_as_it_is(plugin: Any) -> None:  # noqa: ANN401  # the agent has no types
+    plugin.install()
+
+
+def _install_asyncpg(plugin: Any) -> None:  # noqa: ANN401  # the agent has no types
+    from asyncpg.protocol import Protocol  # noqa: PLC0415  # it has just been imported
+
+    plugin.install()
+    for name in ("bind_execute", "bind_execute_many"):
+        setattr(Protocol, name, _by_name(getattr(Protocol, name)))
+
+
+def _by_name(traced: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a method of asyncpg be called with names, as its newer versions do; the plugin's own fails then."""
+
+    async def call(protocol: Any, state: Any, args: Any, *rest: Any, **named: Any) -> Any:  # noqa: ANN401
+        return await traced(protocol, state, args, *rest, **named)
+
+    return call
+
+
+ADAPTED: Final = {"sw_aiormq": _install_aiormq, "sw_asyncpg": _install_asyncpg}
+"""What must be done beside installing a plugin of the agent's."""
