@@ -124,7 +124,7 @@ def _install_as_it_is(plugin: Any) -> None:  # noqa: ANN401  # the agent has no 
 
 
 def _install_asyncpg(plugin: Any) -> None:  # noqa: ANN401  # the agent has no types
-    from asyncpg.protocol import Protocol  # noqa: PLC0415  # it has just been imported
+    from asyncpg.protocol import Protocol  # type: ignore[import-untyped]  # noqa: PLC0415  # it has just been imported
 
     plugin.install()
     for name in ("bind_execute", "bind_execute_many"):
