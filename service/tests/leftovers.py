@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 OURS = ("demo_service", "skywalking_background")
-TIMES = 200
+TIMES = 500
 SIXTEEN = 16  # clients at once
 JSON = "Content-Type: application/json\r\n"
 

@@ -19,7 +19,7 @@ OUTCOMES = [
 
 @pytest.fixture(scope="module")
 def left() -> dict[str, dict[str, int]]:
-    """What of ours a collection frees after 200 of each outcome."""
+    """What of ours a collection frees after 500 of each outcome."""
     done = subprocess.run([sys.executable, PROGRAM], check=False, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     found: dict[str, dict[str, int]] = json.loads(done.stdout.splitlines()[-1])
