@@ -56,12 +56,7 @@ def test_a_retry_is_no_error(works: Works, oap: OapServer) -> None:
 def test_what_fails_for_good_is_a_dead_letter(works: Works) -> None:
     answer = works.client.get("/test/celery?duration=0", headers={"X-Fault": "error"})
     trace_id = answer.headers["X-Trace-Id"]
-
-    def letters() -> list[dict[str, object]]:
-        found = works.client.get("/dead-letters").json()["dead_letters"]
-        return [letter for letter in found if letter["trace_id"] == trace_id]
-
-    (letter,) = eventually(letters, 60)
+    (letter,) = eventually(lambda: works.letters(trace_id), 60)
     assert (letter["name"], letter["attempts"], letter["reason"]) == ("celery_sleep", 3, "failed")
     assert works.count("celery").lost == set()
     replayed = works.client.post(f"/dead-letters/{letter['id']}/replay")
@@ -72,12 +67,7 @@ def test_what_fails_for_good_is_a_dead_letter(works: Works) -> None:
 def test_work_that_kills_its_process_is_a_dead_letter_in_the_end(works: Works) -> None:
     answer = works.client.get("/test/celery?duration=0", headers={"X-Fault": "exit"})
     trace_id = answer.headers["X-Trace-Id"]
-
-    def letters() -> list[dict[str, object]]:
-        found = works.client.get("/dead-letters").json()["dead_letters"]
-        return [letter for letter in found if letter["trace_id"] == trace_id]
-
-    (letter,) = eventually(letters, 200)
+    (letter,) = eventually(lambda: works.letters(trace_id), 200)
     assert (letter["name"], letter["reason"]) == ("celery_sleep", "interrupted")
     assert works.count("celery").lost == set()
 

@@ -57,12 +57,7 @@ def test_a_retry_is_no_error(works: Works, oap: OapServer) -> None:
 def test_what_fails_for_good_is_a_dead_letter(works: Works, oap: OapServer) -> None:
     answer = works.client.get("/test/queue?duration=0", headers={"X-Fault": "error"})
     trace_id = answer.headers["X-Trace-Id"]
-
-    def letters() -> list[dict[str, object]]:
-        found = works.client.get("/dead-letters").json()["dead_letters"]
-        return [letter for letter in found if letter["trace_id"] == trace_id]
-
-    (letter,) = eventually(letters, 60)
+    (letter,) = eventually(lambda: works.letters(trace_id), 60)
     assert (letter["name"], letter["attempts"], letter["reason"]) == ("queue_sleep", 3, "failed")
     tree = TREE.format(failed=" failed").strip()
     assert outline(build(read_trace(oap, trace_id, tree))) == tree

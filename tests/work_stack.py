@@ -172,6 +172,11 @@ class Works:
     def count(self, variant: str) -> ledger.Count:
         return ledger.read(self.folder).get(variant, ledger.Count())
 
+    def letters(self, trace_id: str) -> list[dict[str, Any]]:
+        """Return the dead letters of a request."""
+        found = self.client.get("/dead-letters").json()["dead_letters"]
+        return [letter for letter in found if letter["trace_id"] == trace_id]
+
     def wait_until_done(self, variant: str, accepted: int, seconds: float = 120) -> ledger.Count:
         """Wait until all that was accepted is done; whatever is not then is lost."""
         deadline = time.monotonic() + seconds

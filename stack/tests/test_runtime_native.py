@@ -15,9 +15,9 @@ import pytest
 from stack.runtime import NativeRuntime, checks
 from stack.runtime.native import progress
 from stack.runtime.native.health import answers
-from stack.runtime.native.runtime import NOT_RUNNING
 from stack.runtime.native.supervisor import Supervisor
 from stack.runtime.processes import RUN_DIR_VARIABLE, stack_processes
+from stack.runtime.protocol import NOT_RUNNING
 from stack.runtime.run_dir import prepare
 from standins import ODD, wait_for, web_part
 

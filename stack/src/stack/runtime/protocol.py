@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
+
+NOT_RUNNING: Final = 3
+"""The exit code of `status` when nothing runs, as of `systemctl status`."""
 
 
 class Runtime(Protocol):

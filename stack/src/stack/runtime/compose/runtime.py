@@ -15,6 +15,7 @@ from stack.runtime.compose.images import provide_images
 from stack.runtime.compose.project import Project
 from stack.runtime.engine import EngineError, last_line
 from stack.runtime.links import print_links
+from stack.runtime.protocol import NOT_RUNNING
 from stack.runtime.run_dir import clear, exclusive
 from stack.settings import UsageError
 from stack.terminal import FAILURE_LINES, last_lines, new_console
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS: Final = 0.5
 """Time between two looks at the containers."""
-NOT_RUNNING: Final = 3
-"""The exit code of `status` when nothing runs, as of `systemctl status`."""
 
 
 class ComposeRuntime:

@@ -29,6 +29,7 @@ from stack.runtime.native.start import PartError, start
 from stack.runtime.native.status import status_table
 from stack.runtime.native.supervisor import ALIVE_STATES, Supervisor
 from stack.runtime.processes import describe_orphans, end_processes, stack_processes
+from stack.runtime.protocol import NOT_RUNNING
 from stack.runtime.run_dir import clear, exclusive
 from stack.settings import UsageError
 from stack.terminal import new_console
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
 
 SUPERVISOR_GRACE_SECONDS: Final = 20
 """How long supervisord may take to end beyond the time that its parts may take."""
-NOT_RUNNING: Final = 3
-"""The exit code of `status` when nothing runs, as of `systemctl status`."""
 
 
 class NativeRuntime:

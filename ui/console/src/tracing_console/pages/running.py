@@ -108,23 +108,23 @@ def _row(item: RunningTask, cancellable: str) -> dict[str, Any]:
     task = item.task
     action = {"name": "cancel", "label": "Cancel", "sure": "Really cancel?", "tone": "danger"}
     return {
-        "key": " ".join(item.key),
-        "name": {"text": task.name or "(no name)", "href": trace_path(task.trace_id), "note": f"task {task.task_id}"},
+        **_identity(item),
         "runs": {"since": task.start},
-        "start": {"time": task.start},
-        "service": task.service,
-        "instance": {"text": task.instance, "mono": True},
         "actions": {"actions": [action] if task.service == cancellable else []},
     }
 
 
 def _lost_row(item: RunningTask) -> dict[str, Any]:
+    return {**_identity(item), "alive": {"time": item.task.alive}}
+
+
+def _identity(item: RunningTask) -> dict[str, Any]:
+    """What is shown of a task, whether it runs or is lost."""
     task = item.task
     return {
         "key": " ".join(item.key),
         "name": {"text": task.name or "(no name)", "href": trace_path(task.trace_id), "note": f"task {task.task_id}"},
         "start": {"time": task.start},
-        "alive": {"time": task.alive},
         "service": task.service,
         "instance": {"text": task.instance, "mono": True},
     }
