@@ -34,14 +34,14 @@ def throughput(rig: Rig, variant: Variant) -> float:
     Raises:
         RigError: none ends.
     """
-    count, best = FIRST_STEP, 0.0
+    count, rate = FIRST_STEP, 0.0
     for _ in range(MOST_STEPS):
         seconds = _step(rig, variant, count)
-        best = max(best, count / seconds)
+        rate = count / seconds
         if seconds >= ENOUGH * STEP_SECONDS:
             break
-        count = next_count(count, best)
-    return best
+        count = next_count(count, rate)
+    return rate
 
 
 def next_count(count: int, rate: float) -> int:
