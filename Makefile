@@ -4,6 +4,8 @@ PY := .venv/bin/python
 SYNCED := .venv/.synced
 # Tests mostly wait, so three at once suit two cores. What belongs together stays in one process: see conftest.py.
 PARALLEL := --numprocesses=3 --dist=loadfile --no-loadscope-reorder
+# Schemathesis is a plugin that takes half a second to load in each process; only tests/test_openapi.py needs it.
+UNIT_PYTEST := $(PARALLEL) -p no:schemathesis
 UNIT := $(filter-out tracing/mutants/%,$(wildcard */tests */*/tests))
 MEMBERS := $(patsubst %/pyproject.toml,%,$(wildcard */pyproject.toml */*/pyproject.toml))
 PARTS := $(sort $(notdir $(wildcard */src/* */*/src/*)))
@@ -77,9 +79,9 @@ test-end-to-end: $(SYNCED) ## run the tests across parts, against a real OAP tha
 	@$(PY) -m pytest $(PARALLEL) tests $(ARGS)
 
 # The library's tests are by themselves: they want a process in which nothing has started the agent.
-test-unit: $(SYNCED) ## run the tests that need neither OAP nor a browser (UNIT_ARGS="-p randomly": in random order)
-	@$(PY) -m pytest $(PARALLEL) tracing/tests $(UNIT_ARGS)
-	@$(PY) -m pytest $(PARALLEL) $(filter-out tracing/tests,$(UNIT)) $(UNIT_ARGS)
+test-unit: $(SYNCED) ## run the tests that need no OAP, no browser and no stack (UNIT_ARGS="-p randomly": in random order)
+	@$(PY) -m pytest $(UNIT_PYTEST) tracing/tests $(UNIT_ARGS)
+	@$(PY) -m pytest $(UNIT_PYTEST) $(filter-out tracing/tests,$(UNIT)) $(UNIT_ARGS)
 
 coverage: ## what `make test-unit UNIT_ARGS=--cov` has covered, part by part
 	@for part in $(PARTS); do printf '%s %s %%\n' "$$part" \

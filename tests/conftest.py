@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 from consoles import CHROMIUM, FLAGS, SOON_MS
-from harness import EmbeddedOap, OapServer
+from harness import EmbeddedOap, OapServer, embedded_oap
 from playwright.sync_api import sync_playwright
+from standins import settings, use_parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from playwright.sync_api import Browser, Page
+
+__all__ = ["settings", "use_parts"]
 
 SHARED = pytest.StashKey[EmbeddedOap]()
 
@@ -46,10 +49,8 @@ def oap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OapServer]:
         given.wait()
         yield given
         return
-    own = EmbeddedOap(tmp_path_factory.mktemp("oap") / "data")
-    own.start()
-    yield own
-    own.stop()
+    with embedded_oap(tmp_path_factory.mktemp("oap")) as own:
+        yield own
 
 
 @pytest.fixture(scope="module")

@@ -134,6 +134,15 @@ class EmbeddedOap(OapServer):
             self.process = None
 
 
+@contextmanager
+def embedded_oap(folder: Path) -> Iterator[EmbeddedOap]:
+    """Run an OAP whose data are in this folder."""
+    own = EmbeddedOap(folder / "data")
+    own.start()
+    yield own
+    own.stop()
+
+
 def find_uv() -> Path | str:
     """Return the uv that the repository works with."""
     return shutil.which("uv") or ROOT / ".run" / "uv" / "bin" / "uv"

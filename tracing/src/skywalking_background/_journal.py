@@ -184,7 +184,7 @@ class Journal:
 
     def _miss(self, count: int) -> None:
         if count and not self.missed:
-            text = "%s has %d bytes, which is all that it may have: what begins is not written down until tasks end"
+            text = "%s has reached its limit of %d bytes: new tasks are not written to it until others end"
             logger.warning(text, self.path, self._size)
         self.missed += count
 

@@ -317,7 +317,7 @@ class Reporter:
             text = f"OAP at %s is connected but slow, a batch of {lane.name} got %s: it is kept and sent again"
             self._complain(lane.name, text, self.address, error)
         elif isinstance(error, UnwelcomeError):
-            text = f"OAP at %s does not accept the {lane.name} of this process (%s): they are kept, mend the setting"
+            text = f"OAP at %s does not accept the {lane.name} of this process (%s): they are kept: correct the setting"
             self._complain(lane.name, text, self.address, error)
         elif isinstance(error, RefusedError):
             text = f"OAP at %s refuses all {lane.name} (%s): they are kept and sent again"

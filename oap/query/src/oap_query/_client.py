@@ -58,11 +58,17 @@ class Span:
 
 
 class Oap:
-    """A connection to one OAP, by the URL of its HTTP port."""
+    """A connection to one OAP.
 
-    def __init__(self, url: str, timeout: float = 10.0) -> None:
+    Args:
+        url: of its HTTP port.
+        timeout: seconds that it may take to connect, and to answer.
+        transport: carries the requests instead of a network, in a test.
+    """
+
+    def __init__(self, url: str, timeout: float = 10.0, transport: httpx.BaseTransport | None = None) -> None:
         self.url = url
-        self._client = httpx.Client(base_url=url, timeout=timeout, trust_env=False)
+        self._client = httpx.Client(base_url=url, timeout=timeout, trust_env=False, transport=transport)
 
     @reads_answers
     def query(self, text: str, **variables: Any) -> dict[str, Any]:  # noqa: ANN401  # JSON
@@ -83,7 +89,7 @@ class Oap:
         if answer.get("errors"):
             raise OapError("; ".join(item["message"] for item in answer["errors"]))
         if "data" not in answer:
-            message = f"what answers at {self.url} is no OAP"
+            message = f"the server at {self.url} is no OAP"
             raise OapAwayError(message)
         data: dict[str, Any] = dict(answer["data"])
         return data

@@ -329,7 +329,7 @@ def _letter(row: RowMapping) -> DeadLetter:
 
 def _log_unstored(letter: DeadLetter, why: str) -> None:
     logger.error(
-        "Dead letter of %s not stored (%s); this line is all that is left of it",
+        "Dead letter of %s not stored (%s); only this line has it",
         letter.name,
         why,
         extra={"dead_letter": asdict(letter)},

@@ -62,7 +62,7 @@ class Recovery:
             try:
                 await self.look()
             except Exception:  # the service goes on, and the next look may fare better
-                logger.exception("What processes that are gone have accepted can't be looked after yet")
+                logger.exception("Tasks of processes that have ended can't be recovered yet")
             await asyncio.sleep(LOOK_SECONDS)
 
     async def look(self) -> None:

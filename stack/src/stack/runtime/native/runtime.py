@@ -83,7 +83,7 @@ class NativeRuntime:
                     prepare(console, settings)
                 except (UiUnavailableError, OapEmbeddedError) as error:
                     console.print(
-                        f"[yellow]SkyWalking's own UI is left out:[/] {escape(str(error))}; the console serves"
+                        f"[yellow]SkyWalking's UI is left out:[/] {escape(str(error))}; the console works without it"
                     )
             prepare_broker(settings)
             parts = native_parts(settings)

@@ -143,7 +143,7 @@ def _note(count: int, *, tells: bool) -> str:
     if count and not tells:
         sentences.append(
             "This OAP does not report when an alarm’s cause is over; 10.4 and later do. The states come from "
-            "the service, which OAP tells of alarms."
+            "the service, to which OAP sends its alarms."
         )
     return " ".join(sentences)
 
