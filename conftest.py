@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 exempt_loopback()
 
 ALONE = (
+    "stack/tests/test_runtime_native.py",
     "tests/test_delivery.py",
     "tests/test_failures.py",
     "tests/test_fork.py",
     "tests/test_library_doctor.py",
     "tests/test_load.py",
-    "tests/test_runtime_native.py",
     "tracing/tests/test_journal.py",
     "tracing/tests/test_reporter.py",
 )

@@ -12,14 +12,11 @@ import pytest
 from consoles import CHROMIUM, FLAGS, SOON_MS
 from harness import EmbeddedOap, OapServer, embedded_oap
 from playwright.sync_api import sync_playwright
-from standins import settings, use_parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from playwright.sync_api import Browser, Page
-
-__all__ = ["settings", "use_parts"]
 
 SHARED = pytest.StashKey[EmbeddedOap]()
 

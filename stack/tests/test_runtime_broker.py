@@ -1,4 +1,4 @@
-"""The broker: which one is taken. tests/test_own_redis.py has the stack's own Redis running."""
+"""The broker: which one is taken. test_own_redis.py has the stack's own Redis running."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ class Settings(BaseSettings):
     idempotency_seconds: Seconds = 24 * 3600
     """How long an answer is remembered for a repeated key."""
     idempotency_keys: Count = 100_000
-    """How many of them; the oldest are forgotten first."""
+    """How many of them; the least recently used is forgotten first."""
     faults_enabled: bool = False
     """Whether the header `X-Fault` may break things on purpose; one of its faults ends the process."""
     profiling_enabled: bool = False
