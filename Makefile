@@ -107,7 +107,7 @@ package: ## build the library's distributions into .run/dist and check them as a
 	@.venv/bin/twine check --strict .run/dist/*.whl .run/dist/*.tar.gz
 	@.venv/bin/check-wheel-contents .run/dist/*.whl
 
-fmt: $(SYNCED) ## format the code, and mend what ruff can mend
+fmt: $(SYNCED) ## format the code, and fix what ruff can fix
 	@.venv/bin/ruff check --fix --show-fixes
 	@.venv/bin/ruff format
 
@@ -123,7 +123,7 @@ lint: $(SYNCED) ## check style, types, the arrows between the parts, declared de
 clean: $(SYNCED) ## end the stack and delete its traces and logs
 	@$(PY) -m stack clean
 
-# Made anew when what it is made from has changed, and when it is broken. A stamp, as .venv/bin/python is a link to an
+# Made again when one of its sources has changed, and when it is broken. A stamp, as .venv/bin/python is a link to an
 # interpreter of others.
 $(SYNCED): uv.lock pyproject.toml $(wildcard */pyproject.toml */*/pyproject.toml) \
 		$(shell $(PY) -c 'import stack' >/dev/null 2>&1 || echo FORCE)

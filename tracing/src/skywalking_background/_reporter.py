@@ -143,7 +143,7 @@ class Reporter:
         return True
 
     def put_log(self, log: LogData) -> None:
-        """Queue a log line, unless it is about the delivery itself: one that OAP refuses would beget the next."""
+        """Queue a log line, unless it is about the delivery itself: one that OAP refuses would cause the next."""
         if not getattr(self._speaking, "now", False) and not threading.current_thread().name.startswith(OWN_THREADS):
             self.logs.put(log)
 

