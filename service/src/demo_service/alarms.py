@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from pydantic import BaseModel, ConfigDict, Field
 from skywalking_background import untraced
 
-from demo_service.people import People, send
+from demo_service.notifications import Recipients, send
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -75,7 +75,7 @@ class Alarms:
     """The alarms of this process, and the people who are notified."""
 
     def __init__(self, settings: Settings) -> None:
-        self._people = People(settings.notify_urls)
+        self._recipients = Recipients(settings.notify_urls)
         self._quiet_seconds = settings.alarm_quiet_seconds
         self._alarms: deque[Alarm] = deque(maxlen=KEPT)
         self._news: list[Alarm] = []
@@ -119,7 +119,7 @@ class Alarms:
             self._work.cancel()
             with suppress(asyncio.CancelledError):
                 await self._work
-            await self._tell()
+            await self._notify()
 
     def _open(self, message: Message) -> Alarm | None:
         for alarm in reversed(self._alarms):
@@ -133,9 +133,9 @@ class Alarms:
         self._news.append(alarm)
 
     async def _watch(self) -> None:
-        """Tell the news, and end what has fallen silent, until nothing is open."""
+        """Send the news, and end what has fallen silent, until nothing is open."""
         while self._news or any(alarm.recovered is None for alarm in self._alarms):
-            await self._tell()
+            await self._notify()
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):
                     await self._changed.wait()
@@ -145,9 +145,9 @@ class Alarms:
                 if alarm.recovered is None and now - alarm.repeated > self._quiet_seconds:
                     self._end(alarm, alarm.repeated)
 
-    async def _tell(self) -> None:
+    async def _notify(self) -> None:
         news, self._news = self._news, []
-        if not (news and self._people):
+        if not (news and self._recipients):
             return
         lines = [f"{'recovered' if one.recovered else one.level.lower() or 'alarm'}: {one.message}" for one in news]
         if len(lines) > LINES:
@@ -155,4 +155,4 @@ class Alarms:
         over = all(one.recovered for one in news)
         title = f"{len(news)} alarms" if len(news) > 1 else "An alarm is over" if over else "An alarm"
         with untraced():
-            await send("alarms", partial(self._people.notify, title, lines, "success" if over else "warning"))
+            await send("alarms", partial(self._recipients.notify, title, lines, "success" if over else "warning"))

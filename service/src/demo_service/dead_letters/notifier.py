@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from skywalking_background import carry
 
-from demo_service.people import People, send
+from demo_service.notifications import Recipients, send
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +39,7 @@ class Notifier:
     """Sends notifications by Apprise, at most one message in `notify_seconds`."""
 
     def __init__(self, settings: Settings, trace_url: Callable[[str | None], str | None]) -> None:
-        self._people = People(settings.notify_urls)
+        self._recipients = Recipients(settings.notify_urls)
         self._seconds = settings.notify_seconds
         self._trace_url = trace_url
         self._waiting = _Batch()
@@ -49,7 +49,7 @@ class Notifier:
 
     def put(self, letter: DeadLetter) -> None:
         """Notify of a letter: at once, or together with others when `notify_seconds` have passed."""
-        if not self._people:
+        if not self._recipients:
             return
         if not self._waiting.kinds:
             # The message becomes part of the trace of the first task that it describes.
@@ -85,4 +85,4 @@ class Notifier:
             lines.append(f"{letter.died_at} {letter.name} {letter.id}: {letter.error_type}: {letter.error_message}")
             if url := self._trace_url(letter.trace_id):
                 lines.append(url)
-        return self._people.notify(title, lines, "failure")
+        return self._recipients.notify(title, lines, "failure")

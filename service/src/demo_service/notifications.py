@@ -17,8 +17,8 @@ SEND_SECONDS: Final = 15.0
 """How long sending a notification may take."""
 
 
-class People:
-    """Those who are notified.
+class Recipients:
+    """The people who are notified.
 
     Args:
         urls: Apprise URLs.
