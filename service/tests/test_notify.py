@@ -123,12 +123,12 @@ async def test_an_url_that_apprise_does_not_know_stops_the_start_without_being_p
         (
             "apprise",
             'SERVICE_NOTIFY_URLS=["json://user:hunter2@host"]',
-            "SERVICE_NOTIFY_URLS needs Apprise: pip install 'demo-service[notify]'",
+            "SERVICE_NOTIFY_URLS needs the extra `notify`: pip install apprise",
         ),
         (
             "asyncpg",
             "SERVICE_DATABASE_URL=postgresql+asyncpg://user:hunter2@host/letters",
-            "SERVICE_DATABASE_URL needs asyncpg: pip install 'demo-service[postgresql]'",
+            "SERVICE_DATABASE_URL needs the extra `postgresql`: pip install asyncpg",
         ),
     ],
 )

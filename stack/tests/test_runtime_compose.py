@@ -184,7 +184,7 @@ def test_passwords_are_made_once_for_their_owner_only(settings: Settings) -> Non
 def test_the_login_of_horizon_needs_an_extra(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "argon2", None)  # as if it were not installed
     settings.ui = "horizon"
-    with pytest.raises(UsageError, match=r"pip install 'tracing-stack\[horizon\]'"):
+    with pytest.raises(UsageError, match="UI=horizon needs the extra `horizon`: pip install argon2-cffi"):
         passwords.make_missing(settings)
     assert not passwords.file_of(settings).exists()
 

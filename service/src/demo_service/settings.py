@@ -25,7 +25,7 @@ def _known_broker(url: SecretStr | None) -> SecretStr | None:
 
 def _apprise_is_installed(urls: list[SecretStr]) -> list[SecretStr]:
     if urls and find_spec("apprise") is None:
-        message = "SERVICE_NOTIFY_URLS needs Apprise: pip install 'demo-service[notify]'"
+        message = "SERVICE_NOTIFY_URLS needs the extra `notify`: pip install apprise"
         raise ValueError(message)
     return urls
 
@@ -33,7 +33,7 @@ def _apprise_is_installed(urls: list[SecretStr]) -> list[SecretStr]:
 def _asyncpg_is_installed(url: SecretStr | None) -> SecretStr | None:
     # SQLAlchemy imports what the URL names: with another database, its driver is yours to install.
     if url is not None and "+asyncpg:" in url.get_secret_value() and find_spec("asyncpg") is None:
-        message = "SERVICE_DATABASE_URL needs asyncpg: pip install 'demo-service[postgresql]'"
+        message = "SERVICE_DATABASE_URL needs the extra `postgresql`: pip install asyncpg"
         raise ValueError(message)
     return url
 

@@ -67,6 +67,6 @@ def _hashed(password: str) -> str:
     try:
         from argon2 import PasswordHasher  # noqa: PLC0415  # an extra
     except ImportError as error:
-        message = "UI=horizon needs argon2-cffi, the extra `horizon`: pip install 'tracing-stack[horizon]'"
+        message = "UI=horizon needs the extra `horizon`: pip install argon2-cffi"
         raise UsageError(message) from error
     return PasswordHasher().hash(password)
