@@ -1,5 +1,5 @@
 # Every Python part of the workspace: they share one lock, so they share one recipe, and build arguments tell them apart.
-#   docker build --target runtime --build-arg SYNC="--package demo-service" .
+#   docker build --target runtime --build-arg SYNC="--package demo-service --extra notify" .
 # Nothing in it needs BuildKit.
 ARG BASE_IMAGE=python:3.12.11-slim-bookworm
 

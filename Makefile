@@ -4,6 +4,10 @@ PY := .venv/bin/python
 SYNCED := .venv/.synced
 # Tests mostly wait, so three at once suit two cores. What belongs together stays in one process: see conftest.py.
 PARALLEL := --numprocesses=3 --dist=loadfile --no-loadscope-reorder
+# Tests of one part that start real servers for long: they run with the tests across parts.
+SERVERS := oap/embedded/tests/test_database.py service/tests/test_leftovers.py stack/tests/test_own_redis.py stack/tests/test_runtime_native.py
+# Schemathesis is a plugin that takes half a second to load in each process; only tests/test_openapi.py needs it.
+UNIT_PYTEST := $(PARALLEL) -p no:schemathesis $(addprefix --ignore=,$(SERVERS))
 UNIT := $(filter-out tracing/mutants/%,$(wildcard */tests */*/tests))
 MEMBERS := $(patsubst %/pyproject.toml,%,$(wildcard */pyproject.toml */*/pyproject.toml))
 PARTS := $(sort $(notdir $(wildcard */src/* */*/src/*)))
@@ -73,13 +77,13 @@ screenshots: $(SYNCED) ## make docs/screenshots/ from the running stack, with 1,
 
 test: test-unit test-end-to-end ## run every test
 
-test-end-to-end: $(SYNCED) ## run the tests across parts, against a real OAP that they start themselves (ARGS="-k name")
-	@$(PY) -m pytest $(PARALLEL) tests $(ARGS)
+test-end-to-end: $(SYNCED) ## run the tests that need real servers: an OAP, brokers, a browser, a stack (ARGS="-k name")
+	@$(PY) -m pytest $(PARALLEL) tests $(SERVERS) $(ARGS)
 
 # The library's tests are by themselves: they want a process in which nothing has started the agent.
-test-unit: $(SYNCED) ## run the tests that need neither OAP nor a browser (UNIT_ARGS="-p randomly": in random order)
-	@$(PY) -m pytest $(PARALLEL) tracing/tests $(UNIT_ARGS)
-	@$(PY) -m pytest $(PARALLEL) $(filter-out tracing/tests,$(UNIT)) $(UNIT_ARGS)
+test-unit: $(SYNCED) ## run the tests that need no server (UNIT_ARGS="-p randomly": in random order)
+	@$(PY) -m pytest $(UNIT_PYTEST) tracing/tests $(UNIT_ARGS)
+	@$(PY) -m pytest $(UNIT_PYTEST) $(filter-out tracing/tests,$(UNIT)) $(UNIT_ARGS)
 
 coverage: ## what `make test-unit UNIT_ARGS=--cov` has covered, part by part
 	@for part in $(PARTS); do printf '%s %s %%\n' "$$part" \
@@ -103,7 +107,7 @@ package: ## build the library's distributions into .run/dist and check them as a
 	@.venv/bin/twine check --strict .run/dist/*.whl .run/dist/*.tar.gz
 	@.venv/bin/check-wheel-contents .run/dist/*.whl
 
-fmt: $(SYNCED) ## format the code, and mend what ruff can mend
+fmt: $(SYNCED) ## format the code, and fix what ruff can fix
 	@.venv/bin/ruff check --fix --show-fixes
 	@.venv/bin/ruff format
 
@@ -119,7 +123,7 @@ lint: $(SYNCED) ## check style, types, the arrows between the parts, declared de
 clean: $(SYNCED) ## end the stack and delete its traces and logs
 	@$(PY) -m stack clean
 
-# Made anew when what it is made from has changed, and when it is broken. A stamp, as .venv/bin/python is a link to an
+# Made again when one of its sources has changed, and when it is broken. A stamp, as .venv/bin/python is a link to an
 # interpreter of others.
 $(SYNCED): uv.lock pyproject.toml $(wildcard */pyproject.toml */*/pyproject.toml) \
 		$(shell $(PY) -c 'import stack' >/dev/null 2>&1 || echo FORCE)

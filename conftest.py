@@ -20,9 +20,11 @@ ALONE = (
     "tests/test_fork.py",
     "tests/test_library_doctor.py",
     "tests/test_load.py",
+    "tracing/tests/test_journal.py",
+    "tracing/tests/test_reporter.py",
 )
 """Files that take long and whose tests share nothing but OAP."""
-BY_PARAMETER = ("tests/test_celery_traces.py", "tests/test_traces.py")
+BY_PARAMETER = ("tests/test_broker_work.py", "tests/test_celery_traces.py", "tests/test_traces.py")
 """Files whose tests share what they start with those of the same first parameter: a broker, or a stack."""
 
 

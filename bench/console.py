@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 BARS: Final = 10_000
 RATE: Final = 250  # requests per second
-TASK: Final = 5  # s
-GESTURE: Final = 4.0  # s of zooming, and as many of panning
+TASK_SECONDS: Final = 5
+GESTURE_SECONDS: Final = 4.0  # of zooming, and as many of panning
 CHROMIUM: Final = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 FLAGS: Final = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -83,10 +83,10 @@ async def fill(settings: Settings, bars: int) -> None:
         sending = set()
         for number in range(bars):
             await asyncio.sleep(max(0, start + number / RATE - time.monotonic()))
-            sending.add(asyncio.create_task(client.get("/test", params={"duration": TASK})))
+            sending.add(asyncio.create_task(client.get("/test", params={"duration": TASK_SECONDS})))
         answers = await asyncio.gather(*sending)
     print(f"{len(answers):,} requests in {time.monotonic() - start:.0f} s")
-    await asyncio.sleep(TASK)
+    await asyncio.sleep(TASK_SECONDS)
     oap, found = Oap(settings.oap_url), 0
     deadline = time.monotonic() + 60
     while found < bars and time.monotonic() < deadline:
@@ -124,7 +124,7 @@ async def gesture(page: Page, kind: str) -> list[float]:
     if kind == "pan":
         await page.mouse.down()
     await page.evaluate(RECORD)
-    end, step = time.monotonic() + GESTURE, 0
+    end, step = time.monotonic() + GESTURE_SECONDS, 0
     while time.monotonic() < end:
         step += 1
         if kind == "zoom":

@@ -100,7 +100,7 @@ def stored(settings: Settings, oap: Oap, traces: int) -> Stored:
 
 
 def row(workers: int, rate: int, found: Measured) -> dict[str, float]:
-    """Pick what is told of a step."""
+    """Pick what the report shows of a step."""
     rates = {"workers": workers, "rate": rate, "requests": found.requests, "failed": found.failed}
     parts = ("service", "oap", "others")
     cpu = {f"{part}_cpu": getattr(found, f"{part}_cpu_percent") for part in parts}

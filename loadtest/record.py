@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 SHOWN = 10
-"""Failures that are told one by one."""
+"""Failures that are printed one by one."""
 
 _file: TextIO | None = None
 _failures = 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from consoles import CHROMIUM, FLAGS, SOON_MS
-from harness import EmbeddedOap, OapServer
+from harness import EmbeddedOap, OapServer, embedded_oap
 from playwright.sync_api import sync_playwright
 
 if TYPE_CHECKING:
@@ -46,10 +46,8 @@ def oap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OapServer]:
         given.wait()
         yield given
         return
-    own = EmbeddedOap(tmp_path_factory.mktemp("oap") / "data")
-    own.start()
-    yield own
-    own.stop()
+    with embedded_oap(tmp_path_factory.mktemp("oap")) as own:
+        yield own
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-OAP_START = 300.0  # s, on a machine that does much else
+OAP_START_SECONDS = 300.0  # on a machine that does much else
 # Below what the kernel gives to connections, and a range for each of pytest-xdist's workers: a port that was found
 # free is still free seconds later, when the server that was started listens on it.
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
@@ -80,7 +80,7 @@ class OapServer:
 
     def wait(self) -> None:
         """Wait until it answers: somebody else has started it."""
-        if not eventually(self.client.healthy, OAP_START):
+        if not eventually(self.client.healthy, OAP_START_SECONDS):
             pytest.fail(f"the OAP that was given does not answer at {self.url}")
 
 
@@ -125,13 +125,22 @@ class EmbeddedOap(OapServer):
     def start(self) -> None:
         self.launch()
         assert self.process
-        wait_until(self.client.healthy, self.process, self.log, OAP_START)
+        wait_until(self.client.healthy, self.process, self.log, OAP_START_SECONDS)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         if self.process is not None:
             self.process.send_signal(how)
             self.process.wait(30)
             self.process = None
+
+
+@contextmanager
+def embedded_oap(folder: Path) -> Iterator[EmbeddedOap]:
+    """Run an OAP whose data are in this folder."""
+    own = EmbeddedOap(folder / "data")
+    own.start()
+    yield own
+    own.stop()
 
 
 def find_uv() -> Path | str:

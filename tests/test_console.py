@@ -200,7 +200,7 @@ def test_traces_are_found_by_what_one_knows_of_them(page: Page, console: str, se
     rows.locator("a").click()
     expect(page.locator(".span-row")).to_have_count(5)
     page.goto(f"{console}/traces?service={service.name}&state=failed")
-    expect(page.locator("#main")).to_contain_text("No trace fits")
+    expect(page.locator("#main")).to_contain_text("No trace matches")
     page.goto(f"{console}/traces?least=many")
     expect(page.locator("#main")).to_contain_text("From can't be 'many': give a whole number")
 

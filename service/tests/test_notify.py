@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from demo_service.__main__ import main
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,7 +39,7 @@ class Receiver:
                 """Keep quiet."""
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
 
     @property
     def urls(self) -> str:
@@ -113,3 +115,35 @@ async def test_an_url_that_apprise_does_not_know_stops_the_start_without_being_p
     with pytest.raises(ValueError, match="SERVICE_NOTIFY_URLS") as error:
         await new_service(notify_urls='["nonsense://user:hunter2@host"]')
     assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("package", "setting", "sentence"),
+    [
+        (
+            "apprise",
+            'SERVICE_NOTIFY_URLS=["json://user:hunter2@host"]',
+            "SERVICE_NOTIFY_URLS needs the extra `notify`: pip install apprise",
+        ),
+        (
+            "asyncpg",
+            "SERVICE_DATABASE_URL=postgresql+asyncpg://user:hunter2@host/letters",
+            "SERVICE_DATABASE_URL needs the extra `postgresql`: pip install asyncpg",
+        ),
+    ],
+)
+def test_a_setting_that_needs_an_extra_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], package: str, setting: str, sentence: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    monkeypatch.setattr(sys, "argv", ["demo_service"])
+    monkeypatch.setenv(*setting.split("=", 1))
+    assert main() == 2
+    assert capsys.readouterr().err == f"demo_service: {sentence}\n"
+
+
+async def test_nobody_to_notify_needs_no_apprise(new_service: NewService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "apprise", None)
+    service = await new_service()
+    assert (await service.get("/test", headers=ERROR)).status_code == 200
+    assert len(await service.letters()) == 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import stat
+import sys
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -178,6 +179,14 @@ def test_passwords_are_made_once_for_their_owner_only(settings: Settings) -> Non
     assert PasswordHasher().verify(user["passwordHash"], made["HORIZON_PASSWORD"])
     assert passwords.make_missing(settings) == []
     assert passwords.load(settings) == made
+
+
+def test_the_login_of_horizon_needs_an_extra(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "argon2", None)  # as if it were not installed
+    settings.ui = "horizon"
+    with pytest.raises(UsageError, match="UI=horizon needs the extra `horizon`: pip install argon2-cffi"):
+        passwords.make_missing(settings)
+    assert not passwords.file_of(settings).exists()
 
 
 def test_a_password_of_ones_own_is_taken(

@@ -36,14 +36,14 @@ def test_the_folder_of_a_stack_of_before_is_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["photos", "log"])
 def test_a_folder_with_other_things_in_it_is_refused_and_left_alone(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()
-    with pytest.raises(UsageError, match=r"RUN_DIR=.* has other things in it: name a folder of its own"):
+    with pytest.raises(UsageError, match=r"RUN_DIR=.* holds other files: name a folder of its own"):
         prepare(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_clean_deletes_nothing_of_the_repository(settings: Settings) -> None:
     settings.run_dir = ROOT
-    with pytest.raises(UsageError, match="has other things in it"):
+    with pytest.raises(UsageError, match="holds other files"):
         NativeRuntime(settings).clean()
     assert (ROOT / "oap").is_dir()
     settings.run_dir = ROOT / ".run" / "never"  # what the fixture ends

@@ -67,7 +67,7 @@ def mirror(tmp_path: Path) -> Iterator[tuple[Path, str]]:
         def log_message(self, *_arguments: object) -> None: ...
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     yield folder, f"http://127.0.0.1:{server.server_port}/apm.tar.gz"
     server.shutdown()
 
@@ -166,7 +166,7 @@ def test_the_page_is_served_and_its_questions_reach_oap(tmp_path: Path) -> None:
         def log_message(self, *_arguments: object) -> None: ...
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Oap)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     app = create_app(page, f"http://127.0.0.1:{server.server_port}")
     with TestClient(app, base_url="http://127.0.0.1") as client:
         for path in ("/", "/dashboard/GENERAL/Service/x/Background-Tasks"):

@@ -30,7 +30,9 @@ def test_until_there_is_something_to_report_nothing_runs() -> None:
         def channels(): return sum(isinstance(one, grpc.Channel) for one in gc.get_objects())
         print(threading.active_count(), channels())
         _agent.begin_reporting()
-        time.sleep(1)
+        deadline = time.monotonic() + 20
+        while threading.active_count() < 6 and time.monotonic() < deadline: time.sleep(0.02)
+        time.sleep(0.2)
         print(sorted(thread.name for thread in threading.enumerate()), channels())
     """
     first, second = run(program, SW_SAMPLE_N_PER_3_SECS="5").stdout.splitlines()
@@ -52,7 +54,7 @@ def test_an_agent_that_runs_already_is_taken_over() -> None:
         except ValueError as error:
             print(error)
         with sw.background_span("job"): pass
-        time.sleep(1)
+        time.sleep(0.3)
         print(type(agent._SkyWalkingAgent__protocol).__name__, sw.counts()["segments"].queued)
     """
     done = run(program, SW_AGENT_DISABLE_PLUGINS="sw_fastapi", SW_AGENT_LOGGING_LEVEL="CRITICAL")

@@ -145,7 +145,7 @@ def test_how_a_task_ends(app: Celery, segments: Segments, error: BaseException, 
 
 def test_redelivered_and_due_later(app: Celery, segments: Segments) -> None:
     now = time.time() * 1000
-    eta = (datetime.now(UTC) - timedelta(seconds=1)).isoformat()
+    eta = (datetime.now(UTC) - timedelta(seconds=1.5)).isoformat()
     run(app, nothing, **{"sw8-x": f"0-{int(now) - 9000}", "eta": eta})
     run(app, nothing, delivery_info={"routing_key": "celery", "redelivered": True})
     first, second = (tags(segment.spans[0]) for segment in segments)

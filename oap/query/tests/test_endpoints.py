@@ -31,9 +31,7 @@ def oap(answer: dict[str, Any], *, knows_times: bool) -> Oap:
         found = [{"name": name} for name, lately in answer.items() if lately or not timed]
         return httpx.Response(200, json={"data": {"found": found}})
 
-    made = Oap("http://oap")
-    made._client = httpx.Client(base_url="http://oap", transport=httpx.MockTransport(respond))
-    return made
+    return Oap("http://oap", transport=httpx.MockTransport(respond))
 
 
 def test_those_of_late_are_told_from_the_others() -> None:

@@ -64,9 +64,7 @@ QUESTIONS: tuple[Callable[[Oap], object], ...] = (
 @pytest.mark.parametrize("body", BODIES)
 @pytest.mark.parametrize("ask", QUESTIONS)
 def test_an_answer_that_is_none_of_oaps_is_an_error_of_oap(body: bytes, ask: Callable[[Oap], object]) -> None:
-    oap = Oap("http://oap")
-    transport = httpx.MockTransport(lambda _: httpx.Response(200, content=body))
-    oap._client = httpx.Client(base_url="http://oap", transport=transport)
+    oap = Oap("http://oap", transport=httpx.MockTransport(lambda _: httpx.Response(200, content=body)))
     try:
         ask(oap)
     except OapError as error:
@@ -74,10 +72,9 @@ def test_an_answer_that_is_none_of_oaps_is_an_error_of_oap(body: bytes, ask: Cal
 
 
 def test_garbage_is_no_answer_to_remember() -> None:
-    oap = Oap("http://oap")
     answers = [b"[]", b'{"data": null}', b"{}", b'{"data": {"hasQueryTracesV2Support": true}}']
     transport = httpx.MockTransport(lambda _: httpx.Response(200, content=answers.pop(0)))
-    oap._client = httpx.Client(base_url="http://oap", transport=transport)
+    oap = Oap("http://oap", transport=transport)
     for _ in range(3):
         with pytest.raises(OapError):
             _ = oap.has_whole_traces

@@ -22,9 +22,17 @@ def main() -> int:
         sys.stderr.write(f"usage: python -m demo_service [{'|'.join(COMMANDS)}]\n")
         return 2
     # Imported by each command: a process of a pool imports this module too, and needs none of it.
+    from pydantic import ValidationError  # noqa: PLC0415
+
     from demo_service.settings import Settings  # noqa: PLC0415
 
-    settings = Settings()
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        for problem in error.errors(include_input=False, include_context=False, include_url=False):
+            name, reason = "_".join(map(str, problem["loc"])).upper(), problem["msg"].removeprefix("Value error, ")
+            sys.stderr.write(f"demo_service: {reason if name in reason else f'SERVICE_{name}: {reason}'}\n")
+        return 2
     if command == "serve":
         return _serve(settings)
     from demo_service.queues import BrokerUnavailableError, run_consumer, run_worker  # noqa: PLC0415

@@ -1,7 +1,7 @@
-"""Alarms that OAP sends: kept in memory, with their ends, and told to people by Apprise.
+"""Alarms that OAP sends: kept in memory, with their ends, and sent to people by Apprise.
 
-OAP from 10.4 on tells when an alarm is over. An older one only falls silent: a rule repeats itself every second minute
-while it is true (`silence-period: 1` in oap/config/alarm-settings.yml), so what is not repeated for long is over.
+OAP from 10.4 on reports when an alarm is over. An older one only falls silent: a rule repeats itself every second
+minute while it is true (`silence-period: 1` in oap/config/alarm-settings.yml): what is not repeated for long is over.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from collections import deque
 from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-import apprise
 from pydantic import BaseModel, ConfigDict, Field
 from skywalking_background import untraced
+
+from demo_service.notifications import Recipients, send
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,8 +30,6 @@ logger = logging.getLogger(__name__)
 
 KEPT: Final = 500
 """How many alarms are kept; the oldest are forgotten first."""
-SEND_SECONDS: Final = 15.0
-"""How long sending a notification may take."""
 LOOK_SECONDS: Final = 5.0
 """Time between two looks for alarms that are over."""
 LINES: Final = 20
@@ -72,12 +72,10 @@ class Alarm:
 
 
 class Alarms:
-    """The alarms of this process, and who is told of them."""
+    """The alarms of this process, and the people who are notified."""
 
     def __init__(self, settings: Settings) -> None:
-        self._apprise = apprise.Apprise()
-        for url in settings.notify_urls:
-            self._apprise.add(url.get_secret_value())  # the notifier of dead letters has complained already
+        self._recipients = Recipients(settings.notify_urls)
         self._quiet_seconds = settings.alarm_quiet_seconds
         self._alarms: deque[Alarm] = deque(maxlen=KEPT)
         self._news: list[Alarm] = []
@@ -121,7 +119,7 @@ class Alarms:
             self._work.cancel()
             with suppress(asyncio.CancelledError):
                 await self._work
-            await self._tell()
+            await self._notify()
 
     def _open(self, message: Message) -> Alarm | None:
         for alarm in reversed(self._alarms):
@@ -135,9 +133,9 @@ class Alarms:
         self._news.append(alarm)
 
     async def _watch(self) -> None:
-        """Tell the news, and end what has fallen silent, until nothing is open."""
+        """Send the news, and end what has fallen silent, until nothing is open."""
         while self._news or any(alarm.recovered is None for alarm in self._alarms):
-            await self._tell()
+            await self._notify()
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):
                     await self._changed.wait()
@@ -147,24 +145,14 @@ class Alarms:
                 if alarm.recovered is None and now - alarm.repeated > self._quiet_seconds:
                     self._end(alarm, alarm.repeated)
 
-    async def _tell(self) -> None:
+    async def _notify(self) -> None:
         news, self._news = self._news, []
-        if not (news and self._apprise):
+        if not (news and self._recipients):
             return
         lines = [f"{'recovered' if one.recovered else one.level.lower() or 'alarm'}: {one.message}" for one in news]
         if len(lines) > LINES:
             lines = [*lines[:LINES], f"and {len(lines) - LINES} more"]
         over = all(one.recovered for one in news)
         title = f"{len(news)} alarms" if len(news) > 1 else "An alarm is over" if over else "An alarm"
-        kind = apprise.NotifyType.SUCCESS if over else apprise.NotifyType.WARNING
-        try:
-            with untraced():
-                async with asyncio.timeout(SEND_SECONDS):
-                    sent = await asyncio.to_thread(
-                        self._apprise.notify, title=title, body="\n".join(lines), notify_type=kind
-                    )
-        except Exception:  # a plugin of Apprise may raise anything
-            logger.exception("The notifier failed")
-        else:
-            if not sent:
-                logger.warning("Not everybody could be notified of alarms: see the lines of `apprise`")
+        with untraced():
+            await send("alarms", partial(self._recipients.notify, title, lines, "success" if over else "warning"))

@@ -7,6 +7,7 @@ import gc
 import os
 from contextlib import asynccontextmanager
 from functools import partial
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from fastapi_offline import FastAPIOffline
@@ -74,7 +75,7 @@ def create_app() -> FastAPI:
         await alarms.close()
 
     # As FastAPI, but `/docs` and `/redoc` load from here, and nothing from elsewhere.
-    app = FastAPIOffline(title="Background tasks, traced", version="0.1.0", lifespan=lifespan)
+    app = FastAPIOffline(title="Background tasks, traced", version=version("skywalking-background"), lifespan=lifespan)
     app.state.settings = settings
     app.state.room = room
     app.state.loose_tasks = loose_tasks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -18,6 +19,21 @@ BROKER_SCHEMES: Final = ("redis", "rediss", "amqp", "amqps")
 def _known_broker(url: SecretStr | None) -> SecretStr | None:
     if url is not None and url.get_secret_value().partition("://")[0] not in BROKER_SCHEMES:
         message = f"BROKER_URL must begin with one of {', '.join(f'{scheme}://' for scheme in BROKER_SCHEMES)}"
+        raise ValueError(message)
+    return url
+
+
+def _apprise_is_installed(urls: list[SecretStr]) -> list[SecretStr]:
+    if urls and find_spec("apprise") is None:
+        message = "SERVICE_NOTIFY_URLS needs the extra `notify`: pip install apprise"
+        raise ValueError(message)
+    return urls
+
+
+def _asyncpg_is_installed(url: SecretStr | None) -> SecretStr | None:
+    # SQLAlchemy imports what the URL names: with another database, its driver is yours to install.
+    if url is not None and "+asyncpg:" in url.get_secret_value() and find_spec("asyncpg") is None:
+        message = "SERVICE_DATABASE_URL needs the extra `postgresql`: pip install asyncpg"
         raise ValueError(message)
     return url
 
@@ -66,18 +82,19 @@ class Settings(BaseSettings):
     """How many finished tasks `GET /tasks` remembers."""
     data_dir: Path = Path(".run/service")
     """Where SQLite keeps the dead letters."""
-    database_url: SecretStr | None = None
-    """Another place for them, such as `postgresql+asyncpg://user@host/database`."""
+    database_url: Annotated[SecretStr | None, AfterValidator(_asyncpg_is_installed)] = None
+    """Another place for them, such as `postgresql+asyncpg://user@host/database`: the extra `postgresql`."""
     journal: Level = Level.OFF
     """What an answer that says `accepted` promises of a process that is killed: see `accepted/journal.py`."""
     max_argument_bytes: Count = 16 * 1024
     """The largest arguments (as JSON) that a dead letter keeps."""
     redact: list[str] = ["password", "passwd", "secret", "token", "api_key", "authorization", "credential"]
     """A field whose name contains one of these is kept neither in dead letters, nor in logs and traces of errors."""
-    notify_urls: list[SecretStr] = []
-    """Who is told of dead letters: Apprise URLs (https://appriseit.com/services/), such as `mailto://…`, `json://…`."""
+    notify_urls: Annotated[list[SecretStr], AfterValidator(_apprise_is_installed)] = []
+    """Who is notified of dead letters and alarms: Apprise URLs (https://appriseit.com/services/), such as `mailto://…`,
+    `json://…`: the extra `notify`."""
     notify_seconds: Seconds = 60.0
-    """The shortest time between two notifications; what dies meanwhile is told in one."""
+    """The shortest time between two notifications of dead letters; the second one has all that died meanwhile."""
     alarm_secret: SecretStr | None = None
     """What OAP's webhook says to be let in at `POST /alarms`: in `Authorization: Bearer …`, or in the query."""
     alarm_quiet_seconds: Seconds = 200.0
@@ -85,7 +102,7 @@ class Settings(BaseSettings):
     idempotency_seconds: Seconds = 24 * 3600
     """How long an answer is remembered for a repeated key."""
     idempotency_keys: Count = 100_000
-    """How many of them; the oldest are forgotten first."""
+    """How many of them; the least recently used is forgotten first."""
     faults_enabled: bool = False
     """Whether the header `X-Fault` may break things on purpose; one of its faults ends the process."""
     profiling_enabled: bool = False

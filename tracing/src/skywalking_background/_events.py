@@ -104,7 +104,7 @@ class RunningEvents:
     Args:
         after: seconds that a task has run for when its event begins.
         send: delivers encoded events; raises a `DeliveryError`.
-        on_begin: told of a segment's id and its event's, once OAP has that.
+        on_begin: called with a segment's id and its event's, once OAP has that.
     """
 
     def __init__(

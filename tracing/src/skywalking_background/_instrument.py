@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import functools
-import re
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio.to_thread
 from starlette.applications import Starlette
 
 from skywalking_background import _agent
-from skywalking_background._internals import config
-from skywalking_background._names import MOUNTS, OUTER_MOUNTS, note_routes, route_path
+from skywalking_background._names import MOUNTS, OUTER_MOUNTS, note_routes
+from skywalking_background._request_rules import RequestRules
 from skywalking_background._requests import Request, Socket
 from skywalking_background._tasks import trace_background_tasks
 
@@ -89,15 +88,8 @@ def trace_calls() -> None:
     Starlette.__call__ = traced  # type: ignore[method-assign, assignment]
 
 
-class Middleware:
-    """How an app's requests are traced."""
-
-    def __init__(self, operation: str, ignore: Iterable[str], error_status: int, header: str | None) -> None:
-        self.operation = operation
-        patterns = "|".join(f"(?:{pattern})" for pattern in ignore)
-        self.ignore = re.compile(patterns) if patterns else None
-        self.error_status = error_status
-        self.header = header.encode("latin-1") if header else None
+class Middleware(RequestRules):
+    """Traces the requests of one app by its rules."""
 
     def __call__(self, call: Call, app: Starlette, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Trace the call of an app, if it is a request that nobody traces yet."""
@@ -108,15 +100,6 @@ class Middleware:
             return call(app, scope, receive, send)
         scope[MOUNTS] = scope.pop(OUTER_MOUNTS, "")
         return _KINDS[kind](self, scope, receive, send).run(call, app)
-
-    def ignores(self, method: str, scope: Scope) -> bool:
-        """Say whether a request is never traced, by its path or its method."""
-        path = scope["path"]
-        below = route_path(scope) if scope.get("root_path") else path
-        ignored = config.RE_IGNORE_PATH.match(below) or config.RE_HTTP_IGNORE_METHOD.match(method)
-        if self.ignore is not None:
-            ignored = ignored or self.ignore.fullmatch(below) or self.ignore.fullmatch(path)
-        return bool(ignored or (path is not below and config.RE_IGNORE_PATH.match(path)))
 
 
 def _reporting(send: Send) -> Send:

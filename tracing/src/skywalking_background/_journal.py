@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 INTERVAL: Final = 0.25  # seconds between two looks: so much of what began last is not in the file yet
 RETRY: Final = 5.0  # seconds until a file that can't be written, or is full, is tried again
 COMPACT_BYTES: Final = 4_000_000  # from this size on a file is rewritten when half of it is over
-PATIENCE: Final = 1.0  # seconds that the delivery waits for a disk that hangs
+WRITE_WAIT_SECONDS: Final = 1.0  # how long the delivery waits for a disk that hangs
 SUFFIX: Final = ".journal"
 UNFINISHED: Final = ".new"
 
@@ -87,7 +87,7 @@ class Journal:
 
         Not for long: a disk that hangs is no reason to deliver nothing.
         """
-        if self._lines and self._writing.acquire(timeout=PATIENCE):
+        if self._lines and self._writing.acquire(timeout=WRITE_WAIT_SECONDS):
             try:
                 self._write()
             except Exception:  # noqa: BLE001  # the delivery goes on
@@ -101,7 +101,7 @@ class Journal:
 
     def close(self) -> None:
         """Write what is left; a file without open tasks is removed. For the end of the process."""
-        if not self._writing.acquire(timeout=PATIENCE):
+        if not self._writing.acquire(timeout=WRITE_WAIT_SECONDS):
             return
         try:
             self._write()
@@ -184,7 +184,7 @@ class Journal:
 
     def _miss(self, count: int) -> None:
         if count and not self.missed:
-            text = "%s has %d bytes, which is all that it may have: what begins is not written down until tasks end"
+            text = "%s has reached its limit of %d bytes: new tasks are not written to it until others end"
             logger.warning(text, self.path, self._size)
         self.missed += count
 

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from skywalking_background._internals import SpanContext
-    from skywalking_background._segments import Origin
 
 TASK_ADDRESS: Final = "background-task:1"
 """What a reference to this process's own request gives as the address that was called.
@@ -114,7 +113,7 @@ class TaskSpan(LightSpan, Span):  # type: ignore[misc]  # the agent has no types
     strand: object = None
     """The asyncio task or thread that may put spans into the same segment: everybody else may outlive it."""
 
-    def __init__(self, context: SpanContext | Origin, name: str, now: int) -> None:
+    def __init__(self, context: SpanContext | SegmentRef, name: str, now: int) -> None:
         if isinstance(context, SegmentRef):
             self.parent = context
         else:

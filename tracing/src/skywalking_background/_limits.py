@@ -43,7 +43,7 @@ SEGMENT_SECONDS: Final = _number("SKYWALKING_BACKGROUND_SEGMENT_SECONDS", 30)
 """Seconds that a finished span waits at the most for the end of the work around it, before it is sent."""
 
 START_REPORT_SECONDS: Final = _seconds("SKYWALKING_BACKGROUND_START_REPORT_SECONDS", 2)
-"""Seconds that a task has run for when OAP is told that it has begun; `None` for never."""
+"""Seconds that a task has run for when its start is reported to OAP; `None` for never."""
 
 EVENT_SECONDS: Final = _seconds("SKYWALKING_BACKGROUND_EVENT_SECONDS", 60)
 """Seconds that a task has run for when it gets a SkyWalking event besides; `None` for never."""

@@ -143,7 +143,7 @@ class Reporter:
         return True
 
     def put_log(self, log: LogData) -> None:
-        """Queue a log line, unless it is about the delivery itself: one that OAP refuses would beget the next."""
+        """Queue a log line, unless it is about the delivery itself: one that OAP refuses would cause the next."""
         if not getattr(self._speaking, "now", False) and not threading.current_thread().name.startswith(OWN_THREADS):
             self.logs.put(log)
 
@@ -317,7 +317,7 @@ class Reporter:
             text = f"OAP at %s is connected but slow, a batch of {lane.name} got %s: it is kept and sent again"
             self._complain(lane.name, text, self.address, error)
         elif isinstance(error, UnwelcomeError):
-            text = f"OAP at %s does not accept the {lane.name} of this process (%s): they are kept, mend the setting"
+            text = f"OAP at %s does not accept the {lane.name} of this process (%s): they are kept: correct the setting"
             self._complain(lane.name, text, self.address, error)
         elif isinstance(error, RefusedError):
             text = f"OAP at %s refuses all {lane.name} (%s): they are kept and sent again"

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.types import Message, Receive, Scope, Send
 
-    from skywalking_background._instrument import Middleware
     from skywalking_background._internals import Span
+    from skywalking_background._request_rules import RequestRules
 
     Call = Callable[[Starlette, Scope, Receive, Send], Awaitable[None]]
 
@@ -58,9 +58,9 @@ class Request:
         "handling",
         "left",
         "method",
-        "middleware",
         "origin",
         "receive_upstream",
+        "rules",
         "scope",
         "send_downstream",
         "started",
@@ -68,8 +68,8 @@ class Request:
         "trailers",
     )
 
-    def __init__(self, middleware: Middleware, scope: Scope, receive: Receive, send: Send) -> None:
-        self.middleware = middleware
+    def __init__(self, rules: RequestRules, scope: Scope, receive: Receive, send: Send) -> None:
+        self.rules = rules
         self.scope = scope
         self.method = scope.get("method", "WebSocket")
         self.receive_upstream = receive
@@ -100,7 +100,7 @@ class Request:
         try:
             caller = _sw8.parse(sw8, correlation) if sw8 else None
             # A caller's trace goes on whole: the decision to sample was its own.
-            traced = not self.middleware.ignores(self.method, scope) and (caller is not None or sampled())
+            traced = not self.rules.ignores(self.method, scope) and (caller is not None or sampled())
         except _sw8.SuppressedError:
             traced = False
         if not traced:
@@ -110,7 +110,7 @@ class Request:
         context.primary_endpoint = self
         self.origin = Origin(context, 0, path)
         entry = RequestSpan(context, path, int(time.time() * 1000), self.origin)
-        handling = HandlingSpan(entry, self.middleware.operation)
+        handling = HandlingSpan(entry, self.rules.operation)
         set_open_spans([entry, handling])
         self.entry, self.handling = entry, handling
         if client := scope.get("client"):
@@ -193,7 +193,7 @@ class Request:
         self.started = True
         self.status = message.get("status", _SWITCHING)
         self.trailers = message.get("trailers", False)
-        header = self.middleware.header
+        header = self.rules.header
         if header is None or self.origin is UNSAMPLED:
             return message
         trace_id = self.origin.trace_id.encode("latin-1", "replace")
@@ -220,7 +220,7 @@ class Request:
             set_tag(handling, "http.disconnected", "true")  # the client's doing, no failure of the service
             error = None
         answered = self.started or not self.left
-        failed = error is not None or (answered and self.status >= self.middleware.error_status)
+        failed = error is not None or (answered and self.status >= self.rules.error_status)
         if answered:
             entry.tags["http.status_code"] = handling.tags["http.status_code"] = common_tag(
                 "http.status_code", self.status
@@ -254,8 +254,8 @@ class Socket(Request):
 
     contains = False  # the server tells the client of an error by closing the connection
 
-    def __init__(self, middleware: Middleware, scope: Scope, receive: Receive, send: Send) -> None:
-        super().__init__(middleware, scope, receive, send)
+    def __init__(self, rules: RequestRules, scope: Scope, receive: Receive, send: Send) -> None:
+        super().__init__(rules, scope, receive, send)
         self.connection: background_span | None = None
 
     def end(self, error: BaseException | None) -> None:

@@ -74,7 +74,7 @@ class Rescue:
         folder: where the journals lie.
         own: the path of this process's own.
         lane: takes the segments.
-        on_lost: told of each task that is closed.
+        on_lost: called with each task that is closed.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Work that still runs, told to OAP by a log line in its trace.
+"""Work that still runs, reported to OAP by a log line in its trace.
 
 A trace has a span when it has ended: a task of an hour would be invisible for an hour. All of this happens in the
 reporter's thread, in its rounds; the request and the task have no part in it.
@@ -24,7 +24,7 @@ _CHARS: Final = 500
 
 
 class StartReports:
-    """Looks for tasks that have run for long enough to be told of.
+    """Looks for tasks that have run for long enough to be reported.
 
     Args:
         after: seconds.

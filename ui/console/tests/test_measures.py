@@ -40,7 +40,7 @@ def test_slow_answers_and_slow_tasks_do_not_hold() -> None:
 def test_what_was_not_tried_is_not_judged() -> None:
     assert all("holds" not in verdict for verdict in verdicts([]).values())
     short = verdicts([*ANSWERS, segment("background_sleep_task", 0, 2000)])
-    assert short["Background task duration"] == "shorter tasks were asked for"
+    assert short["Background task duration"] == "only shorter tasks were requested"
     assert short["Concurrent capacity"].startswith("not tried")
 
 

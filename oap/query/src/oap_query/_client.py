@@ -15,8 +15,8 @@ from oap_query._errors import OapAwayError, OapError, reads_answers
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-POLL: Final = 0.25  # s between two looks at a trace that is not complete yet
-PAGE: Final = 5000  # rows per query: each costs OAP as much as all rows before it
+POLL_SECONDS: Final = 0.25  # between two looks at a trace that is not complete yet
+PAGE_ROWS: Final = 5000  # of a query: each costs OAP as much as all rows before it
 
 _SPAN: Final = """
     traceId segmentId spanId parentSpanId refs { parentSegmentId parentSpanId type }
@@ -58,11 +58,17 @@ class Span:
 
 
 class Oap:
-    """A connection to one OAP, by the URL of its HTTP port."""
+    """A connection to one OAP.
 
-    def __init__(self, url: str, timeout: float = 10.0) -> None:
+    Args:
+        url: of its HTTP port.
+        timeout: seconds that it may take to connect, and to answer.
+        transport: carries the requests instead of a network, in a test.
+    """
+
+    def __init__(self, url: str, timeout: float = 10.0, transport: httpx.BaseTransport | None = None) -> None:
         self.url = url
-        self._client = httpx.Client(base_url=url, timeout=timeout, trust_env=False)
+        self._client = httpx.Client(base_url=url, timeout=timeout, trust_env=False, transport=transport)
 
     @reads_answers
     def query(self, text: str, **variables: Any) -> dict[str, Any]:  # noqa: ANN401  # JSON
@@ -83,7 +89,7 @@ class Oap:
         if answer.get("errors"):
             raise OapError("; ".join(item["message"] for item in answer["errors"]))
         if "data" not in answer:
-            message = f"what answers at {self.url} is no OAP"
+            message = f"the server at {self.url} is no OAP"
             raise OapAwayError(message)
         data: dict[str, Any] = dict(answer["data"])
         return data
@@ -110,7 +116,7 @@ class Oap:
             spans = self.trace(trace_id)
             if complete(spans) or time.monotonic() > deadline:
                 return spans
-            time.sleep(POLL)
+            time.sleep(POLL_SECONDS)
 
     def traces_since(self, service: str, start: datetime) -> set[str]:
         """Return the ids of the service's traces that started at or after `start`, which has a timezone."""
@@ -167,10 +173,10 @@ class Oap:
         for duration in reversed(self.durations(start, end)):
             page = 1
             while True:
-                paged = {**condition, "queryDuration": duration, "paging": {"pageNum": page, "pageSize": PAGE}}
+                paged = {**condition, "queryDuration": duration, "paging": {"pageNum": page, "pageSize": PAGE_ROWS}}
                 rows: list[Any] = self.query(text, condition=paged)["data"]["traces"]
                 yield rows
-                if len(rows) < PAGE:
+                if len(rows) < PAGE_ROWS:
                     break
                 page += 1
 

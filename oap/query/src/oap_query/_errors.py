@@ -46,5 +46,5 @@ def _understood() -> Iterator[None]:
     try:
         yield
     except (AttributeError, LookupError, TypeError, ValueError) as error:
-        message = f"what answers in OAP's place is no OAP, or of another version ({type(error).__name__}: {error})"
+        message = f"the server is no OAP, or an OAP of another version ({type(error).__name__}: {error})"
         raise OapAwayError(message) from error

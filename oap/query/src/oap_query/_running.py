@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from oap_query._client import Oap
     from oap_query._metrics import LogLine
 
-PAGE: Final = 500
+PAGE_ROWS: Final = 500
 """Log lines or events in one query."""
 BATCH: Final = 25
 """Traces, or events by their id, in one query."""
@@ -95,7 +95,7 @@ def refreshed(oap: Oap, tasks: Sequence[Started]) -> list[Started]:
     for first in range(0, len(tasks), BATCH):
         batch = tasks[first : first + BATCH]
         names = {
-            f"c{number}": {"uuid": task.uuid or task.segment_id, "paging": _page(1)}
+            f"c{number}": {"uuid": task.uuid or task.segment_id, "paging": _paging(1)}
             for number, task in enumerate(batch)
         }
         parameters = ", ".join(f"${name}: EventQueryCondition" for name in names)
@@ -143,15 +143,15 @@ def has_arrived(task: Started, spans: set[tuple[str, str]]) -> bool:
 def _pages(oap: Oap, text: str, condition: dict[str, Any], key: str) -> Iterator[list[Any]]:
     number = 1
     while True:
-        rows: list[Any] = oap.query(text, condition={**condition, "paging": _page(number)})["found"][key]
+        rows: list[Any] = oap.query(text, condition={**condition, "paging": _paging(number)})["found"][key]
         yield rows
-        if len(rows) < PAGE:
+        if len(rows) < PAGE_ROWS:
             return
         number += 1
 
 
-def _page(number: int) -> dict[str, int]:
-    return {"pageNum": number, "pageSize": PAGE}
+def _paging(number: int) -> dict[str, int]:
+    return {"pageNum": number, "pageSize": PAGE_ROWS}
 
 
 def _of_row(row: dict[str, Any]) -> Started | None:

@@ -242,7 +242,7 @@ class Journal:
             if empty:
                 remove(self.path)
         except (sqlite3.Error, OSError) as error:
-            logger.warning("The file of accepted tasks is left behind: %s", error)
+            logger.warning("The file of accepted tasks can't be deleted: %s", error)
 
 
 def open_exclusively(path: Path, mode: str = "rwc") -> sqlite3.Connection:

@@ -46,12 +46,12 @@ class LetterFile:
         """Say whether the file that was opened has been deleted or replaced: what is written to it would vanish."""
         if self._opened is None or self._identity() == self._opened:
             return False
-        logger.error("%s was deleted while in use: the dead letters in it are lost, and it is made anew", self.path)
+        logger.error("%s was deleted while in use: the dead letters in it are lost; a new one is made", self.path)
         self._opened = None
         return True
 
     def move_aside(self, error: Exception) -> bool:
-        """Move the file out of the way if the error says that it is damaged; say whether it can be made anew.
+        """Move the file out of the way if the error says that it is damaged; say whether a new one can be made.
 
         Raises:
             OSError: it can't be moved.

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import Counter, deque
 from contextlib import suppress
 from contextvars import Context
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-import apprise
 from skywalking_background import carry
+
+from demo_service.notifications import Recipients, send
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,12 +19,8 @@ if TYPE_CHECKING:
     from demo_service.dead_letters.letter import DeadLetter
     from demo_service.settings import Settings
 
-logger = logging.getLogger(__name__)
-
 LATEST: Final = 5
 """How many letters a message describes one by one."""
-SEND_SECONDS: Final = 15.0
-"""How long sending may take."""
 
 
 class _Batch:
@@ -42,11 +39,7 @@ class Notifier:
     """Sends notifications by Apprise, at most one message in `notify_seconds`."""
 
     def __init__(self, settings: Settings, trace_url: Callable[[str | None], str | None]) -> None:
-        self._apprise = apprise.Apprise()
-        for number, url in enumerate(settings.notify_urls, start=1):
-            if not self._apprise.add(url.get_secret_value()):
-                message = f"SERVICE_NOTIFY_URLS: Apprise does not understand number {number}"  # without its password
-                raise ValueError(message)
+        self._recipients = Recipients(settings.notify_urls)
         self._seconds = settings.notify_seconds
         self._trace_url = trace_url
         self._waiting = _Batch()
@@ -56,7 +49,7 @@ class Notifier:
 
     def put(self, letter: DeadLetter) -> None:
         """Notify of a letter: at once, or together with others when `notify_seconds` have passed."""
-        if not self._apprise:
+        if not self._recipients:
             return
         if not self._waiting.kinds:
             # The message becomes part of the trace of the first task that it describes.
@@ -74,14 +67,7 @@ class Notifier:
     async def _send(self) -> None:
         while self._waiting.kinds:
             batch, self._waiting = self._waiting, _Batch()
-            try:
-                async with asyncio.timeout(SEND_SECONDS):
-                    sent = await asyncio.to_thread(self._notify_in_trace, batch)
-            except Exception:  # a plugin of Apprise may raise anything
-                logger.exception("The notifier failed")
-            else:
-                if not sent:
-                    logger.warning("Not everybody could be notified of dead letters: see the lines of `apprise`")
+            await send("dead letters", partial(self._notify_in_trace, batch))
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._seconds):
                     await self._closing.wait()
@@ -99,4 +85,4 @@ class Notifier:
             lines.append(f"{letter.died_at} {letter.name} {letter.id}: {letter.error_type}: {letter.error_message}")
             if url := self._trace_url(letter.trace_id):
                 lines.append(url)
-        return bool(self._apprise.notify(title=title, body="\n".join(lines), notify_type=apprise.NotifyType.FAILURE))
+        return self._recipients.notify(title, lines, "failure")

@@ -80,7 +80,7 @@ class DeadLetters:
         url = self._file.url if self._file else ""
         if settings.database_url:
             url = settings.database_url.get_secret_value()
-        self._engine = create_async_engine(url, pool_pre_ping=True, hide_parameters=True)  # they are told once, by us
+        self._engine = create_async_engine(url, pool_pre_ping=True, hide_parameters=True)  # we log them, once
         self._kept = settings.kept_letters
         self._days = settings.letter_days
         self._tidied = -TIDY_SECONDS
@@ -329,7 +329,7 @@ def _letter(row: RowMapping) -> DeadLetter:
 
 def _log_unstored(letter: DeadLetter, why: str) -> None:
     logger.error(
-        "Dead letter of %s not stored (%s); this line is all that is left of it",
+        "Dead letter of %s not stored (%s); only this line has it",
         letter.name,
         why,
         extra={"dead_letter": asdict(letter)},

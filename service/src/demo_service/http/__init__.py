@@ -1,4 +1,4 @@
-"""What speaks HTTP: the endpoints, the limits around them, and the answers to what is wrong."""
+"""HTTP: the endpoints, the limits around them, and the answers to what is wrong."""
 
 from demo_service.http.alarm_routes import router as alarm_router
 from demo_service.http.bodies import Refusals

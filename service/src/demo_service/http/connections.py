@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from demo_service.http.descriptors import Descriptors
     from demo_service.settings import Settings
 
-GRACE: Final = 5.0
+GRACE_SECONDS: Final = 5.0
 """s after `body_seconds` in which the app may still say 408, before the connection is cut."""
 
 
@@ -29,7 +29,7 @@ _UPGRADE: Final = re.compile(rb"^(connection:[^\r\n]*?)upgrade", re.IGNORECASE |
 
 
 def _without_upgrade(data: bytes) -> bytes:
-    """Take the wish for another protocol out of a request's head: nothing here speaks one.
+    """Remove the request for another protocol (`Upgrade`) from a request's head: none is supported here.
 
     Java's own HTTP client, with which OAP sends alarms, asks for HTTP/2 beside each POST, and uvicorn's parser drops
     the body of a request that asks.
@@ -65,7 +65,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         connection = transport.get_extra_info("socket")
         self._spare = connection is None or self._descriptors.take(connection.fileno())
-        self._start_timer(self._settings.head_seconds if self._spare else GRACE)
+        self._start_timer(self._settings.head_seconds if self._spare else GRACE_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clock."""
@@ -87,7 +87,7 @@ class LimitedProtocol(HttpToolsProtocol):
                 self._start_timer(self._settings.head_seconds)  # blank lines, or a body that came after its answer
         elif self._part is _Part.BODY:
             if before is not _Part.BODY:
-                self._start_timer(self._settings.body_seconds + GRACE)
+                self._start_timer(self._settings.body_seconds + GRACE_SECONDS)
         elif self._head_bytes > self._settings.max_head_bytes:
             self._refuse(431, self._too_large())
         elif self._timer is None:

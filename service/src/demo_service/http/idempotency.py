@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from cachetools import TTLCache
 from fastapi import HTTPException
 from skywalking_background import current_trace_id, tag
 
@@ -21,17 +20,19 @@ T = TypeVar("T")
 class _Entry(Generic[T]):
     fingerprint: str
     answer: asyncio.Future[T]
-    expires: float
     trace_id: str | None
 
 
 class Idempotency(Generic[T]):
-    """The answers of this process by key, for a while; the oldest are forgotten first."""
+    """The answers of this process by key.
+
+    Args:
+        seconds: how long each is kept.
+        limit: how many are kept; the least recently used is forgotten first.
+    """
 
     def __init__(self, seconds: float, limit: int) -> None:
-        self._seconds = seconds
-        self._limit = limit
-        self._entries: OrderedDict[str, _Entry[T]] = OrderedDict()
+        self._entries: TTLCache[str, _Entry[T]] = TTLCache(limit, seconds)
 
     async def once(self, key: str, fingerprint: str, start: Callable[[], Awaitable[T]]) -> T:
         """Start what the key stands for, or return the answer of whoever did; also while that is still starting.
@@ -44,7 +45,6 @@ class Idempotency(Generic[T]):
         Raises:
             HTTPException: 422, the key was used for something else.
         """
-        self._forget_expired()
         entry = self._entries.get(key)
         if entry is None:
             return await self._start(key, fingerprint, start)
@@ -55,10 +55,8 @@ class Idempotency(Generic[T]):
 
     async def _start(self, key: str, fingerprint: str, start: Callable[[], Awaitable[T]]) -> T:
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        if len(self._entries) >= self._limit:
-            self._entries.popitem(last=False)
         # From here on, before anything is awaited: no other request can slip in between.
-        self._entries[key] = _Entry(fingerprint, answer, time.monotonic() + self._seconds, current_trace_id())
+        self._entries[key] = _Entry(fingerprint, answer, current_trace_id())
         try:
             result = await start()
         except BaseException as error:
@@ -71,7 +69,3 @@ class Idempotency(Generic[T]):
             raise
         answer.set_result(result)
         return result
-
-    def _forget_expired(self) -> None:
-        while self._entries and next(iter(self._entries.values())).expires <= time.monotonic():
-            self._entries.popitem(last=False)

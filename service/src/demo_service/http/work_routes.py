@@ -15,6 +15,8 @@ from demo_service.http.timing import Timing
 from demo_service.tasks import Work, sleep_tasks, wait_or_compute
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from demo_service.queues import Publisher
     from demo_service.tasks import LooseTasks
     from demo_service.variants import Variant
@@ -55,6 +57,15 @@ def _arguments(request: Request, wanted: Wanted) -> dict[str, Any]:
 def _accepted(variant: Variant, work_id: str) -> Literal["ok"]:
     ledger.note("accepted", variant.name, work_id)
     return "ok"
+
+
+async def _publish(
+    request: Request, send: Callable[..., Awaitable[None]], variant: Variant, message: tuple[str, dict[str, Any]]
+) -> Literal["ok"]:
+    request.app.state.room.refuse_when_draining()
+    work_id, arguments = message
+    await send(work_id, **arguments)
+    return _accepted(variant, work_id)
 
 
 @router.get("/test", responses=problems(503))
@@ -101,20 +112,14 @@ async def test_process(request: Request, start: Start, wanted: Asked) -> Literal
 async def test_celery(request: Request, fault: Fault, wanted: Asked) -> Literal["ok"]:
     """Answer when the broker has the message; a Celery worker does the work."""
     publisher: Publisher = request.app.state.publisher
-    request.app.state.room.refuse_when_draining()
-    work_id, arguments = _message(request, fault, wanted)
-    await publisher.send_to_celery(work_id, **arguments)
-    return _accepted(variants.CELERY, work_id)
+    return await _publish(request, publisher.send_to_celery, variants.CELERY, _message(request, fault, wanted))
 
 
 @router.get("/test/queue", responses=problems(503))
 async def test_queue(request: Request, fault: Fault, wanted: Asked) -> Literal["ok"]:
     """Answer when the broker has the message; a consumer does the work."""
     publisher: Publisher = request.app.state.publisher
-    request.app.state.room.refuse_when_draining()
-    work_id, arguments = _message(request, fault, wanted)
-    await publisher.send_message(work_id, **arguments)
-    return _accepted(variants.QUEUE, work_id)
+    return await _publish(request, publisher.send_message, variants.QUEUE, _message(request, fault, wanted))
 
 
 def _message(request: Request, fault: str | None, wanted: Wanted) -> tuple[str, dict[str, Any]]:

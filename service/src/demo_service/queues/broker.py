@@ -58,7 +58,7 @@ def broker_of(settings: Settings) -> Broker:
 
 
 def queue_arguments(queue: str) -> dict[str, Any]:
-    """Return what RabbitMQ is told of a queue whose messages must not be lost."""
+    """Return RabbitMQ's arguments for a queue whose messages must not be lost."""
     return {
         "x-queue-type": "quorum",
         "x-delivery-limit": MAX_DELIVERIES + 3,  # should ours not be counted
@@ -70,5 +70,5 @@ def queue_arguments(queue: str) -> dict[str, Any]:
 
 
 def dead_queue_arguments() -> dict[str, Any]:
-    """Return what RabbitMQ is told of a queue of dead messages."""
+    """Return RabbitMQ's arguments for a queue of dead messages."""
     return {"x-queue-type": "quorum", "x-max-length": DEAD_MESSAGES}

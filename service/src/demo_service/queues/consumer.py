@@ -211,7 +211,7 @@ async def _consume(settings: "Settings", broker: Broker) -> int:
             async with asyncio.timeout(LOOK_SECONDS):
                 await stopping.wait()
         if not all(subscriber.running for subscriber in messages.subscribers):
-            logger.error("The stream of messages is gone from the broker: this process ends, to be started anew")
+            logger.error("The stream of messages is gone from the broker: this process ends and must be started again")
             exit_code = 1
             break
         consumer.trouble = None if await messages.ping(LOOK_SECONDS) else "the broker does not answer"

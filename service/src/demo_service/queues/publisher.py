@@ -108,7 +108,7 @@ class Publisher:
                 async with asyncio.timeout(1):
                     await messages.stop()
             except Exception:  # it is left anyway
-                logger.debug("The broker was left without a goodbye", exc_info=True)
+                logger.debug("The connection to the broker could not be closed", exc_info=True)
 
 
 def _unavailable(error: Exception) -> BrokerUnavailableError:

@@ -74,7 +74,7 @@ class Gates:
             wanted = set()
         except OSError as error:
             if not self._unreadable:
-                logger.warning("Which jobs are paused can't be read, it stays as it was: %s", error)
+                logger.warning("The list of paused jobs can't be read; the one read before stays in force: %s", error)
             self._unreadable = True
             return
         for name in wanted - self._closed.keys():

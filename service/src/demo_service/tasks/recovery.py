@@ -35,7 +35,7 @@ class Recovery:
         own: this process's.
         room: runs what may run again.
         letters: keeps the others.
-        on_crashed: told of each letter.
+        on_crashed: called with each letter.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Recovery:
             try:
                 await self.look()
             except Exception:  # the service goes on, and the next look may fare better
-                logger.exception("What processes that are gone have accepted can't be looked after yet")
+                logger.exception("Tasks of processes that have ended can't be recovered yet")
             await asyncio.sleep(LOOK_SECONDS)
 
     async def look(self) -> None:

@@ -55,7 +55,7 @@ class Chaos:
 
     Args:
         settings: of the natively running stack.
-        console: where each fault is told.
+        console: where each fault is printed.
 
     Raises:
         UsageError: the stack does not run natively.
@@ -92,7 +92,7 @@ class Chaos:
             time.sleep(REST_SECONDS)
             self._catch_up()
         except (OSError, OapError, httpx.HTTPError, psutil.Error, PartError) as error:
-            raise RuntimeError(f"the faults could not be played: {error}") from error
+            raise RuntimeError(f"the faults could not be caused: {error}") from error
         finally:
             # Users end their requests, and the results are written. SIGINT would do the same, but a shell's background
             # jobs ignore it.

@@ -69,7 +69,7 @@ def load(settings: Settings, wanted: Load) -> int:
 
 
 def _run(console: Console, settings: Settings, wanted: Load, chaos: Chaos | None) -> int:
-    """Let Locust run to its end; return its exit code, `NOT_RUN` where the faults could not be played."""
+    """Let Locust run to its end; return its exit code, `NOT_RUN` where the faults could not be caused."""
     process = start_locust(settings, wanted)
     try:
         if chaos:

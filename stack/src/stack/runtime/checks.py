@@ -110,7 +110,7 @@ def _java() -> Check:
 
 def _memory(needed: int) -> Check:
     free = psutil.virtual_memory().available // 2**20
-    advice = f"the stack needs {needed:,} MB: end something, or give OAP a smaller heap with OAP_HEAP=384m"
+    advice = f"the stack needs {needed:,} MB: stop another program, or give OAP a smaller heap with OAP_HEAP=384m"
     return Check("memory", f"{free:,} MB available", "" if free >= needed else advice)
 
 

@@ -32,7 +32,7 @@ def check_engine() -> str:
         engine = ask_docker("version", "--format", "{{.Server.Version}}")
     except subprocess.CalledProcessError as error:
         if "permission denied" in error.stderr.lower():
-            advice = "add yourself to its group (`sudo usermod -aG docker $USER`, then log in anew)"
+            advice = "add yourself to its group (`sudo usermod -aG docker $USER`, then log in again)"
             raise EngineError("you have no permission to use Docker's socket", advice) from error
         raise EngineError(f"no Docker engine answers ({last_line(error.stderr)})", "start it") from error
     try:

@@ -6,9 +6,8 @@ import json
 import secrets
 from typing import TYPE_CHECKING, Final
 
-from argon2 import PasswordHasher
-
 from stack.runtime.run_dir import prepare
+from stack.settings import UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +34,11 @@ def load(settings: Settings) -> dict[str, str]:
 
 
 def make_missing(settings: Settings) -> list[str]:
-    """Make the passwords that these settings need and that neither exist nor are set; return their names."""
+    """Make the passwords that these settings need and that neither exist nor are set; return their names.
+
+    Raises:
+        UsageError: the package that hashes the password of Horizon UI is not installed.
+    """
     found = load(settings)
     made = []
     if settings.storage == "postgresql" and not settings.postgres_password and "POSTGRES_PASSWORD" not in found:
@@ -43,7 +46,7 @@ def make_missing(settings: Settings) -> list[str]:
         made.append("POSTGRES_PASSWORD")
     if settings.ui == "horizon" and not settings.horizon_auth_local_users and "HORIZON_PASSWORD" not in found:
         password = secrets.token_urlsafe(12)
-        user = {"username": HORIZON_USER, "passwordHash": PasswordHasher().hash(password), "roles": ["admin"]}
+        user = {"username": HORIZON_USER, "passwordHash": _hashed(password), "roles": ["admin"]}
         found |= {"HORIZON_PASSWORD": password, "HORIZON_AUTH_LOCAL_USERS": json.dumps([user])}
         made.append("HORIZON_AUTH_LOCAL_USERS")
     if settings.wants_broker and not settings.given_broker_url:
@@ -58,3 +61,12 @@ def make_missing(settings: Settings) -> list[str]:
         path.chmod(0o600)
         path.write_text(json.dumps(found))
     return made
+
+
+def _hashed(password: str) -> str:
+    try:
+        from argon2 import PasswordHasher  # noqa: PLC0415  # an extra
+    except ImportError as error:
+        message = "UI=horizon needs the extra `horizon`: pip install argon2-cffi"
+        raise UsageError(message) from error
+    return PasswordHasher().hash(password)

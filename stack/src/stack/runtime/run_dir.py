@@ -82,7 +82,7 @@ def examine(run_dir: Path) -> None:
     before = bool(names & {"lock", "settings.json"}) and names <= {*CONTENT, *KEPT}  # there was no marker once
     ours = MARKER in names or before
     if names and not ours and run_dir != DEFAULT_RUN_DIR:
-        raise UsageError(f"RUN_DIR={run_dir} has other things in it: name a folder of its own, such as {run_dir}/run")
+        raise UsageError(f"RUN_DIR={run_dir} holds other files: name a folder of its own, such as {run_dir}/run")
 
 
 def _examine_above(run_dir: Path) -> None:

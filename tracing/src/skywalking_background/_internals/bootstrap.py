@@ -125,7 +125,7 @@ def _take_over() -> None:
         before.channel.unsubscribe(before._cb)  # noqa: SLF001
         time.sleep(_WATCH_SECONDS)
         before.channel.close()
-    agent._finished = _Patience()  # noqa: SLF001  # see there
+    agent._finished = _SlowEvent()  # noqa: SLF001  # see there
     # At the process's end it would start threads, which Python 3.12 refuses then; its queues are empty anyway.
     atexit.unregister(_get("fini"))
 
@@ -139,7 +139,7 @@ def begin_threads() -> None:
     agent.started_pid = os.getpid()
     _get("init_queues")()
     _set("protocol", _PROTOCOLS[config.agent_protocol]())
-    agent._finished = _Patience()  # noqa: SLF001
+    agent._finished = _SlowEvent()  # noqa: SLF001
     names = ["heartbeat"]
     if config.agent_meter_reporter_active:
         names.append("report_meter")
@@ -180,7 +180,7 @@ def _set(name: str, value: object) -> None:
     setattr(agent, _PRIVATE + name, value)
 
 
-class _Patience(threading.Event):
+class _SlowEvent(threading.Event):
     """What the agent's threads wait on between two looks at their queues.
 
     They look 50 times a second, which costs an idle process 2 % of a core, and the queues of segments and logs stay

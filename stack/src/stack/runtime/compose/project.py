@@ -24,7 +24,7 @@ RABBITMQ_USER: Final = "demo"
 
 
 class Project:
-    """What `docker compose` is told, on the command line and in the environment."""
+    """The arguments and the environment of `docker compose`."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -112,7 +112,7 @@ class Project:
         return ask_docker(*self.words, *words, environment=self.environment, seconds=60)
 
     def run(self, *words: str, log: Path | None = None) -> int:
-        """Run `docker compose` and return its exit code; its output goes to `log`, which is written anew."""
+        """Run `docker compose` and return its exit code; its output replaces what is in `log`."""
         command = ["docker", *self.words, *words]
         environment = {**os.environ, **self.environment}
         if log is None:

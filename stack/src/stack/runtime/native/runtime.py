@@ -83,7 +83,7 @@ class NativeRuntime:
                     prepare(console, settings)
                 except (UiUnavailableError, OapEmbeddedError) as error:
                     console.print(
-                        f"[yellow]SkyWalking's own UI is left out:[/] {escape(str(error))}; the console serves"
+                        f"[yellow]SkyWalking's UI is left out:[/] {escape(str(error))}; the console works without it"
                     )
             prepare_broker(settings)
             parts = native_parts(settings)
@@ -145,7 +145,7 @@ class NativeRuntime:
         if not self.is_up:
             if trouble := describe_orphans(self._settings.run_dir):
                 self._console.print(
-                    f"[red]{escape(trouble)}:[/] `make down` ends them, `make up` starts the stack anew"
+                    f"[red]{escape(trouble)}:[/] `make down` ends them, `make up` starts the stack again"
                 )
                 return 1
             self._console.print("the stack is not up: `make up` starts it")
@@ -206,7 +206,7 @@ class NativeRuntime:
         console, part = self._console, self._find(name)
         if not self.is_up:
             trouble = describe_orphans(self._settings.run_dir) or "the stack is not up"
-            console.print(f"{escape(trouble)}: `make up` starts it anew")
+            console.print(f"{escape(trouble)}: `make up` starts it again")
             return 1
         with exclusive(self._settings.run_dir, console):
             if restart and name in self._alive():

@@ -143,7 +143,7 @@ def _duration(sleeps: list[int], full_length: list[int]) -> Claim:
         return Claim("Background task duration", claim, "no task has ended yet", "send one on “Try it”")
     if not full_length:
         return Claim(
-            "Background task duration", claim, f"median {median(sleeps):,.0f} ms", "shorter tasks were asked for"
+            "Background task duration", claim, f"median {median(sleeps):,.0f} ms", "only shorter tasks were requested"
         )
     middle = median(full_length)
     measured = f"median {middle:,.0f} ms, of {len(full_length):,} tasks"

@@ -190,7 +190,7 @@ class Service:
         return int((await self._json("DELETE", "/dead-letters", params=wanted.query))["deleted"])
 
     async def alarms(self) -> list[dict[str, Any]]:
-        """Return the alarms that OAP told the service, the newest first; none from a service that takes none."""
+        """Return the alarms that OAP has sent to the service, the newest first; none where the service takes none."""
         answer = await self._json("GET", "/alarms", missing=True)
         return list(answer.get("alarms", ()) if isinstance(answer, dict) else answer or ())
 

@@ -64,7 +64,7 @@ class Sources:
         """Its health check alone proves little: another server on that port may answer it, and nothing else."""
         healthy, wrong = await asyncio.gather(asyncio.to_thread(self.oap.healthy), asyncio.to_thread(self._ask_oap))
         if wrong is None:
-            return "" if healthy else "says that it is not healthy: its storage may be away"
+            return "" if healthy else "reports that it is not healthy: its storage may not answer"
         if healthy:
             return f"answers its health check, but not the console's queries ({wrong})"
         return "does not answer"

@@ -70,29 +70,29 @@ class _Alarms:
         except OapError as error:
             self.grid.show_when_empty(f"{error}. This page refreshes by itself.")
             return
-        told = await self._told()
+        received = await self._received()
         has_ui = sources.works(UI)
         self.ui_link.set_visibility(has_ui)
         if has_ui:
             self.ui_link.props["href"] = alarms_url(sources.settings)
         self.grid.show_when_empty(f"No alarm in the last {TIMES[self.hours]}.")
         links = Links(sources.settings, has_ui)
-        self.grid.show([_row(number, alarm, told, links, tells=tells) for number, alarm in enumerate(raised)])
+        self.grid.show([_row(number, alarm, received, links, tells=tells) for number, alarm in enumerate(raised)])
         self.note.text = _note(len(raised), tells=tells)
 
-    async def _told(self) -> list[dict[str, Any]]:
-        """Return what OAP told the service by its webhook; it may know of recoveries."""
+    async def _received(self) -> list[dict[str, Any]]:
+        """Return the alarms that the service has received from OAP's webhook; it may know of recoveries."""
         try:
             return await self.sources.service.alarms()
         except ServiceError:
             return []
 
 
-def _row(number: int, alarm: Alarm, told: list[dict[str, Any]], links: Links, *, tells: bool) -> dict[str, Any]:
-    is_told, recovered = (True, alarm.recovered) if tells else _told(alarm, told)
+def _row(number: int, alarm: Alarm, received: list[dict[str, Any]], links: Links, *, tells: bool) -> dict[str, Any]:
+    is_known, recovered = (True, alarm.recovered) if tells else _recovery(alarm, received)
     if recovered:
         state: dict[str, Any] = {"text": "recovered", "tone": "good", "note": f"at {_clock(recovered)}"}
-    elif is_told:
+    elif is_known:
         state = {"text": "active", "tone": "bad"}
     else:
         state = {"text": "not known", "tone": "info"}
@@ -118,12 +118,12 @@ def _about(alarm: Alarm, links: Links) -> dict[str, Any]:
     return {"text": alarm.service, "note": alarm.part, "links": found}
 
 
-def _told(alarm: Alarm, told: list[dict[str, Any]]) -> tuple[bool, int | None]:
-    """Say whether the service was told of this alarm, and when it was over, in ms since the epoch.
+def _recovery(alarm: Alarm, received: list[dict[str, Any]]) -> tuple[bool, int | None]:
+    """Say whether the service has received this alarm, and when it was over, in ms since the epoch.
 
     OAP repeats an alarm while its cause lasts; to the service all of them are one.
     """
-    for item in told:
+    for item in received:
         if item.get("message") == alarm.message:
             started, recovered = _milliseconds(item["started_at"]), _milliseconds(item.get("recovered_at"))
             is_after = started is not None and alarm.start >= started - SAME_SECONDS * 1000
@@ -143,7 +143,7 @@ def _note(count: int, *, tells: bool) -> str:
     if count and not tells:
         sentences.append(
             "This OAP does not report when an alarm’s cause is over; 10.4 and later do. The states come from "
-            "the service, which OAP tells of alarms."
+            "the service, to which OAP sends its alarms."
         )
     return " ".join(sentences)
 

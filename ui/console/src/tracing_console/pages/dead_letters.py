@@ -71,7 +71,7 @@ class _DeadLetters:
         self._fill()
         fitting = [letter for letter in self.letters if self.wanted.fits(letter)]
         empty = "No task has failed for good." if answer else "This service keeps no dead letters."
-        self.grid.show_when_empty("No dead letter fits." if self.letters else empty)
+        self.grid.show_when_empty("No dead letter matches." if self.letters else empty)
         self.grid.show([letter_row(letter) for letter in fitting[:MAX_ROWS]])
         bulk = {("POST", "/dead-letters/replay"), ("DELETE", "/dead-letters")} <= endpoints
         self._show_bulk(shown=bulk and bool(fitting), count=len(fitting))

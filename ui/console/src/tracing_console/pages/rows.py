@@ -112,7 +112,7 @@ def running_rows(tasks: list[RunningTask], links: Links, depth: int, cancellable
             "start": task.start,
             "duration": task.alive - task.start if item.lost else 0,  # what runs lasts until the browser's now
             "state": "lost" if item.lost else "running",
-            "note": "its process has not been heard of since: how it ended is not known" if item.lost else "runs now",
+            "note": "its process has sent nothing since then: how it ended is not known" if item.lost else "runs now",
             "error": False,
             "badge": {"text": "no news", "tone": "warn"} if item.lost else {"text": "running", "tone": "info"},
             "cancel": task.task_id if task.service == cancellable and not item.lost else "",

@@ -125,7 +125,9 @@ def add(sources: Sources) -> None:
             return
         longest = max((trace.duration for trace in found), default=1) or 1
         grid.show([_row(trace, longest) for trace in found])
-        grid.show_when_empty("No trace fits. Choose a longer time or fewer conditions, or send a request on “Try it”.")
+        grid.show_when_empty(
+            "No trace matches. Choose a longer time or fewer conditions, or send a request on “Try it”."
+        )
         summary = f"{len(found):,} traces." if found else ""
         if is_cut:
             summary += f" Only the newest {MAX_SEGMENTS:,} segments were searched: choose a shorter time."
