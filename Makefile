@@ -12,7 +12,7 @@ PARTS := $(sort $(notdir $(wildcard */src/* */*/src/*)))
 VARIABLES := RUNTIME IMAGES STORAGE UI BROKER_URL WORKERS LOCUST_WORKERS RUN_DIR ALLOWED_HOSTS SERVICE_NAME START_SECONDS OAP_HEAP \
 	OAP_EMBEDDED_CACHE MAVEN_MIRROR_URL SERVICE_PORT CONSOLE_PORT UI_PORT LOCUST_PORT LOCUST_MASTER_PORT OAP_GRPC_PORT OAP_HTTP_PORT \
 	BANYANDB_HTTP_PORT REDIS_PORT RABBITMQ_UI_PORT CONSUMER_PORT WORKER_PORT PART LINES FOLLOW SCENARIO USERS RATE DURATION TASK_SECONDS PROCESSES TAGS TRACE_CLIENT QUICK \
-	BROKER VARIANTS DOCS
+	BROKER VARIANTS DOCS MODULE CHILDREN
 # As they were typed: a `$` in a name is a sign like any other.
 $(foreach name,$(VARIABLES),$(if $(filter command%,$(origin $(name))),$(eval override $(name) := $$(value $(name)))))
 export $(VARIABLES)
@@ -90,11 +90,11 @@ bench: ## what tracing costs: untraced, SkyWalking's plugin, ours, OpenTelemetry
 	@sh stack/bootstrap.sh --group bench
 	@$(PY) bench/run.py $(ARGS)
 
-mutants: ## change the library line by line: do its tests notice? (MODULE=_names: one minute)
+mutants: ## change the library line by line: do its tests notice? (MODULE=_names CHILDREN=1: one minute on one core)
 	@sh stack/bootstrap.sh --group mutants
-	@cd tracing && ../$(PY) -m mutmut run "skywalking_background.$(or $(MODULE),*).*"
+	@cd tracing && ../$(PY) -m mutmut run $(if $(CHILDREN),--max-children $(CHILDREN)) "skywalking_background.$(or $(MODULE),*).*"
 	@cd tracing && ../$(PY) -m mutmut results --all true | awk -F ': *' \
-		'/ skywalking_background\.$(MODULE)/ && $$2 != "not checked" { all++; if ($$2 != "killed" && $$2 != "timeout") { left++; print } } \
+		'/ skywalking_background\.$(if $(MODULE),$(MODULE)\.)/ && $$2 != "not checked" { all++; if ($$2 != "killed" && $$2 != "timeout") { left++; print } } \
 		END { printf "%d of %d mutants live; mutmut show NAME, in tracing/, prints one\n", left, all }'
 
 package: ## build the library's distributions into .run/dist and check them as a package index would
