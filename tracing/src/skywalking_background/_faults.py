@@ -6,12 +6,24 @@ import logging
 import sys
 import threading
 from collections import Counter
-from typing import Final
-
-logger = logging.getLogger("skywalking_background")
+from typing import Any, Final
 
 _seen: Counter[tuple[str, str]] = Counter()
 _busy: Final = threading.local()
+
+
+class _Lines(logging.LoggerAdapter[logging.Logger]):
+    """Log lines that never raise, whatever handlers and filters of the user's they pass."""
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:  # noqa: ANN401  # as in `logging`
+        try:
+            super().log(level, msg, *args, stacklevel=2, **kwargs)
+        except Exception as error:  # noqa: BLE001  # there is nobody left to tell
+            _seen["writing a log line", type(error).__name__] += 1
+
+
+logger: Final = _Lines(logging.getLogger("skywalking_background"))
+"""All that this library says passes here."""
 
 
 def note(doing: str) -> None:
@@ -34,8 +46,6 @@ def note(doing: str) -> None:
                 count,
                 exc_info=sys.exception(),
             )
-    except Exception:  # noqa: BLE001, S110  # a logger of the user's that raises: there is nobody left to tell
-        pass
     finally:
         _busy.noting = False
 

@@ -6,7 +6,6 @@ a task's first run, which a running total would need two reports for.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -15,7 +14,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakMethod
 
-from skywalking_background._faults import note, safe_text
+from skywalking_background._faults import logger, note, safe_text
 from skywalking_background._names import task_name
 
 if TYPE_CHECKING:
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
     from skywalking_background._internals import Span
 
-logger = logging.getLogger("skywalking_background")
 
 NAMES_MAX: Final = 100
 """Task names that are counted apart; OAP keeps a row a minute of each, for every meter."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from collections import defaultdict
@@ -12,7 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.websockets import WebSocketDisconnect
 
 from skywalking_background import _sw8
-from skywalking_background._faults import note
+from skywalking_background._faults import logger, note
 from skywalking_background._ids import new_id
 from skywalking_background._internals import inherited_spans, open_spans, sampled, set_open_spans
 from skywalking_background._light_spans import HandlingSpan, OwnTag, RequestSpan, common_tag, noop_span, set_tag
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
     Call = Callable[[Starlette, Scope, Receive, Send], Awaitable[None]]
 
-logger = logging.getLogger("skywalking_background")
 
 _BODIES: Final = frozenset({"http.response.body", "http.response.pathsend", "http.response.zerocopysend"})
 _SWITCHING: Final = 101

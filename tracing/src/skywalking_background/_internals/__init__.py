@@ -167,7 +167,7 @@ _SETTINGS: Final = """
     agent_meter_reporter_active agent_meter_reporter_period agent_name agent_profile_active agent_protocol
     agent_pvm_meter_reporter_active agent_trace_reporter_max_buffer_size kafka_bootstrap_servers kafka_topic_log
     kafka_topic_management kafka_topic_meter kafka_topic_segment sample_n_per_3_secs
-""".split()
+"""
 _RELIED_ON: Final[tuple[tuple[str, str, str], ...]] = (
     # what, with which parameters first, and what its code must use for ours to be asked
     (_TRACE + "context:__spans.get", "", ""),
@@ -243,7 +243,7 @@ _RELIED_ON: Final[tuple[tuple[str, str, str], ...]] = (
     ("skywalking.profile:profile_task_execution_service", "", ""),
     ("skywalking.profile:init", "", "profile_task_execution_service"),
     ("skywalking.config:ignore_http_method_check", "method", ""),
-    *((f"skywalking.config:{name}", "", "") for name in _SETTINGS),
+    *((f"skywalking.config:{name}", "", "") for name in _SETTINGS.split()),
 )
 """What of the agent's own this library calls, replaces, or expects to be called by.
 
