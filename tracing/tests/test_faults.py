@@ -430,7 +430,8 @@ def test_nor_does_it_when_a_task_has_failed(segments: Segments, path: str) -> No
 def test_a_line_of_ours_names_where_it_was_said(caplog: pytest.LogCaptureFixture) -> None:
     fail_at("this", Broken())
     (line,) = caplog.records
-    assert (line.name, line.filename, line.funcName) == ("skywalking_background", "_faults.py", "note")
+    assert line.name == "skywalking_background"
+    assert line.funcName != "log"  # of the wrapper around all lines
     _faults._seen.clear()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 import threading
@@ -56,6 +57,19 @@ def faults() -> dict[str, int]:
     for (doing, _), count in _seen.items():
         found[doing] += count
     return dict(found)
+
+
+_ORDERS: Final = (KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError)
+
+
+def is_order(error: BaseException) -> bool:
+    """Say whether an error tells the process, a task or a coroutine to end, and must get there.
+
+    All other errors are those of the work, also where a library does not derive its own from `Exception`.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(_ORDERS) is not None
+    return isinstance(error, _ORDERS)
 
 
 def safe_text(value: object) -> str:
