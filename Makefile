@@ -94,11 +94,11 @@ bench: ## what tracing costs: untraced, SkyWalking's plugin, ours, OpenTelemetry
 	@sh stack/bootstrap.sh --group bench
 	@$(PY) bench/run.py $(ARGS)
 
-mutants: ## change the library line by line: do its tests notice? (MODULE=_names: one minute)
+mutants: ## change the library line by line: do its tests notice? (MODULE=_names CHILDREN=1: one minute on one core)
 	@sh stack/bootstrap.sh --group mutants
-	@cd tracing && ../$(PY) -m mutmut run "skywalking_background.$(or $(MODULE),*).*"
+	@cd tracing && ../$(PY) -m mutmut run $(if $(CHILDREN),--max-children $(CHILDREN)) "skywalking_background.$(or $(MODULE),*).*"
 	@cd tracing && ../$(PY) -m mutmut results --all true | awk -F ': *' \
-		'/ skywalking_background\.$(MODULE)/ && $$2 != "not checked" { all++; if ($$2 != "killed" && $$2 != "timeout") { left++; print } } \
+		'/ skywalking_background\.$(if $(MODULE),$(MODULE)\.)/ && $$2 != "not checked" { all++; if ($$2 != "killed" && $$2 != "timeout") { left++; print } } \
 		END { printf "%d of %d mutants live; mutmut show NAME, in tracing/, prints one\n", left, all }'
 
 package: ## build the library's distributions into .run/dist and check them as a package index would

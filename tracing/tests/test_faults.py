@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -379,12 +380,58 @@ def test_a_fault_is_logged_when_it_is_the_1st_10th_and_100th_of_its_kind(caplog:
     _faults._seen.clear()
 
 
-def test_a_logger_that_raises_harms_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_faults.logger, "warning", broken)
+@contextmanager
+def failing_handler() -> Iterator[None]:
+    """Let one of the user's handlers raise for each of our lines."""
+    handler = Handler(Broken())
+    ours = logging.getLogger("skywalking_background")
+    ours.addHandler(handler)
+    try:
+        yield
+    finally:
+        ours.removeHandler(handler)
+
+
+def test_a_logger_that_raises_harms_nobody() -> None:
+    with failing_handler():
+        fail_at("this", ValueError())
     fail_at("this", ValueError())
-    monkeypatch.undo()
-    fail_at("this", ValueError())
-    assert faults() == {"this": 2}
+    assert faults() == {"this": 2, "writing a log line": 1}
+    _faults._seen.clear()
+
+
+@pytest.mark.parametrize("path", ["/failing", "/failing/sync"])
+def test_nor_does_it_when_a_task_has_failed(segments: Segments, path: str) -> None:
+    app = instrument(FastAPI())
+
+    async def fail() -> None:
+        raise ValueError
+
+    def fail_in_thread() -> None:
+        raise ValueError
+
+    @app.get("/failing")
+    async def failing(tasks: BackgroundTasks) -> str:
+        tasks.add_task(fail)
+        return "ok"
+
+    @app.get("/failing/sync")
+    def failing_sync(tasks: BackgroundTasks) -> str:
+        tasks.add_task(fail_in_thread)
+        return "ok"
+
+    with failing_handler():
+        answer = TestClient(app).get(path)  # raises what reaches the server
+    assert answer.json() == "ok"
+    assert faults() == {"writing a log line": 1}
+    _faults._seen.clear()
+
+
+def test_a_line_of_ours_names_where_it_was_said(caplog: pytest.LogCaptureFixture) -> None:
+    fail_at("this", Broken())
+    (line,) = caplog.records
+    assert line.name == "skywalking_background"
+    assert line.funcName != "log"  # of the wrapper around all lines
     _faults._seen.clear()
 
 

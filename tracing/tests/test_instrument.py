@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 import gc
 import weakref
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -12,7 +14,7 @@ from skywalking.trace.context import get_context
 from skywalking_background import ParallelTasks, current_trace_id, instrument
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 if TYPE_CHECKING:
@@ -177,6 +179,29 @@ async def test_a_late_error_is_logged_and_contained(segments: Segments, caplog: 
     assert answer.status_code == 200
     assert "HTTP GET / failed after its response" in caplog.text
     assert "too late" in caplog.text
+
+
+class NoException(BaseException):
+    """What libraries raise that no `except Exception` is to stop."""
+
+
+@pytest.mark.parametrize(("error", "contained"), [
+    (NoException("late"), True),
+    (BaseExceptionGroup("late", [NoException(), ValueError()]), True),
+    (asyncio.CancelledError(), False),
+    (SystemExit(1), False),
+    (BaseExceptionGroup("late", [BaseExceptionGroup("", [NoException(), KeyboardInterrupt()])]), False),
+], ids=repr)  # fmt: skip
+async def test_only_an_order_to_end_leaves_a_task(segments: Segments, error: BaseException, contained: bool) -> None:
+    async def fail() -> None:
+        raise error
+
+    async def root(_request: Request) -> Response:
+        return Response(background=BackgroundTask(fail))
+
+    app = instrument(Starlette(routes=[Route("/", root)]))
+    with nullcontext() if contained else pytest.raises(type(error)):
+        assert (await get(app, "/")).status_code == 200
 
 
 async def test_an_endpoints_error_still_reaches_the_server(segments: Segments) -> None:

@@ -180,3 +180,52 @@ OTHERS = [one for one in MODULES if SEAM not in one.parts and one.name not in OW
 def test_no_other_module_knows_the_agents_insides(module: Path) -> None:
     # The messages of its protocol are public, and those of OAP.
     assert {name for name in imports(module.read_text()) if not name.startswith("skywalking.protocol")} == set()
+
+
+# What the others use of what the seam hands them.
+
+PARTS = {"agent": "skywalking.agent:agent.", **{
+    name: f"skywalking.{name}:" for name in ("config", "meter", "plugins", "profile", "sampling")
+}}  # fmt: skip
+STAND_INS = {"_light_spans.py": {"_depth", "_max_depth"}, "_segments.py": {"_correlation", "_depth", "_nspans"}}
+"""Our spans and contexts stand where the agent looks for its own, under its names: these are in the contract."""
+
+
+def used(source: str) -> set[str]:
+    """Return what a module uses of the agent's parts that it has imported, as the contract names it."""
+    tree = ast.parse(source)
+    froms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    names = {alias.name for node in froms for alias in node.names if (node.module or "").startswith("skywalking")}
+    return {
+        PARTS[node.value.id] + node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in names & set(PARTS)
+        if not node.attr.startswith("__")
+    }
+
+
+def own_names(package: Any) -> set[str]:
+    """Return the private attributes that the classes of the agent's package set or define."""
+    sources = [path.read_text() for path in Path(package.__file__).parent.rglob("*.py")]
+    nodes = [node for source in sources for node in ast.walk(ast.parse(source))]
+    attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    return {name for name in attributes if name.startswith("_") and not name.startswith("__")}
+
+
+def test_that_scan_sees_what_is_used() -> None:
+    source = "from skywalking_background._internals import agent, config\nconfig.a\nagent._b()\nprofile.c\n{}.d"
+    assert used(source) == {"skywalking.config:a", "skywalking.agent:agent._b"}
+    assert {"_depth", "_max_depth", "_correlation", "_nspans", "_sid"} <= own_names(agents)
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda one: one.name)
+def test_what_is_used_of_the_agent_is_in_the_contract(module: Path) -> None:
+    assert used(module.read_text()) - set(RELIED_ON) == set()
+
+
+@pytest.mark.parametrize("module", OTHERS, ids=lambda one: one.name)
+def test_the_agents_private_names_are_its_stand_ins_only(module: Path) -> None:
+    private = own_names(agents)
+    nodes = ast.walk(ast.parse(module.read_text()))
+    found = {node.attr for node in nodes if isinstance(node, ast.Attribute)} & private
+    assert found <= STAND_INS.get(module.name, set())

@@ -256,6 +256,23 @@ def test_only_so_many_names_are_counted_apart(oap: Oap, caplog: pytest.LogCaptur
     assert said.message.startswith("100 task names are metered; 'job 100' and all further ones are counted as 'other'")
 
 
+def test_a_name_that_protobuf_refuses_takes_no_others_away(oap: Oap) -> None:
+    for name in ("a\udce9", "a\0", "a\udce9"):
+        run(name)
+    waiting = {"\udce9": 1}
+    meters.watch_queue(lambda: waiting)
+    sent = oap.sent()
+    started = {task: value for (name, task), value in sent.items() if name == "tasks_started"}
+    assert started == {r"a\udce9": 2, r"a\x00": 1}
+    assert sent["tasks_queued", r"\udce9"] == 1
+
+
+def test_an_error_that_is_no_exception_is_a_failure_and_no_end(oap: Oap) -> None:
+    run("job", GeneratorExit())
+    run("job", BaseExceptionGroup("", [ValueError(), BaseException()]))
+    assert outcomes(oap.sent(), "job") == {"started": 2, "failed": 1, "cancelled": 1}
+
+
 def test_a_name_that_is_none_breaks_nothing(oap: Oap) -> None:
     with background_span(["no", "name"]):  # type: ignore[arg-type]
         pass

@@ -266,6 +266,12 @@ def double(number: int, *, times: int = 1) -> tuple[int, str | None]:
     return 2 * number * times, current_trace_id()
 
 
+def test_a_name_that_is_no_text_is_shown_as_one(segments: Segments) -> None:
+    with background_span(None), background_span(5), background_span(["x"]):  # type: ignore[arg-type]
+        pass
+    assert outline(segments) == "Local None\n  Local 5\n    Local ['x']"
+
+
 def test_a_plain_function_keeps_its_name_arguments_and_result(segments: Segments) -> None:
     carried = carry(double)
     assert (carried.__name__, carried.__doc__) == ("double", double.__doc__)

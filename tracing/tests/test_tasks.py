@@ -456,6 +456,20 @@ async def test_one_failure_of_parallel_tasks_is_raised_as_it_is() -> None:
     assert ran == ["work"]
 
 
+async def test_an_error_of_a_library_stops_none_of_the_others() -> None:
+    class Stop(BaseException):
+        """Not derived from `Exception`."""
+
+    async def fail() -> None:
+        raise Stop
+
+    ran.clear()
+    with pytest.raises(BaseExceptionGroup) as raised:
+        await ParallelTasks([BackgroundTask(fail), BackgroundTask(fail), BackgroundTask(work)])()
+    assert [type(one) for one in raised.value.exceptions] == [Stop, Stop]
+    assert ran == ["work"]
+
+
 async def test_parallel_tasks_that_are_cancelled_are(segments: Segments) -> None:
     running = asyncio.create_task(ParallelTasks([BackgroundTask(asyncio.sleep, 60)])())
     await asyncio.sleep(0.01)

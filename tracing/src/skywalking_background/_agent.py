@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import sys
 import threading
 from typing import TYPE_CHECKING, Final
 
 from skywalking_background import _life_events, _loop_lag, _meters, _running, _segments
-from skywalking_background._faults import note
+from skywalking_background._faults import logger, note
 from skywalking_background._fork import deliver_at_the_end, in_each_child, notice_fork
 from skywalking_background._grpc import GrpcTransport
 from skywalking_background._http import HttpTransport
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
     from skywalking.protocol.logging.Logging_pb2 import LogData
 
-logger = logging.getLogger("skywalking_background")
 
 _SECONDS_UNTIL_RESCUE: Final = 1.0
 """A server has forked its first workers by then; a process that lives shorter leaves it to the next one."""

@@ -6,7 +6,6 @@ the next. All of this happens in the reporter's thread.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from skywalking.protocol.event.Event_pb2 import Event, Source, Type
 
 from skywalking_background._failures import DeliveryError, UnreachableError
-from skywalking_background._faults import note
+from skywalking_background._faults import logger, note
 from skywalking_background._internals import clean, config
 from skywalking_background._limits import cut
 from skywalking_background._running import Watch, outcome, task_id
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from skywalking_background._light_spans import TaskSpan
     from skywalking_background._rescue import Lost
 
-logger = logging.getLogger("skywalking_background")
 
 NAME: Final = "BackgroundTask"
 LAYER: Final = "GENERAL"

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 import threading
 from collections import Counter
-from typing import Final
-
-logger = logging.getLogger("skywalking_background")
+from typing import Any, Final
 
 _seen: Counter[tuple[str, str]] = Counter()
 _busy: Final = threading.local()
+
+
+class _Lines(logging.LoggerAdapter[logging.Logger]):
+    """Log lines that never raise, whatever handlers and filters of the user's they pass."""
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:  # noqa: ANN401  # as in `logging`
+        try:
+            super().log(level, msg, *args, stacklevel=2, **kwargs)
+        except Exception as error:  # noqa: BLE001  # there is nobody left to tell
+            _seen["writing a log line", type(error).__name__] += 1
+
+
+logger: Final = _Lines(logging.getLogger("skywalking_background"))
+"""All that this library says passes here."""
 
 
 def note(doing: str) -> None:
@@ -34,8 +47,6 @@ def note(doing: str) -> None:
                 count,
                 exc_info=sys.exception(),
             )
-    except Exception:  # noqa: BLE001, S110  # a logger of the user's that raises: there is nobody left to tell
-        pass
     finally:
         _busy.noting = False
 
@@ -46,6 +57,19 @@ def faults() -> dict[str, int]:
     for (doing, _), count in _seen.items():
         found[doing] += count
     return dict(found)
+
+
+_ORDERS: Final = (KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError)
+
+
+def is_order(error: BaseException) -> bool:
+    """Say whether an error tells the process, a task or a coroutine to end, and must get there.
+
+    All other errors are those of the work, also where a library does not derive its own from `Exception`.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(_ORDERS) is not None
+    return isinstance(error, _ORDERS)
 
 
 def safe_text(value: object) -> str:

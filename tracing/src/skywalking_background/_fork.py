@@ -11,7 +11,6 @@ A server written in C (uWSGI) may fork without telling Python: `notice_fork` fin
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import signal
@@ -20,11 +19,12 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Final
 
+from skywalking_background._faults import logger
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-logger = logging.getLogger("skywalking_background")
 
 _AFTER_ALL_OTHERS: Final = -100  # the priority of what runs last
 INSTANCE: Final = "{service}@{host}:{pid}"

@@ -10,7 +10,6 @@ Whatever goes wrong here (a full disk, a folder that can't be written) is noted 
 from __future__ import annotations
 
 import fcntl
-import logging
 import os
 import threading
 import time
@@ -18,7 +17,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from skywalking_background import _records
-from skywalking_background._faults import note
+from skywalking_background._faults import logger, note
 from skywalking_background._ids import new_id
 from skywalking_background._internals import config
 from skywalking_background._limits import JOURNAL_BYTES, JOURNAL_FSYNC_SECONDS
@@ -36,8 +35,6 @@ COMPACT_BYTES: Final = 4_000_000  # from this size on a file is rewritten when h
 WRITE_WAIT_SECONDS: Final = 1.0  # how long the delivery waits for a disk that hangs
 SUFFIX: Final = ".journal"
 UNFINISHED: Final = ".new"
-
-logger = logging.getLogger("skywalking_background")
 
 
 class _Batch:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from skywalking_background._failures import DeliveryError, RefusedError, TimedOutError
+from skywalking_background._faults import logger
 from skywalking_background._limits import BATCH_BYTES, BATCH_ITEMS, QUEUE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-logger = logging.getLogger("skywalking_background")
 
 _TIMEOUTS = 2
 """How often one batch may get no answer until it is sent in halves."""

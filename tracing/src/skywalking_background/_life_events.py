@@ -5,7 +5,6 @@ Its start and its end, what an app says by `event`, what another process has lef
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Final
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from skywalking.protocol.event.Event_pb2 import Event, Source, Type
 
 from skywalking_background._failures import DeliveryError, UnreachableError
-from skywalking_background._faults import note, safe_text
+from skywalking_background._faults import logger, note, safe_text
 from skywalking_background._ids import new_id
 from skywalking_background._internals import clean, config
 from skywalking_background._limits import cut
@@ -21,7 +20,6 @@ from skywalking_background._limits import cut
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-logger = logging.getLogger("skywalking_background")
 
 LIMIT: Final = 100
 """Events that wait for OAP; of more the oldest are dropped."""

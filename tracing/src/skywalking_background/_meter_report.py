@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from typing import TYPE_CHECKING, Final
@@ -18,7 +17,7 @@ from skywalking.protocol.language_agent.Meter_pb2 import (
 
 from skywalking_background import _loop_lag, _meters, _runtime_meters
 from skywalking_background._failures import DeliveryError, UnreachableError
-from skywalking_background._faults import note
+from skywalking_background._faults import logger, note
 from skywalking_background._internals import config
 
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from skywalking_background._lane import Counts
     from skywalking_background._meters import Taken
 
-logger = logging.getLogger("skywalking_background")
 
 _PREFIX: Final = "background_"
 

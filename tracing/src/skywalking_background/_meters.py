@@ -6,7 +6,6 @@ a task's first run, which a running total would need two reports for.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -15,7 +14,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakMethod
 
-from skywalking_background._faults import note, safe_text
+from skywalking_background._faults import is_order, logger, note, safe_text
+from skywalking_background._internals import clean
 from skywalking_background._names import task_name
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from skywalking_background._internals import Span
 
-logger = logging.getLogger("skywalking_background")
 
 NAMES_MAX: Final = 100
 """Task names that are counted apart; OAP keeps a row a minute of each, for every meter."""
@@ -112,7 +111,7 @@ def meter(name: str) -> TaskMeter:
         return _tasks[name]
     except (KeyError, TypeError):  # a new one, or none that can be a key
         with _lock:
-            return _make(safe_text(name)[:NAME_CHARS])
+            return _make(clean(safe_text(name)[:NAME_CHARS])[:NAME_CHARS])
 
 
 def _make(name: str) -> TaskMeter:
@@ -152,7 +151,7 @@ def end(span: Span, error: BaseException | None) -> None:
         with _lock:
             task.running.pop(id(span), None)
             tally = task.tally
-            if error is not None and not isinstance(error, Exception):
+            if error is not None and is_order(error):
                 tally.cancelled += 1
             elif error is not None or span.error_occurred:
                 tally.failed += 1

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import functools
 import importlib
-import logging
 import pkgutil
 import re
 from typing import TYPE_CHECKING, Any, Final
 
 from wrapt import register_post_import_hook
 
+from skywalking_background._faults import logger
 from skywalking_background._internals import config, plugins
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-logger = logging.getLogger("skywalking_background")
 
 TRIGGERS: Final = {
     "sw_aiohttp": "aiohttp",

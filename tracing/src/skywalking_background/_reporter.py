@@ -7,7 +7,6 @@ and whatever does not fit is counted. One call per batch also costs a fraction o
 
 from __future__ import annotations
 
-import logging
 import sys
 import threading
 import time
@@ -18,6 +17,7 @@ from skywalking.protocol.logging.Logging_pb2 import LogData
 
 from skywalking_background._encoding import encode_log, encode_segment
 from skywalking_background._failures import DeliveryError, RefusedError, TimedOutError, UnreachableError, UnwelcomeError
+from skywalking_background._faults import logger
 from skywalking_background._grpc import GrpcTransport
 from skywalking_background._internals import config
 from skywalking_background._lane import Counts, Lane
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Counts", "Lane", "Reporter", "Transport", "encode_segment"]
 
-logger = logging.getLogger("skywalking_background")
 
 INTERVAL: Final = 0.25  # seconds between two batches: how late a finished span may leave
 RETRY_MAX: Final = 5.0  # seconds: the longest wait before OAP is tried again

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from collections import defaultdict
@@ -12,7 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.websockets import WebSocketDisconnect
 
 from skywalking_background import _sw8
-from skywalking_background._faults import note
+from skywalking_background._faults import is_order, logger, note
 from skywalking_background._ids import new_id
 from skywalking_background._internals import inherited_spans, open_spans, sampled, set_open_spans
 from skywalking_background._light_spans import HandlingSpan, OwnTag, RequestSpan, common_tag, noop_span, set_tag
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
     Call = Callable[[Starlette, Scope, Receive, Send], Awaitable[None]]
 
-logger = logging.getLogger("skywalking_background")
 
 _BODIES: Final = frozenset({"http.response.body", "http.response.pathsend", "http.response.zerocopysend"})
 _SWITCHING: Final = 101
@@ -142,7 +140,7 @@ class Request:
             late = self.finished and not self.left and id(error) != self.error_id
             self.close(error)
             self.end(error)
-            contained = self.contains and Behavior.contain_late_errors and isinstance(error, Exception)
+            contained = self.contains and Behavior.contain_late_errors and not is_order(error)
             if not (late and contained):
                 raise
             # The client has its answer. Let the error reach the server, and uvicorn closes the connection, under the

@@ -8,7 +8,6 @@ it die before, the next one does the same again: under the same segment ids, of 
 from __future__ import annotations
 
 import fcntl
-import logging
 import os
 import time
 from collections import deque
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from skywalking_background import _meters, _records
 from skywalking_background._encoding import encode_segment_of
-from skywalking_background._faults import note
+from skywalking_background._faults import logger, note
 from skywalking_background._internals import Component, Kind, Layer, Log, LogItem, Segment, config
 from skywalking_background._journal import SUFFIX, UNFINISHED
 from skywalking_background._life_events import event
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 
     from skywalking_background._lane import Lane
 
-logger = logging.getLogger("skywalking_background")
 
 SCAN_SECONDS: Final = 5.0
 """Seconds between two looks into the folder."""

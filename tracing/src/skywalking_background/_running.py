@@ -6,11 +6,10 @@ for a task that nobody has looked at yet, and none that the garbage collector wo
 
 from __future__ import annotations
 
-import logging
 from asyncio import CancelledError
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from skywalking_background._faults import safe_text
+from skywalking_background._faults import logger, safe_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
 S = TypeVar("S")
 
-logger = logging.getLogger("skywalking_background")
 
 LIMIT: Final = 50_000
 """Open tasks that one observer keeps; what exceeds them is counted and not watched."""

@@ -231,6 +231,8 @@ def enter(name: str, outer: list[Any], parent: Origin | Caller | None = None, *,
 
 
 def _enter(name: str, outer: list[Any], parent: Origin | Caller | None, task: bool) -> Span:
+    if name.__class__ is not str:
+        name = safe_text(name)
     strand = strand_here()
     task = task and parent is not UNSAMPLED
     if parent is None and outer:

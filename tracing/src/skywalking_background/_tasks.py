@@ -10,6 +10,7 @@ import anyio
 from starlette.background import BackgroundTask, BackgroundTasks
 
 from skywalking_background import _meters
+from skywalking_background._faults import is_order
 from skywalking_background._internals import open_spans
 from skywalking_background._names import span_name
 from skywalking_background._spans import enter, keep, leave
@@ -32,13 +33,15 @@ class ParallelTasks(BackgroundTasks):
     """
 
     async def __call__(self) -> None:
-        errors: list[Exception] = []
+        errors: list[BaseException] = []
 
         async def run(task: BackgroundTask) -> None:
             try:
                 await task()
-            except Exception as error:  # noqa: BLE001  # whatever it is, the other tasks go on
-                errors.append(error)
+            except BaseException as error:
+                if is_order(error):
+                    raise
+                errors.append(error)  # whatever it is, the other tasks go on
 
         async with anyio.create_task_group() as group:
             for task in self.tasks:
@@ -48,7 +51,7 @@ class ParallelTasks(BackgroundTasks):
                 raise errors[0]
             if errors:
                 message = f"{len(errors)} of {len(self.tasks)} background tasks failed"
-                raise ExceptionGroup(message, errors)
+                raise BaseExceptionGroup(message, errors)  # an `ExceptionGroup` if each is an `Exception`
         finally:
             errors.clear()  # else each error refers to this frame, and the frame to the error
 

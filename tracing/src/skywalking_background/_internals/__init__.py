@@ -160,6 +160,14 @@ def use_ids(new_id: Callable[[], str]) -> None:
 
 
 _TRACE: Final = "skywalking.trace."
+_SETTINGS: Final = """
+    RE_HTTP_IGNORE_METHOD RE_IGNORE_PATH agent_asyncio_enhancement agent_authentication agent_cause_exception_depth
+    agent_collector_backend_services agent_disable_plugins agent_experimental_fork_support agent_force_tls
+    agent_instance_name agent_log_reporter_active agent_log_reporter_max_buffer_size agent_logging_level
+    agent_meter_reporter_active agent_meter_reporter_period agent_name agent_profile_active agent_protocol
+    agent_pvm_meter_reporter_active agent_trace_reporter_max_buffer_size kafka_bootstrap_servers kafka_topic_log
+    kafka_topic_management kafka_topic_meter kafka_topic_segment sample_n_per_3_secs
+"""
 _RELIED_ON: Final[tuple[tuple[str, str, str], ...]] = (
     # what, with which parameters first, and what its code must use for ours to be asked
     (_TRACE + "context:__spans.get", "", ""),
@@ -228,26 +236,14 @@ _RELIED_ON: Final[tuple[tuple[str, str, str], ...]] = (
             "send_profile_snapshot",
         )
     ),
+    ("skywalking.agent.protocol.grpc:GrpcProtocol._cb", "", ""),
     ("skywalking.plugins:install", "", ""),
+    ("skywalking.plugins:pkg_version_check", "plugin", "version_rule"),
     ("skywalking.meter:_meter_service", "", ""),
     ("skywalking.profile:profile_task_execution_service", "", ""),
     ("skywalking.profile:init", "", "profile_task_execution_service"),
-    ("skywalking.config:agent_experimental_fork_support", "", ""),
-    ("skywalking.config:agent_asyncio_enhancement", "", ""),
-    ("skywalking.config:agent_meter_reporter_active", "", ""),
-    ("skywalking.config:agent_pvm_meter_reporter_active", "", ""),
-    ("skywalking.config:agent_profile_active", "", ""),
-    ("skywalking.config:sample_n_per_3_secs", "", ""),
-    ("skywalking.config:RE_IGNORE_PATH", "", ""),
     ("skywalking.config:ignore_http_method_check", "method", ""),
-    ("skywalking.config:agent_name", "", ""),
-    ("skywalking.config:agent_instance_name", "", ""),
-    ("skywalking.config:agent_protocol", "", ""),
-    ("skywalking.config:agent_collector_backend_services", "", ""),
-    ("skywalking.config:agent_disable_plugins", "", ""),
-    ("skywalking.config:agent_cause_exception_depth", "", ""),
-    ("skywalking.config:agent_trace_reporter_max_buffer_size", "", ""),
-    ("skywalking.config:agent_log_reporter_max_buffer_size", "", ""),
+    *((f"skywalking.config:{name}", "", "") for name in _SETTINGS.split()),
 )
 """What of the agent's own this library calls, replaces, or expects to be called by.
 
