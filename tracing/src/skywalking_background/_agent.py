@@ -16,6 +16,7 @@ from skywalking_background._grpc import GrpcTransport
 from skywalking_background._http import HttpTransport
 from skywalking_background._internals import agent, bootstrap, check, config
 from skywalking_background._kafka import KafkaTransport
+from skywalking_background._log_tags import tag_with_task
 from skywalking_background._meter_report import MeterReport
 from skywalking_background._observers import Observers
 from skywalking_background._reporter import Counts, Reporter
@@ -126,6 +127,7 @@ def _put_log(log: LogData) -> None:
     if notice_fork():  # before a segment's id does it
         log.serviceInstance = config.agent_instance_name  # the parent's until now
     if _reporter is not None:
+        tag_with_task(log)
         _reporter.put_log(log)
 
 
