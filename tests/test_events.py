@@ -111,6 +111,8 @@ def test_workers_and_consumers_tell_of_their_start_and_their_end(oap: OapServer,
             part.terminate()
         assert eventually(lambda: pids(events(oap, worker, "Shutdown")) >= pool)
         assert eventually(lambda: pids(events(oap, consumer, "Shutdown"))) == {own}
+        # Each was asked for its health again and again as it started: no request that anybody counts.
+        assert [endpoints(oap.client, name) for name in (worker, consumer)] == [[], []]
 
 
 def test_a_changed_number_of_workers_is_an_event_with_both_numbers(oap: OapServer, tmp_path: Path) -> None:

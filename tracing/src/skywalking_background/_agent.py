@@ -53,8 +53,8 @@ def start() -> None:
     """Instrument this process once, without the agent's FastAPI plugin and with our reporter.
 
     `instrument` does it; a worker process without an app calls it by itself, before it imports or registers its tasks.
-    There is no connection and no thread until the process has a first segment or log line, or its app starts: it may be
-    forked before, and after that as well. With `SKYWALKING_BACKGROUND_ENABLED=false` nothing happens.
+    There is no connection and no thread until the process has a first segment, log line or event, or its app starts: it
+    may be forked before, and after that as well. With `SKYWALKING_BACKGROUND_ENABLED=false` nothing happens.
 
     Raises:
         RuntimeError: a setting that can't be served, or somebody started the agent before, with its FastAPI plugin on.
@@ -72,6 +72,7 @@ def start() -> None:
         bootstrap.install(_segments.Context)
         _use_reporter(reached=False)
         _segments.when_something_waits(begin_reporting)
+        _life_events.when_something_waits(begin_reporting)
         in_each_child(_begin_anew)
         atexit.register(_flush_at_exit)
 
