@@ -12,8 +12,8 @@ from uuid import uuid4
 import httpx
 import pytest
 import yaml
-from harness import ROOT, OapServer, Server, embedded_oap, eventually, serve
-from oap_query import Metric, instances, read
+from harness import ROOT, EmbeddedOap, OapServer, Server, embedded_oap, eventually, serve
+from oap_query import Metric, OapError, instances, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +23,7 @@ MAL = yaml.safe_load((ROOT / "oap/config/meter-analyzer-config/background-tasks.
 WIDGETS = DASHBOARD["configuration"]["children"]
 HORIZON = json.loads((ROOT / "ui/horizon/background-tasks.json").read_text())
 NAMES = [f"{MAL['metricPrefix']}_{rule['name']}" for rule in MAL["metricsRules"]]
+OF_INSTANCES = {rule["name"] for rule in MAL["metricsRules"] if "'instance'" in rule["exp"]}
 TASK = "background_sleep_task"
 
 
@@ -81,8 +82,17 @@ def instance_of(oap: OapServer, server: Server) -> str:
 
 
 def points(oap: OapServer, expression: str, server: Server, **entity: Any) -> dict[int, float]:
-    metric = Metric(f"meter_background_{expression}", server.name, **entity)
-    return read(oap.client, [metric], since())[0]
+    """Read a metric; of what has a value for each instance, all of them as one."""
+    name = f"meter_background_{expression}"
+    if expression in OF_INSTANCES:
+        name = f"aggregate_labels({name},{'max' if expression.endswith('_ms') else 'sum'})"
+    return read(oap.client, [Metric(name, server.name, **entity)], since())[0]
+
+
+def of_each_instance(oap: OapServer, metric: str, service: str) -> list[dict[str, float]]:
+    """Return what a metric has of each instance, by minute."""
+    found = answer(oap, metric, service)["results"]
+    return [{item["id"]: float(item["value"]) for item in one["values"] if item["value"]} for one in found]
 
 
 def templates(oap: OapServer) -> dict[str, Any]:
@@ -134,8 +144,31 @@ def test_what_ran_at_once_is_known_of_each_instance(metered_oap: OapServer, serv
         mine = f"tasks_running{{instance='{instance_of(metered_oap, server)}'}}"
         assert max(eventually(lambda: points(metered_oap, mine, server)).values()) >= 4  # noqa: B023  # now
     assert max(points(metered_oap, "task_running", service[0], endpoint=TASK).values()) >= 4
-    whole = Metric("aggregate_labels(meter_background_tasks_running,sum)", service[0].name)
-    assert max(read(metered_oap.client, [whole], since())[0].values()) >= 4
+    assert max(points(metered_oap, "tasks_running", service[0]).values()) >= 4
+
+
+def test_what_the_service_has_is_the_sum_of_its_instances_the_most_of_each_minute(
+    metered_oap: OapServer, service: list[Server]
+) -> None:
+    """The first instance reports each second: of a minute OAP keeps its highest value, and not its first."""
+    name = service[0].name
+    assert eventually(lambda: len(of_each_instance(metered_oap, "meter_background_tasks_running", name)) == 2)
+    parts = of_each_instance(metered_oap, "meter_background_tasks_running", name)
+    whole = {str(minute): value for minute, value in points(metered_oap, "tasks_running", service[0]).items()}
+    assert set(whole) == {minute for part in parts for minute in part}
+    for minute, value in whole.items():
+        assert value == sum(part.get(minute, 0) for part in parts)
+    assert [max(part.values()) >= 4 for part in parts] == [True, True]
+    with pytest.raises(OapError, match="has 2 series"):
+        read(metered_oap.client, [Metric("meter_background_tasks_running", name)], since())
+
+
+def test_dashboards_and_alarms_ask_only_for_meters_that_there_are() -> None:
+    alarms = (ROOT / "oap/config/alarm-settings.yml").read_text()
+    for text in (json.dumps(DASHBOARD["configuration"]), json.dumps(HORIZON), alarms):
+        used = set(re.findall(r"meter_\w+", text))
+        assert used
+        assert not used - set(NAMES)
 
 
 @pytest.mark.parametrize(

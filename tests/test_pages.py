@@ -87,6 +87,8 @@ def browser() -> Iterator[Browser]:
         ("console", "/try", "h1"),
         ("console", "/overview", "h1"),
         ("console", "/running", "h1"),
+        ("console", "/profile", "h1"),
+        ("console", "/logs", "h1"),
         ("console", "/dead-letters", "h1"),
         ("console", "/alarms", "h1"),
         ("locust", "/", "button[type=submit]"),

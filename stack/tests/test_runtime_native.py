@@ -19,7 +19,7 @@ from stack.runtime.native.supervisor import Supervisor
 from stack.runtime.processes import RUN_DIR_VARIABLE, stack_processes
 from stack.runtime.protocol import NOT_RUNNING
 from stack.runtime.run_dir import prepare
-from standins import ODD, wait_for, web_part
+from standins import HTTP, ODD, wait_for, web_part
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,6 +112,22 @@ def test_a_changed_setting_restarts_the_part_that_it_changes(
     assert NativeRuntime(settings).up() == 0
     assert pid_of(settings) != first
     assert psutil.Process(pid_of(settings)).environ()["COLOUR"] == "100% red"
+
+
+def test_more_workers_are_said_and_an_oap_that_is_away_stops_nobody(
+    settings: Settings, use_parts: Callable[..., list[Part]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    port = settings.console_port
+    url = f"http://127.0.0.1:{port}"
+    more = web_part(settings, "worker-2", command=(sys.executable, "-c", HTTP, str(port)), health=url, ports={})
+    use_parts(web_part(settings, "worker"))
+    assert NativeRuntime(settings).up() == 0
+    assert "Celery workers" not in capsys.readouterr().out
+    use_parts(web_part(settings, "worker"), more)
+    assert NativeRuntime(settings).up() == 0
+    out = capsys.readouterr().out
+    assert "Celery workers: 1 → 2" in out
+    assert "OAP did not take the event of it" in out
 
 
 def test_restart_gives_a_new_process(settings: Settings, use_parts: Callable[..., list[Part]]) -> None:

@@ -89,6 +89,7 @@ def test_a_release_is_fetched_checked_and_only_its_ui_is_kept(tmp_path: Path, mi
     prepare(said, wanted)  # it is there already
     parts = {part.name: part for part in native_parts(wanted)}
     assert parts["ui"].ports == {"UI_PORT": 8080}
+    assert parts["console"].environment["CONSOLE_UI_URL"] == "http://127.0.0.1:8080"
     assert str(dashboards_of(wanted)) in parts["oap"].command
     assert wanted.has_ui
 
@@ -101,7 +102,9 @@ def test_a_release_that_is_not_the_published_one_is_not_used(tmp_path: Path, mir
     with pytest.raises(UiUnavailableError, match="nothing of it is used"):
         prepare(Console(quiet=True), wanted)
     assert not is_ready(wanted)
-    assert "ui" not in {part.name for part in native_parts(wanted)}
+    parts = {part.name: part for part in native_parts(wanted)}
+    assert "ui" not in parts
+    assert "CONSOLE_UI_URL" not in parts["console"].environment
 
 
 def test_where_nobody_answers_one_sentence_says_so(tmp_path: Path) -> None:

@@ -97,6 +97,15 @@ def test_nothing_is_lost_while_oap_is_away(port: int, segments: list[Any], caplo
     assert caplog.text.count(f"{port} is back after") == 2
 
 
+def test_an_idle_process_notices_that_oap_is_back(port: int, caplog: pytest.LogCaptureFixture) -> None:
+    reporter = Reporter()
+    reporter.begin()
+    assert patiently(reporter, lambda: f"{port} is not reachable" in caplog.text)
+    with listening(Collector(), port):
+        assert patiently(reporter, lambda: f"{port} is back after" in caplog.text)
+    assert reporter.counts()["segments"] == Counts(0, 0, 0)
+
+
 def test_what_does_not_fit_is_counted(port: int, segments: list[Any]) -> None:
     collector = Collector()
     reporter = Reporter()

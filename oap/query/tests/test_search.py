@@ -164,3 +164,11 @@ def test_minutes_without_a_value_are_left_out_and_unknown_metrics_are_empty() ->
     asked = oap({**COMMON, "hasQueryTracesV2Support": {"hasQueryTracesV2Support": True}, "execExpression": answer})
     assert read(asked, [Metric("service_cpm", "demo"), Metric("nonsense", "demo", "work")], NOW) == [{60000: 7.0}, {}]
     assert asked.asked[-1][1]["o1"]["scope"] == "Endpoint"  # type: ignore[attr-defined]
+
+
+def test_an_expression_with_several_series_is_refused_instead_of_mixed() -> None:
+    series = {"values": [{"id": "60000", "value": "7"}]}
+    answer = {"m0": {"error": None, "results": [series, series]}}
+    asked = oap({**COMMON, "hasQueryTracesV2Support": {"hasQueryTracesV2Support": True}, "execExpression": answer})
+    with pytest.raises(OapError, match="running has 2 series: aggregate its labels"):
+        read(asked, [Metric("running", "demo")], NOW)

@@ -15,6 +15,7 @@ from skywalking_background._grpc import GrpcTransport
 from skywalking_background._http import HttpTransport
 from skywalking_background._internals import agent, bootstrap, check, config
 from skywalking_background._kafka import KafkaTransport
+from skywalking_background._log_tags import tag_with_task
 from skywalking_background._meter_report import MeterReport
 from skywalking_background._observers import Observers
 from skywalking_background._reporter import Counts, Reporter
@@ -52,8 +53,8 @@ def start() -> None:
     """Instrument this process once, without the agent's FastAPI plugin and with our reporter.
 
     `instrument` does it; a worker process without an app calls it by itself, before it imports or registers its tasks.
-    There is no connection and no thread until the process has a first segment or log line, or its app starts, or, with
-    a journal, another process has left something to close: it may be forked before, and after that as well.
+    There is no connection and no thread until the process has a first segment, log line or event, or its app starts, or,
+    with a journal, another process has left something to close: it may be forked before, and after that as well.
     With `SKYWALKING_BACKGROUND_ENABLED=false` nothing happens.
 
     Raises:
@@ -72,6 +73,7 @@ def start() -> None:
         bootstrap.install(_segments.Context)
         _use_reporter(reached=False)
         _segments.when_something_waits(begin_reporting)
+        _life_events.when_something_waits(begin_reporting)
         in_each_child(_begin_anew)
         atexit.register(_flush_at_exit)
         _close_what_others_left()
@@ -140,6 +142,7 @@ def _put_log(log: LogData) -> None:
     if notice_fork():  # before a segment's id does it
         log.serviceInstance = config.agent_instance_name  # the parent's until now
     if _reporter is not None:
+        tag_with_task(log)
         _reporter.put_log(log)
 
 

@@ -10,6 +10,7 @@ what the worker's main process calls when a process of its pool is gone.
 from __future__ import annotations
 
 import functools
+import os
 import re
 import sys
 import time
@@ -24,7 +25,7 @@ from celery.exceptions import Ignore, Reject, Retry, TimeLimitExceeded, WorkerLo
 from celery.worker.pidbox import gPidbox
 from celery.worker.request import Request
 
-from skywalking_background import _agent, _messages, _meters
+from skywalking_background import _agent, _life_events, _messages, _meters
 from skywalking_background._faults import note
 from skywalking_background._internals import Component, NoopSpan, open_spans, set_open_spans
 from skywalking_background._light_spans import noop_span, set_tag
@@ -74,7 +75,9 @@ def install() -> None:
         (signals.task_unknown, _on_unknown),
         (signals.worker_init, _on_worker),
         (signals.worker_process_init, _on_process),
+        (signals.worker_process_shutdown, _on_process_end),
         (signals.worker_ready, _on_ready),
+        (signals.worker_shutdown, _on_worker_end),
     ):
         signal.connect(receiver, weak=False, dispatch_uid=__name__)
     # What the worker says and hears besides tasks; with gevent both run outside of its own loop.
@@ -374,12 +377,37 @@ def _on_worker(**_: object) -> None:
 @_contained
 def _on_process(**_: object) -> None:
     """Let an idle process of the pool appear in SkyWalking."""
-    _agent.begin_reporting()
+    _starts()
+
+
+@_contained
+def _on_process_end(**_: object) -> None:
+    """What is queued is delivered after this, see `_fork`."""
+    _ends()
 
 
 @_contained
 def _on_ready(*, sender: Any = None, **_: object) -> None:  # noqa: ANN401
     """Let the worker appear, where it does the work itself instead of processes that it forks."""
-    pool = getattr(sender, "pool", None)
-    if type(pool).__module__ != "celery.concurrency.prefork":
-        _agent.begin_reporting()
+    if not _forks(sender):
+        _starts()
+
+
+@_contained
+def _on_worker_end(*, sender: Any = None, **_: object) -> None:  # noqa: ANN401
+    if not _forks(sender):
+        _ends()
+
+
+def _forks(worker: Any) -> bool:  # noqa: ANN401
+    """Say whether a worker has its work done by processes that it forks."""
+    return type(getattr(worker, "pool", None)).__module__ == "celery.concurrency.prefork"
+
+
+def _starts() -> None:
+    _life_events.event("Start", f"process {os.getpid()} takes tasks")
+    _agent.begin_reporting()
+
+
+def _ends() -> None:
+    _life_events.event("Shutdown", f"process {os.getpid()} takes no more tasks")

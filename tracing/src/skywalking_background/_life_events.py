@@ -29,6 +29,13 @@ _RETRY: Final = 5.0  # seconds until an OAP that is away is asked again
 
 _waiting: Final[deque[bytes]] = deque(maxlen=LIMIT)
 _try_again = 0.0  # as of `time.monotonic()`
+_begin: Callable[[], object] = bool
+
+
+def when_something_waits(begin: Callable[[], object]) -> None:
+    """Have this called with each event, so that a process which does nothing else sends it."""
+    global _begin  # noqa: PLW0603  # one reporter per process
+    _begin = begin
 
 
 def event(name: str, message: str, *, failed: bool = False, seconds: float = 0.0) -> None:
@@ -55,6 +62,7 @@ def event(name: str, message: str, *, failed: bool = False, seconds: float = 0.0
         if len(_waiting) == LIMIT:
             logger.warning("%d events wait for OAP already, the oldest is dropped", LIMIT)
         _waiting.append(encoded)
+        _begin()
     except Exception:  # noqa: BLE001  # the user's code goes on
         note("making an event")
 

@@ -114,6 +114,7 @@ class Reporter:
         self._troubles: dict[str, float] = {}  # what was said, and when it began
         self._gave_up_with: dict[str, Counts] | None = None  # the last flush, and it was said
         self._introduced = False
+        self._met = False  # OAP has answered, though nothing was to be delivered
 
     # What the request's path does.
 
@@ -268,7 +269,9 @@ class Reporter:
     def _drain(self) -> Exception | None:
         """Deliver a batch of each lane in turn until none has one, or OAP is not there."""
         error: Exception | None = None
-        lanes, taking = list(self.lanes), set()
+        lanes = list(self.lanes)
+        taking = {"OAP"} if self._met else set()
+        self._met = False
         while lanes:
             for lane in list(lanes):
                 try:
@@ -304,7 +307,7 @@ class Reporter:
             pass  # the agent's heartbeat tries it again and again
         else:
             self.reached = True
-        self._introduced = True
+        self._introduced = self._met = True
         return None
 
     def _failed(self, lane: Lane, error: Exception) -> None:

@@ -61,7 +61,7 @@ def sample(task: str, seconds: float = 5.0, per_second: float = 20.0) -> Profile
     """Look at the tasks of one name that run meanwhile; call it in a thread, it takes so long.
 
     Args:
-        task: the task's name, which is that of its span.
+        task: the task's name, as SkyWalking shows it; without the `SKYWALKING_BACKGROUND_TASK_PREFIX` is right too.
         seconds: how long to look.
         per_second: how often.
 
@@ -75,7 +75,7 @@ def sample(task: str, seconds: float = 5.0, per_second: float = 20.0) -> Profile
     end = time.monotonic() + seconds
     tasks: dict[int, asyncio.Task[Any]] = {}
     while time.monotonic() < end:
-        spans = _meters.running(task_name(task), TASKS_MAX)
+        spans = _meters.running(task, TASKS_MAX) or _meters.running(task_name(task), TASKS_MAX)
         frames = sys._current_frames()  # noqa: SLF001  # documented
         if any(span.strand not in tasks and span.strand not in frames for span in spans):
             tasks = _loop_lag.tasks()

@@ -8,7 +8,8 @@
 from oap_query._alarms import Alarm, alarms, tells_recovery
 from oap_query._client import Oap, Span
 from oap_query._errors import OapAwayError, OapError
-from oap_query._metrics import LogLine, Metric, Points, endpoints, instances, log_lines, read
+from oap_query._logs import LogLine, log_lines, search_lines
+from oap_query._metrics import Metric, Points, endpoints, instances, read
 from oap_query._running import Started, arrived, has_arrived, is_silent, long_tasks, refreshed, started, started_of
 from oap_query._search import Segment, Summary, failed, is_request, segments, services, summaries, whole
 from oap_query._tree import Node, build, outline
@@ -40,6 +41,7 @@ __all__ = [
     "outline",
     "read",
     "refreshed",
+    "search_lines",
     "segments",
     "services",
     "started",

@@ -1,8 +1,8 @@
-"""Metrics and log lines."""
+"""Metrics, and what they are of."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from oap_query._errors import OapError, reads_answers
@@ -41,19 +41,6 @@ class Metric:
         return {**whole, "scope": "Service"}
 
 
-@dataclass(frozen=True)
-class LogLine:
-    """A log line that belongs to a trace; `time` in ms since the epoch."""
-
-    time: int
-    service: str
-    level: str
-    content: str
-    instance: str = ""
-    trace_id: str = ""
-    tags: dict[str, str] = field(default_factory=dict, hash=False)
-
-
 Points = dict[int, float]
 """Values by minute (ms since the epoch); minutes without a value are left out."""
 
@@ -63,7 +50,8 @@ def read(oap: Oap, wanted: Sequence[Metric], start: datetime) -> list[Points]:
     """Read series from `start` (with a timezone) up to now, one point a minute, in one query.
 
     Raises:
-        OapError: OAP does not answer, or does not know an expression.
+        OapError: OAP does not answer, or has several series for one expression: a labelled metric without
+            `aggregate_labels(…)` or `{label='…'}`.
     """
     if not wanted:
         return []
@@ -81,7 +69,7 @@ def read(oap: Oap, wanted: Sequence[Metric], start: datetime) -> list[Points]:
         text = f"query ($duration: Duration!, {parameters}) {{ {parts} }}"
         answer = oap.query(text, duration=duration, **variables)
         for number, points in enumerate(found):
-            points.update(_points(answer[f"m{number}"]))
+            points.update(_points(answer[f"m{number}"], wanted[number].expression))
     return found
 
 
@@ -118,33 +106,11 @@ def instances(oap: Oap, service: str, start: datetime) -> list[str]:
     return [item["name"] for item in oap.query(text, id=found, duration=oap.duration(start, step="MINUTE"))["found"]]
 
 
-@reads_answers
-def log_lines(oap: Oap, trace_id: str, limit: int = 200) -> list[LogLine]:
-    """Return the log lines of a trace, the earliest first."""
-    text = """query ($condition: LogQueryCondition) { found: queryLogs(condition: $condition) {
-        logs { timestamp serviceName serviceInstanceName content tags { key value } } } }"""
-    condition = {"relatedTrace": {"traceId": trace_id}, "paging": {"pageNum": 1, "pageSize": limit}}
-    lines = [
-        LogLine(
-            item["timestamp"],
-            item["serviceName"] or "",
-            _tag(item["tags"], "level"),
-            item["content"] or "",
-            item.get("serviceInstanceName") or "",
-            trace_id,
-            {tag["key"]: tag["value"] for tag in item["tags"] or ()},
-        )
-        for item in oap.query(text, condition=condition)["found"]["logs"]
-    ]
-    return sorted(lines, key=lambda line: line.time)
-
-
-def _tag(tags: list[dict[str, str]] | None, key: str) -> str:
-    return next((tag["value"] for tag in tags or () if tag["key"] == key), "")
-
-
-def _points(answer: dict[str, Any]) -> Points:
+def _points(answer: dict[str, Any], expression: str) -> Points:
     """Take the values of one series; a metric that nobody has reported yet is an error to OAP, to us it has none."""
+    if len(answer["results"]) > 1:
+        message = f"{expression} has {len(answer['results'])} series: aggregate its labels, or say which one"
+        raise OapError(message)
     return {
         int(item["id"]): float(item["value"])
         for result in answer["results"]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from oap_query._client import Oap
-    from oap_query._metrics import LogLine
+    from oap_query._logs import LogLine
 
 PAGE_ROWS: Final = 500
 """Log lines or events in one query."""

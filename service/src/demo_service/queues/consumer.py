@@ -15,7 +15,7 @@ from faststream.rabbit.annotations import RabbitMessage
 from faststream.redis import RedisBroker, StreamSub
 from faststream.redis.annotations import RedisStreamMessage
 from redis.exceptions import RedisError
-from skywalking_background import current_trace_id, flush, tag
+from skywalking_background import current_trace_id, event, flush, tag
 
 from demo_service import ledger, variants
 from demo_service.dead_letters import DeadLetters, Redactor
@@ -219,6 +219,7 @@ async def _consume(settings: "Settings", broker: Broker) -> int:
     if messages is not None:
         await messages.stop()
     await consumer.close()
+    event("Shutdown", f"process {os.getpid()} takes no more messages")
     await asyncio.to_thread(flush)
     return exit_code
 
@@ -253,6 +254,7 @@ async def _start(
                     await stopping.wait()
         else:
             consumer.trouble = None
+            event("Start", f"process {os.getpid()} takes messages")
             logger.info("Consumer is ready: up to %d messages at once", settings.consumer_tasks)
             return messages
     return None

@@ -8,6 +8,8 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
+from skywalking_background import untraced
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -27,6 +29,11 @@ def serve_health(settings: Settings, trouble: Callable[[], str | None]) -> None:
 
     class Handler(BaseHTTPRequestHandler):
         timeout = 5
+
+        def handle(self) -> None:
+            """Leave no trace of a health check: it would count as a request of this service."""
+            with untraced():
+                super().handle()
 
         def do_GET(self) -> None:
             if self.path != "/health/ready":

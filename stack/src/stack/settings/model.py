@@ -124,6 +124,10 @@ class Settings(BaseSettings):
         """The port of each native Celery worker."""
         return range(self.worker_port, self.worker_port + self.workers)
 
+    def name_of(self, command: str) -> str:
+        """Return the name in SkyWalking of a process beside the service; OAP would cut a longer one off."""
+        return f"{self.service_name[: NAME_LIMIT_CHARACTERS - len(command) - 1]}-{command}"
+
     @property
     def wants_broker(self) -> bool:
         """Whether the endpoints that need a broker are to work."""

@@ -27,6 +27,14 @@ class _Meter(NamedTuple):
     lowest: float = 0
     highest: float = math.inf
     summed: bool = False
+    over_instances: str = ""
+    """How the values of all instances are one, `sum` or `max`; empty where OAP keeps one value for all of them."""
+
+    @property
+    def expression(self) -> str:
+        """What to ask OAP for."""
+        name = f"meter_background_{self.name}"
+        return f"aggregate_labels({name},{self.over_instances})" if self.over_instances else name
 
 
 def _counts(kind: str, tasks: int) -> Iterator[_Meter]:
@@ -35,26 +43,26 @@ def _counts(kind: str, tasks: int) -> Iterator[_Meter]:
         yield _Meter(f"{kind}_{what}", number, summed=True)
 
 
-def _of_service(tasks: int) -> list[_Meter]:
+def _of_service(tasks: int, at_once: int) -> list[_Meter]:
     return [
         *_counts("tasks", tasks),
-        _Meter("tasks_running", 1),  # of a minute OAP may keep what it got first: below the highest of all tasks
-        _Meter("tasks_queued"),
-        _Meter("longest_task_ms", 0, _HOUR_MS),
-        _Meter("loop_lag_ms", 0, 60_000),
+        _Meter("tasks_running", at_once, over_instances="sum"),
+        _Meter("tasks_queued", over_instances="sum"),
+        _Meter("longest_task_ms", 0, _HOUR_MS, over_instances="max"),
+        _Meter("loop_lag_ms", 0, 60_000, over_instances="max"),
         _Meter("run_time_percentile{p='99'}", 1_000, _HOUR_MS),
         _Meter("queue_delay_percentile{p='99'}", 0, _HOUR_MS),
         _Meter("segments_sent", tasks, summed=True),
         _Meter("segments_dropped", 0, 0, summed=True),
-        _Meter("segments_queued"),
+        _Meter("segments_queued", over_instances="sum"),
     ]
 
 
 def _of_task(at_once: int) -> list[_Meter]:
     return [
         *_counts("task", at_once),
-        _Meter("task_running", at_once),
-        _Meter("task_queued"),
+        _Meter("task_running", at_once, over_instances="sum"),
+        _Meter("task_queued", over_instances="sum"),
         _Meter("task_run_time_ms", 1, _HOUR_MS),
         _Meter("task_queue_delay_ms", 0, _HOUR_MS),
         _Meter("task_run_time_percentile{p='99'}", 1_000, _HOUR_MS),
@@ -84,10 +92,9 @@ def check_meters(oap: Oap, service: str, tasks: int, at_once: int, began: dateti
     """
     named = instances(oap, service, began)
     groups = {
-        f"{service}": ([(one, Metric(f"meter_background_{one.name}", service)) for one in _of_service(tasks)]),
+        f"{service}": [(one, Metric(one.expression, service)) for one in _of_service(tasks, at_once)],
         "background_sleep_task": [
-            (one, Metric(f"meter_background_{one.name}", service, endpoint="background_sleep_task"))
-            for one in _of_task(at_once)
+            (one, Metric(one.expression, service, endpoint="background_sleep_task")) for one in _of_task(at_once)
         ],
     }
     if named:

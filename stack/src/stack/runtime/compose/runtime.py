@@ -17,6 +17,7 @@ from stack.runtime.engine import EngineError, last_line
 from stack.runtime.links import print_links
 from stack.runtime.protocol import NOT_RUNNING
 from stack.runtime.run_dir import clear, exclusive
+from stack.runtime.scaling import is_worker, tell_scaled
 from stack.settings import UsageError
 from stack.terminal import FAILURE_LINES, last_lines, new_console
 
@@ -70,7 +71,9 @@ class ComposeRuntime:
                         return 1
                 provide_images(console, project)
                 settings.write_record()
+                changing, workers = time.time(), self._workers()
                 self._start()
+                tell_scaled(console, settings, workers, self._workers(), changing)
             except EngineError as error:
                 console.print(f"[red]the stack is not up:[/] {escape(str(error))}", soft_wrap=True)
                 return 1
@@ -167,6 +170,9 @@ class ComposeRuntime:
         services = self._project.services
         if part not in services:
             raise UsageError(f"there is no part {part!r}: PART is one of {', '.join(services)}")
+
+    def _workers(self) -> int:
+        return sum(is_worker(one.part) and one.healthy for one in containers(self._project))
 
     def _start(self) -> None:
         console, project = self._console, self._project

@@ -11,7 +11,7 @@ from oap_embedded import cache_directory
 from stack.runtime.alarm_secret import alarm_secret
 from stack.runtime.native.broker import CONFIGURATION, MEMORY_LIMIT_MEGABYTES, find_broker
 from stack.runtime.native.skywalking_ui import dashboards_of, is_ready, page_of
-from stack.settings import HOST, NAME_LIMIT_CHARACTERS, ROOT
+from stack.settings import HOST, ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -109,6 +109,7 @@ def native_parts(settings: Settings) -> list[Part]:
                 "CONSOLE_SERVICE_URL": settings.service_url,
                 "CONSOLE_SERVICE_NAME": settings.service_name,
                 **({"CONSOLE_CRASH_SOCKET": str(crash)} if crash else {}),
+                **({"CONSOLE_UI_URL": settings.ui_url} if is_ready(settings) else {}),
             },
         ),
         *([_crash(settings, crash)] if crash else []),
@@ -211,7 +212,7 @@ def _queue_parts(settings: Settings, broker: Broker) -> list[Part]:
             f"http://{HOST}:{port}/health/ready",
             {variable: port},
             {
-                **_service_environment(settings, broker, _name_with(settings, command)),
+                **_service_environment(settings, broker, settings.name_of(command)),
                 "SERVICE_HEALTH_PORT": str(port),
             },
             memory_megabytes=300 if command == "worker" else 150,
@@ -219,8 +220,3 @@ def _queue_parts(settings: Settings, broker: Broker) -> list[Part]:
         )
         for name, (command, variable, port) in ports.items()
     ]
-
-
-def _name_with(settings: Settings, command: str) -> str:
-    """Return the name in SkyWalking of a process beside the service; OAP would cut a longer one off."""
-    return f"{settings.service_name[: NAME_LIMIT_CHARACTERS - len(command) - 1]}-{command}"

@@ -31,6 +31,7 @@ from stack.runtime.native.supervisor import ALIVE_STATES, Supervisor
 from stack.runtime.processes import describe_orphans, end_processes, stack_processes
 from stack.runtime.protocol import NOT_RUNNING
 from stack.runtime.run_dir import clear, exclusive
+from stack.runtime.scaling import is_worker, tell_scaled
 from stack.settings import UsageError
 from stack.terminal import new_console
 
@@ -88,6 +89,7 @@ class NativeRuntime:
             prepare_broker(settings)
             parts = native_parts(settings)
             alive = self._alive()
+            changing, workers = time.time(), sum(map(is_worker, alive))
             wanted = [part for part in parts if part.name in alive or not part.on_demand]
             if not self._all_fine(self._checks(wanted, [part for part in wanted if part.name not in alive])):
                 return 1
@@ -98,6 +100,7 @@ class NativeRuntime:
                 if changed:
                     console.print(f"settings have changed: restarting {', '.join(changed)}")
                 start(console, supervisor, settings, wanted)
+                tell_scaled(console, settings, workers, sum(map(is_worker, self._alive())), changing)
             except PartError as error:
                 self._show(error)
                 console.print("The other parts keep running, so that you can look at them; `make down` ends them.")

@@ -2,6 +2,7 @@
 
 from tracing_console.data.crash import CrashDesk, CrashError
 from tracing_console.data.feed import CRASHED, FAILED, RECOVERED, Feed
+from tracing_console.data.flame import TaskProfile, frames, split
 from tracing_console.data.measures import MINUTES, Claim, claims, most_at_once, trends
 from tracing_console.data.running import RunningTask, RunningTasks
 from tracing_console.data.service import Answer, LetterFilter, Request, Service, ServiceError
@@ -28,12 +29,15 @@ __all__ = [
     "Service",
     "ServiceError",
     "Sources",
+    "TaskProfile",
     "UiLink",
     "alarms_url",
     "claims",
     "endpoint_url",
+    "frames",
     "most_at_once",
     "service_url",
+    "split",
     "tasks_url",
     "trends",
     "ui_link",

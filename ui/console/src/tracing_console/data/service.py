@@ -10,6 +10,8 @@ from urllib.parse import quote
 
 import httpx
 
+from tracing_console.data.flame import TaskProfile
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -25,6 +27,8 @@ MAX_REPLAYED: Final = 10_000
 """By one order; the service allows no more."""
 EXCERPT_CHARACTERS: Final = 200
 """Of an answer's text."""
+PROFILE_EXTRA_SECONDS: Final = 15.0
+"""How long a profile may take beyond the time that the service looks."""
 
 
 class ServiceError(Exception):
@@ -189,6 +193,20 @@ class Service:
         """Delete these dead letters; return how many there were."""
         return int((await self._json("DELETE", "/dead-letters", params=wanted.query))["deleted"])
 
+    async def profile(self, task: str, seconds: float) -> TaskProfile:
+        """Have the service look for so long at what its running tasks of this name are waiting for.
+
+        Raises:
+            ServiceError: it does not, or does not allow it.
+        """
+        params = {"task": task, "seconds": f"{seconds:g}"}
+        answer = await self._json("POST", "/profiles", params=params, timeout=seconds + PROFILE_EXTRA_SECONDS)
+        try:
+            return TaskProfile.of(answer)
+        except (KeyError, TypeError, ValueError) as error:
+            message = f"The service at {self.url} answers with something that is no profile ({error!r})"
+            raise ServiceError(message) from error
+
     async def alarms(self) -> list[dict[str, Any]]:
         """Return the alarms that OAP has sent to the service, the newest first; none where the service takes none."""
         answer = await self._json("GET", "/alarms", missing=True)
@@ -200,7 +218,7 @@ class Service:
 
     async def _json(self, method: str, path: str, *, missing: bool = False, **more: Any) -> Any:  # noqa: ANN401  # JSON
         try:
-            response = await self._client.request(method, path, timeout=10, headers=UNTRACED, **more)
+            response = await self._client.request(method, path, headers=UNTRACED, **{"timeout": 10, **more})
         except httpx.HTTPError as error:
             message = f"The service at {self.url} does not answer ({error or type(error).__name__})"
             raise ServiceError(message) from error

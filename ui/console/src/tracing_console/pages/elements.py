@@ -82,3 +82,12 @@ class Trend(ui.element, component="web/trend.js"):
         if series != self.props["series"]:
             self.props["series"] = series
             self.update()
+
+
+class Flame(ui.element, component="web/flame.js"):
+    """A flame picture: the outermost call on top, each frame as wide as its share of the samples."""
+
+    def show(self, frames: Sequence[dict[str, Any]], samples: int) -> None:
+        """Draw frames, as `data.frames` lays them out; `samples` is the width of the whole."""
+        self.props["frames"], self.props["samples"] = frames, samples
+        self.update()

@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 from oap_query import build
 
 from tracing_console.data import endpoint_url, service_url, tasks_url
+from tracing_console.pages.profile import profile_path
 
 if TYPE_CHECKING:
     from oap_query import Span
@@ -68,6 +69,7 @@ def span_rows(spans: list[Span], links: Links) -> list[dict[str, Any]]:
             "error": span.error,
             "badge": _badge(span),
             "cancel": "",
+            "profile": "",
             "refs": [
                 {"segment": segment, "span": number, "type": kind, "name": names.get((segment, number), "")}
                 for segment, number, kind in span.refs
@@ -95,8 +97,13 @@ def is_crashed(span: Span) -> bool:
     return span.error and span.tags.get("task.outcome") == "crashed"
 
 
-def running_rows(tasks: list[RunningTask], links: Links, depth: int, cancellable: str) -> list[dict[str, Any]]:
-    """Make rows of tasks whose end is not known, the oldest first; `cancellable` is the service that can cancel its."""
+def running_rows(
+    tasks: list[RunningTask], links: Links, depth: int, cancellable: str, profiled: str = ""
+) -> list[dict[str, Any]]:
+    """Make rows of tasks whose end is not known, the oldest first.
+
+    `cancellable` is the service that can cancel its tasks, `profiled` that which can say what they wait for.
+    """
     return [
         {
             "key": f"running {task.segment_id}",
@@ -116,6 +123,7 @@ def running_rows(tasks: list[RunningTask], links: Links, depth: int, cancellable
             "error": False,
             "badge": {"text": "no news", "tone": "warn"} if item.lost else {"text": "running", "tone": "info"},
             "cancel": task.task_id if task.service == cancellable and not item.lost else "",
+            "profile": profile_path(task.name) if task.service == profiled and not item.lost else "",
             "refs": [],
             "tags": [("task.id", task.task_id)],
             "logs": [],

@@ -11,6 +11,7 @@ from oap_query import OapError
 from tracing_console.pages.elements import Grid
 from tracing_console.pages.frame import fill, frame, tag, text, trace_path
 from tracing_console.pages.jobs import JobList
+from tracing_console.pages.profile import profile_path, profiled_service
 from tracing_console.pages.trace import cancel, cancellable_service
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class _Running:
             self.grid.show_when_empty(f"{error}. This page refreshes by itself.")
             return
         cancellable = await cancellable_service(self.sources)
-        self._show(cancellable)
+        self._show(cancellable, await profiled_service(self.sources))
 
     async def choose(self, event: Any) -> None:  # noqa: ANN401  # NiceGUI's own
         """Show one service's tasks, or all."""
@@ -88,7 +89,7 @@ class _Running:
         """Cancel a task."""
         await cancel(self.sources, key.partition(" ")[2])
 
-    def _show(self, cancellable: str) -> None:
+    def _show(self, cancellable: str, profiled: str) -> None:
         tasks = self.sources.running.all()
         self._fill(sorted({item.task.service for item in tasks} | ({self.service} - {""})))
         chosen = [item for item in tasks if self.service in {"", item.task.service}]
@@ -96,7 +97,7 @@ class _Running:
         lost = [item for item in chosen if item.lost]
         self.grid.show_columns(COLUMNS if cancellable else COLUMNS[:-1])
         self.grid.show_when_empty("No task runs. A task appears here about 3 s after it started.")
-        self.grid.show([_row(item, cancellable) for item in running[:MAX_ROWS]], int(time.time() * 1000))
+        self.grid.show([_row(item, cancellable, profiled) for item in running[:MAX_ROWS]], int(time.time() * 1000))
         self.note.text = _note(len(running), limited=self.sources.running.limited)
         self.lost_grid.show([_lost_row(item) for item in reversed(lost[-MAX_ROWS:])])
         self.lost.set_visibility(bool(lost))
@@ -107,12 +108,13 @@ class _Running:
             fill(self.choice, services, self.service)
 
 
-def _row(item: RunningTask, cancellable: str) -> dict[str, Any]:
+def _row(item: RunningTask, cancellable: str, profiled: str) -> dict[str, Any]:
     task = item.task
+    profile = [{"text": "waiting for what?", "href": profile_path(task.name)}]
     action = {"name": "cancel", "label": "Cancel", "sure": "Really cancel?", "tone": "danger"}
     return {
         **_identity(item),
-        "runs": {"since": task.start},
+        "runs": {"since": task.start, **({"links": profile} if task.service == profiled else {})},
         "actions": {"actions": [action] if task.service == cancellable else []},
     }
 

@@ -13,6 +13,8 @@ from oap_query import OapError, has_arrived, is_request, log_lines, started, sta
 from tracing_console.data import UI, ServiceError, ui_link
 from tracing_console.pages.elements import Waterfall
 from tracing_console.pages.frame import frame, tag, text
+from tracing_console.pages.logs import lines_path
+from tracing_console.pages.profile import profiled_service
 from tracing_console.pages.rows import Links, running_rows, span_rows
 
 if TYPE_CHECKING:
@@ -118,7 +120,8 @@ class _TracePage:
     ) -> None:
         links = Links(self.sources.settings, has_ui=self.sources.works(UI))
         cancellable = await cancellable_service(self.sources) if running else ""
-        drawn = span_rows(spans, links) + running_rows(running, links, 1 if spans else 0, cancellable)
+        profiled = await profiled_service(self.sources) if running else ""
+        drawn = span_rows(spans, links) + running_rows(running, links, 1 if spans else 0, cancellable, profiled)
         self.message.set_visibility(False)
         self.waterfall.set_visibility(True)
         if drawn != self.drawn:
@@ -170,7 +173,10 @@ class _TracePage:
             with tag("div", "card loglines mono"):
                 for line in lines:
                     clock = time.strftime("%H:%M:%S", time.localtime(line.time / 1000))
-                    text("div", f"{clock}  {line.level:<7} {line.content}")
+                    with tag("div"):
+                        text("span", f"{clock}  {line.level:<7} {line.content} ")
+                        if task_id := line.tags.get("task.id"):
+                            text("a", "its task’s lines").props["href"] = lines_path(task_id)
 
 
 def _reports(oap: Oap, trace_id: str, lines: list[LogLine]) -> list[Started]:

@@ -152,6 +152,7 @@ def _form(values: dict[str, str]) -> ui.element:
         with _field("In the last"):
             options(tag("select").props("name=minutes"), TIMES, values["minutes"])
         text("button", "Search", "button primary").props('type="submit"')
+        text("a", "Search log lines").props('href="/logs"')
     return chosen
 
 

@@ -20,8 +20,9 @@ export default {
         <span class="lane"><i :class="[row.state, { bad: row.error }]" :style="bar(row)"></i>
           <span :style="{ left: right(row) + '%' }">{{ length(lasted(row)) }}</span></span>
       </button>
-      <div class="span-actions" v-if="row.cancel"><button type="button" class="button small danger" :disabled="pending === row.key"
-        :aria-label="(asked === row.key ? 'Really cancel? ' : 'Cancel ') + row.name" @click="cancel(row)">{{ asked === row.key ? "Really cancel?" : "Cancel" }}</button></div>
+      <div class="span-actions" v-if="row.cancel || row.profile"><button type="button" class="button small danger" v-if="row.cancel" :disabled="pending === row.key"
+        :aria-label="(asked === row.key ? 'Really cancel? ' : 'Cancel ') + row.name" @click="cancel(row)">{{ asked === row.key ? "Really cancel?" : "Cancel" }}</button>
+        <a v-if="row.profile" :href="row.profile">What is it waiting for?</a></div>
       <div class="detail" v-if="opened[row.key]">
         <dl class="pairs">
           <dt>service</dt><dd>{{ row.service }}, instance <span class="mono">{{ row.instance }}</span></dd>

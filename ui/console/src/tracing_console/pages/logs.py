@@ -1,0 +1,98 @@
+"""`/logs`: log lines by level, service and task, each with the way to its trace."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlencode
+
+from nicegui import ui
+from oap_query import OapError, search_lines, services
+
+from tracing_console.pages.elements import Grid
+from tracing_console.pages.frame import fill, frame, options, tag, text, trace_path
+
+if TYPE_CHECKING:
+    from oap_query import LogLine
+
+    from tracing_console.data import Sources
+
+MAX_LINES: Final = 200
+TIMES: Final = {"15": "15 minutes", "60": "hour", "360": "6 hours", "1440": "day", "4320": "3 days"}
+LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+TONES: Final = {"CRITICAL": "bad", "ERROR": "bad", "WARNING": "warn"}
+COLUMNS: Final = (
+    {"key": "time", "label": "Time"},
+    {"key": "level", "label": "Level"},
+    {"key": "line", "label": "Line"},
+    {"key": "service", "label": "Service"},
+)
+
+
+def add(sources: Sources) -> None:
+    """Add the page."""
+
+    @ui.page("/logs")
+    async def logs(service: str = "", level: str = "", task: str = "", id: str = "", minutes: str = "60") -> None:  # noqa: A002  # each is a field of the form
+        level, minutes = level if level in LEVELS else "", minutes if minutes in TIMES else "60"
+        values = {"task": task.strip(), "id": id.strip()}
+        with frame(sources, "Log lines", "/traces", "What the services have logged, the newest first, with its trace."):
+            choices = _form(service, level, values, minutes)
+            with tag("div", "card"):
+                grid = Grid(COLUMNS, "Searching.")
+            note = text("p", "", "note")
+        await ui.context.client.connected()
+        tags = {"level": level, "task.name": values["task"], "task.id": values["id"]}
+        wanted = {key: value for key, value in tags.items() if value}
+        since = datetime.now(UTC) - timedelta(minutes=int(minutes))
+        try:
+            fill(choices, await asyncio.to_thread(services, sources.oap), service)
+            found = await asyncio.to_thread(
+                search_lines, sources.oap, since, service=service, tags=wanted, limit=MAX_LINES
+            )
+        except OapError as error:
+            grid.show_when_empty(f"{error}. Reload the page when OAP is back.")
+            return
+        grid.show([_row(number, line) for number, line in enumerate(found)])
+        grid.show_when_empty("No line fits. Choose a longer time or fewer conditions.")
+        note.text = f"The latest {MAX_LINES} are shown." if len(found) >= MAX_LINES else ""
+
+
+def lines_path(task_id: str) -> str:
+    """Return the path of a task's log lines."""
+    return f"/logs?{urlencode({'id': task_id, 'minutes': '4320'})}"
+
+
+def _form(service: str, level: str, values: dict[str, str], minutes: str) -> ui.element:
+    with tag("form", "tools").props('method="get" action="/logs" style="margin-bottom: 16px"'):
+        with tag("label"):
+            text("span", "Service")
+            chosen = tag("select").props("name=service")
+            fill(chosen, [service] if service else [], service)
+        with tag("label"):
+            text("span", "Level")
+            options(tag("select").props("name=level"), {"": "all", **{one: one for one in LEVELS}}, level)
+        for name, label in (("task", "Task’s name"), ("id", "Task’s id")):
+            with tag("label"):
+                text("span", label)
+                field = tag("input").props(f'name="{name}" type="search" autocomplete="off"')
+                field.props["value"] = values[name]
+        with tag("label"):
+            text("span", "In the last")
+            options(tag("select").props("name=minutes"), TIMES, minutes)
+        text("button", "Search", "button primary").props('type="submit"')
+    return chosen
+
+
+def _row(number: int, line: LogLine) -> dict[str, Any]:
+    links = [{"text": "its trace", "href": trace_path(line.trace_id)}] if line.trace_id else []
+    if task_id := line.tags.get("task.id"):
+        links.append({"text": f"all lines of {line.tags.get('task.name') or 'its task'}", "href": lines_path(task_id)})
+    return {
+        "key": f"{line.time} {number}",
+        "time": {"time": line.time},
+        "level": {"text": line.level.lower() or "none", "tone": TONES.get(line.level, "info")},
+        "line": {"text": line.content, "mono": True, **({"links": links} if links else {})},
+        "service": {"text": line.service, "note": line.instance},
+    }
