@@ -89,6 +89,9 @@ def browser() -> Iterator[Browser]:
         ("console", "/running", "h1"),
         ("console", "/dead-letters", "h1"),
         ("console", "/alarms", "h1"),
+        ("console", "/faults", "h1"),
+        ("console", "/incidents", "h1"),
+        ("console", "/incidents/sequential", "h1"),
         ("locust", "/", "button[type=submit]"),
     ],
 )

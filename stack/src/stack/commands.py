@@ -87,6 +87,10 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:  # noqa: C90
             from stack.report import report  # noqa: PLC0415
 
             return report(settings, quick=arguments.quick)
+        case "incident":
+            from stack.incidents import incident  # noqa: PLC0415
+
+            return incident(settings, arguments.name)
         case "compare" | "crash":
             from stack import compare  # noqa: PLC0415
 
@@ -154,5 +158,6 @@ def _parser() -> argparse.ArgumentParser:
         comparing.add_argument("--variants", nargs="*", default=())
         comparing.add_argument("--quick", action="store_true")
         comparing.add_argument("--docs", action="store_true")
+    commands.add_parser("incident").add_argument("name", nargs="?", default="")
     commands.add_parser("report").add_argument("--quick", action="store_true")
     return parser

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from uuid import uuid4
 
@@ -12,9 +13,10 @@ from demo_service import ledger, variants
 from demo_service.http.problems import problems
 from demo_service.http.starting import Fault, Start
 from demo_service.http.timing import Timing
-from demo_service.tasks import Work, sleep_tasks, wait_or_compute
+from demo_service.tasks import Threads, Work, sleep_tasks, wait_or_compute
 
 if TYPE_CHECKING:
+    from demo_service import tasks
     from demo_service.queues import Publisher
     from demo_service.tasks import LooseTasks
     from demo_service.variants import Variant
@@ -41,6 +43,12 @@ class Wanted(Timing):
         """Return how long the work takes."""
         seconds = super().seconds_or_default(request)
         return min(seconds, CPU_SECONDS) if self.work is Work.CPU and self.duration is None else seconds
+
+
+class WantedInThread(Wanted):
+    """What work is wanted, and in whose threads."""
+
+    threads: Threads = Threads.OWN
 
 
 Asked = Annotated[Wanted, Query()]
@@ -83,10 +91,20 @@ async def test_create_task(request: Request, wanted: Asked) -> Literal["ok"]:
 
 
 @router.get("/test/threading", responses=problems(503))
-async def test_threading(request: Request, start: Start, wanted: Asked) -> Literal["ok"]:
+async def test_threading(request: Request, start: Start, wanted: Annotated[WantedInThread, Query()]) -> Literal["ok"]:
     """Answer at once; a task sleeps on in a thread."""
-    task = start.in_background(sleep_tasks.threaded_sleep_task, **_arguments(request, wanted))
+    arguments = _arguments(request, wanted)
+    if wanted.threads is Threads.SHARED:
+        arguments["threads"] = wanted.threads.value
+    task = start.in_background(sleep_tasks.threaded_sleep_task, **arguments)
     return _accepted(variants.THREADING, task.id)
+
+
+@router.get("/test/sync")
+def test_sync(timing: Annotated[Timing, Query()]) -> Literal["ok"]:
+    """Answer out of a plain function, which needs one of AnyIO's forty threads: for `duration`, or for a moment."""
+    time.sleep(timing.duration or 0)
+    return "ok"
 
 
 @router.get("/test/process", responses=problems(503))
@@ -116,6 +134,6 @@ async def test_queue(request: Request, fault: Fault, wanted: Asked) -> Literal["
     return _accepted(variants.QUEUE, work_id)
 
 
-def _message(request: Request, fault: str | None, wanted: Wanted) -> tuple[str, dict[str, Any]]:
+def _message(request: Request, fault: tasks.Fault | None, wanted: Wanted) -> tuple[str, dict[str, Any]]:
     arguments = {"seconds": wanted.seconds_or_default(request), "work": wanted.work.value}
-    return uuid4().hex, {**arguments, "fault": fault} if fault else arguments
+    return uuid4().hex, {**arguments, "fault": fault.text} if fault else arguments

@@ -103,6 +103,7 @@ def native_parts(settings: Settings) -> list[Part]:
                 "CONSOLE_OAP_URL": settings.oap_url,
                 "CONSOLE_SERVICE_URL": settings.service_url,
                 "CONSOLE_SERVICE_NAME": settings.service_name,
+                "CONSOLE_RUN_DIR": str(settings.run_dir),
             },
         ),
         *([_ui(settings)] if is_ready(settings) else []),

@@ -1,7 +1,9 @@
 """What the pages show, and where it is read from: OAP's GraphQL and the demo service's HTTP interface."""
 
 from tracing_console.data.feed import CRASHED, FAILED, RECOVERED, Feed
+from tracing_console.data.incidents import Played, Side, last_run
 from tracing_console.data.measures import MINUTES, Claim, claims, most_at_once, trends
+from tracing_console.data.orders import OrderError, Orders
 from tracing_console.data.running import RunningTask, RunningTasks
 from tracing_console.data.service import Answer, LetterFilter, Request, Service, ServiceError
 from tracing_console.data.sources import OAP, SERVICE, UI, Sources
@@ -19,16 +21,21 @@ __all__ = [
     "Claim",
     "Feed",
     "LetterFilter",
+    "OrderError",
+    "Orders",
+    "Played",
     "Request",
     "RunningTask",
     "RunningTasks",
     "Service",
     "ServiceError",
+    "Side",
     "Sources",
     "UiLink",
     "alarms_url",
     "claims",
     "endpoint_url",
+    "last_run",
     "most_at_once",
     "service_url",
     "tasks_url",

@@ -181,6 +181,18 @@ class Service:
         """Delete these dead letters; return how many there were."""
         return int((await self._json("DELETE", "/dead-letters", params=wanted.query))["deleted"])
 
+    async def faults(self) -> dict[str, Any] | None:
+        """Return the fault board; `None` from a service without one."""
+        return await self._optional("/faults", {})
+
+    async def set_faults(self, rule: Mapping[str, Any]) -> None:
+        """Set the board's rule; one that is not valid is a `ServiceError`."""
+        await self._json("PUT", "/faults", json=dict(rule))
+
+    async def clear_faults(self) -> None:
+        """Clear the board's rule."""
+        await self._json("DELETE", "/faults")
+
     async def alarms(self) -> list[dict[str, Any]]:
         """Return the alarms that OAP told the service, the newest first; none from a service that takes none."""
         answer = await self._json("GET", "/alarms", missing=True)

@@ -13,6 +13,7 @@ from oap_query import Oap, OapError
 
 from tracing_console.data.feed import Feed
 from tracing_console.data.log import logger
+from tracing_console.data.orders import Orders
 from tracing_console.data.running import RunningTasks
 from tracing_console.data.service import Service
 
@@ -32,6 +33,7 @@ class Sources:
         self.oap = Oap(settings.oap_url)
         self.service = Service(settings.service_url)
         self.running = RunningTasks(self.oap)
+        self.orders = Orders(settings.run_dir)
         self.feed = Feed(self.oap, self.service, settings.services, self.running)
         self.problems: dict[str, str] = {OAP: "", SERVICE: "", UI: "is not known yet"}
         """What is wrong with each source, as a sentence's end; empty while it works."""

@@ -25,6 +25,8 @@ PAGES: Final = (
     ("/overview", "Overview"),
     ("/dead-letters", "Dead letters"),
     ("/alarms", "Alarms"),
+    ("/faults", "Faults"),
+    ("/incidents", "Incidents"),
 )
 REFRESH_SECONDS: Final = 2.0
 
