@@ -24,12 +24,9 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def settings(oap: OapServer, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """Settings of a stack of which only OAP is needed."""
-    ports: dict[str, Any] = {
-        "oap_grpc_port": int(oap.grpc.rpartition(":")[2]),
-        "oap_http_port": int(oap.url.rpartition(":")[2]),
-    }
-    name = f"incident-{uuid4().hex[:6]}"
-    return Settings(run_dir=tmp_path_factory.mktemp("incidents"), service_name=name, oap_grpc_port=grpc, oap_http_port=http)
+    grpc, http = (int(address.rpartition(":")[2]) for address in (oap.grpc, oap.url))
+    folder, name = tmp_path_factory.mktemp("incidents"), f"incident-{uuid4().hex[:6]}"
+    return Settings(run_dir=folder, service_name=name, oap_grpc_port=grpc, oap_http_port=http)
 
 
 @pytest.fixture(scope="module")

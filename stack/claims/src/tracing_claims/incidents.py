@@ -85,7 +85,7 @@ INCIDENTS: Final = (
         "SERVICE_JOURNAL=off",
         "SERVICE_JOURNAL=written",
         "Accepted tasks are written down before the answer. The next start closes their spans and makes them dead "
-        "letters, to be replayed by one press. `written` survives a kill, `synced` a power cut; both cost some "
+        "letters, to be replayed by one press. “written” survives a kill, “synced” a power cut; both cost some "
         "microseconds to milliseconds for each request.",
     ),
 )

@@ -52,7 +52,7 @@ def legend(sides: Iterable[Side]) -> Text:
 
 def _bar(lane: Lane, seconds: float, width: int) -> Text:
     cells: list[Tone | None] = [None] * width
-    for piece in lane.pieces:
+    for piece in sorted(lane.pieces, key=lambda piece: piece.tone != "wait"):  # a wait hides nothing that is short
         first = min(width - 1, int(piece.start / seconds * width))
         last = max(first + 1, min(width, round(piece.end / seconds * width)))
         cells[first:last] = [piece.tone] * (last - first)

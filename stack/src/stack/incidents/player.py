@@ -12,6 +12,7 @@ from oap_query import Oap, OapError
 from stack.incidents.plays import PLAYS
 from stack.incidents.record import Record, Side
 from stack.incidents.stage import Stage
+from stack.runtime.run_dir import prepare
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +40,9 @@ def play(settings: Settings, incident: Incident, say: Callable[[str], None]) -> 
 
     Raises:
         PlayError: OAP does not answer, or the service of the incident does not.
+        UsageError: the run folder can't be used.
     """
+    prepare(settings.run_dir)
     folder = folder_of(settings, incident.name)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

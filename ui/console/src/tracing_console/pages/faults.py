@@ -177,5 +177,5 @@ def _number(label: str, value: str, least: str, most: str, *, step: str = "any")
 
 _EFFECT: Final = (
     "A fault strikes the task, not the answer: the requests stay good, the curves of the tasks fall. “Try it” and "
-    "`make load` send requests."
+    "“make load” send requests."
 )

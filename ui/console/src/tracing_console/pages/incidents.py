@@ -129,6 +129,10 @@ class _Incident:
             self.status.text = f"Plays for {time.time() - run.began_at_ms / 1000:.0f} s: {run.step}"
         elif order:
             self.status.text = f"“{order}” runs."
+        elif not self.sources.orders.possible:
+            self.status.text = (
+                f"This console can’t see the run folder: .run/incidents/{self.incident.name}/ has it all."
+            )
         elif run is None:
             self.status.text = "Not played yet. It takes about a minute."
         elif run.state == "failed":
