@@ -74,7 +74,7 @@ def test_the_switch_takes_the_symptom_away(oap: OapServer, settings: Settings, r
     for side in (before, after):
         tones = [lane.pieces[0].tone for lane in side.lanes if lane.pieces]
         assert (tones.count("task"), tones.count("answer")) == (40, 10)
-        assert any(span.name == "HTTP GET /test/sync" for span in oap.client.trace(side.trace_id))
+        assert any(span.name == "HTTP GET /plain" for span in oap.client.trace(side.trace_id))
     waiting = next(lane for lane in before.lanes if lane.pieces[0].tone == "answer")
     assert waiting.pieces[0].end - waiting.pieces[0].start > 1
     assert (folder_of(settings, "threads") / "run.json").is_file()
@@ -92,7 +92,7 @@ def test_the_page_shows_the_steps_and_both_sides(page: Page, console: str, recor
     expect(page.locator(".tile.bad")).to_contain_text(f"{record.before.symptom.value:,.0f} ms")
     expect(page.get_by_text("make incident NAME=threads")).to_be_visible()
     page.get_by_role("link", name="Open the trace of the run before the switch").click()
-    expect(page.locator("h1")).to_have_text("HTTP GET /test/sync")
+    expect(page.locator("h1")).to_have_text("HTTP GET /plain")
 
 
 def test_the_page_has_the_runner_play_it_and_follows(page: Page, console: str, record: Record) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import math
 import time
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -90,11 +92,26 @@ def test_what_is_not_enabled_never_strikes(tmp_path: Path) -> None:
     assert not any(struck(FaultBoard(tmp_path / "faults", enabled=False), 50))
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"faults": 1}', '{"faults": ["error"], "share": "x"}'])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        *({"faults": wrong} for wrong in (1, None, ["flood"], [1])),
+        *({"share": wrong} for wrong in ("x", math.nan, math.inf, 2, -1, None)),
+        *({"seconds": wrong} for wrong in (0, 1e9, "x")),
+        {"seed": "x"},
+        {"schedule": "never"},
+        {"set_at": []},
+        "{",
+        "",
+        "[]",
+        "{}",
+    ],
+)
 def test_a_broken_rule_strikes_nothing_and_says_so_once(
-    tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, changed: str | dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     board = FaultBoard(tmp_path, enabled=True)
+    text = changed if isinstance(changed, str) else json.dumps({**asdict(rule(share=1.0)), **changed})
     (tmp_path / "rule.json").write_text(text)
     assert struck(board, 5) == [""] * 5
     assert caplog.text.count("The rule of the fault board can't be read") == 1

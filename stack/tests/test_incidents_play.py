@@ -7,22 +7,22 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 from oap_query import Oap, OapAwayError, Span
 from stack.incidents import incident, player, plays
+from stack.incidents import stage as stage_module
 from stack.incidents.drawn import lanes_as_text, legend
 from stack.incidents.pictures import draw
-from stack.incidents.player import PlayError, folder_of, play
+from stack.incidents.player import folder_of, play
 from stack.incidents.plays import PLAYS, Play, Seen
 from stack.incidents.record import Lane, Piece, Side, Symptom
-from stack.incidents.stage import Sent
+from stack.incidents.stage import PlayError, Sent, Stage
 from stack.settings import ROOT, Settings, UsageError
 from tracing_claims.incidents import BY_NAME, INCIDENTS, TONES
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from stack.incidents.stage import Stage
 
 LANES = (
     Lane("answer", "t1", (Piece(0, 0.1, "answer"),)),
@@ -106,6 +106,38 @@ def test_a_run_is_noted_as_it_goes_and_when_it_fails(
     noted = json.loads(path.read_text())
     assert (noted["state"], noted["step"], bool(noted["before"])) == ("failed", "OAP is gone", True)
     assert len(stages) == 1
+
+
+def test_a_service_that_does_not_answer_is_told_with_its_log(
+    settings: Settings, stages: list[tuple[Stage, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(_stage: Stage, _setting: str) -> Seen:
+        raise httpx.ConnectError("refused")
+
+    monkeypatch.setattr(player, "PLAYS", {"killed": Play(run, 1)})
+    with pytest.raises(PlayError, match=r"service does not answer \(refused\): its log is in .*/incidents/killed"):
+        play(settings, BY_NAME["killed"], lambda _sentence: None)
+    assert not stages
+
+
+@pytest.fixture
+def stage(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    """A stage whose OAP has half of everything."""
+    oap = Oap("http://127.0.0.1:1")
+    monkeypatch.setattr(oap, "trace", lambda trace_id: [span("task", 1, 2)] if trace_id == "t1" else [])
+    monkeypatch.setattr(stage_module, "read", lambda _oap, wanted, _began: [{} for _ in wanted])
+    monkeypatch.setattr(stage_module, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(stage_module, "METRIC_SECONDS", 0.1)
+    return Stage(settings, oap, tmp_path, "demo-service-killed-before", {})
+
+
+def test_what_does_not_arrive_is_told_and_not_drawn_as_nothing(stage: Stage) -> None:
+    sent = [Sent(1, 1, 200, "t1"), Sent(1, 1, 200, "t2")]
+    assert set(stage.traces(sent[:1], bool)) == {"t1"}
+    with pytest.raises(PlayError, match="1 of 2 traces were not complete in OAP"):
+        stage.traces(sent, bool, 0.1)
+    with pytest.raises(PlayError, match="OAP had no value of endpoint_sla of demo-service-killed-before"):
+        stage.metric(["endpoint_sla"])
 
 
 def test_without_an_oap_one_sentence_says_so(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:

@@ -50,7 +50,9 @@ def test_a_run_whose_process_is_gone_was_cut_short(tmp_path: Path) -> None:
     assert (run.state, run.step) == ("failed", "it was ended before it was through")
 
 
-@pytest.mark.parametrize("changed", [{"before": {}}, {"state": "lost"}, {"pid": None}, {"before": {**SIDE, "lanes": 1}}])
+@pytest.mark.parametrize(
+    "changed", [{"before": {}}, {"state": "lost"}, {"pid": None}, {"before": {**SIDE, "lanes": 1}}]
+)
 def test_what_is_no_run_is_none(tmp_path: Path, changed: dict[str, Any]) -> None:
     note(tmp_path, **changed)
     assert last_run(tmp_path, "sequential") is None

@@ -7,17 +7,24 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from fastapi import APIRouter, Body, HTTPException, Request
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from demo_service.http.control_routes import audit
 from demo_service.http.problems import problems
 from demo_service.http.query import NO_PARAMETERS
 from demo_service.tasks import SYNTAX, Rule
+from demo_service.tasks.fault_board import MOST_SECONDS
 
 if TYPE_CHECKING:
     from demo_service.tasks import FaultBoard
 
 router = APIRouter(responses=problems(422), dependencies=[NO_PARAMETERS])
+
+
+def _whole(value: object) -> object:
+    """Take 7.0 for 7, as JSON does."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
 
 FaultText = Annotated[str, StringConstraints(pattern=SYNTAX)]
 
@@ -31,8 +38,8 @@ class WantedRule(BaseModel):
     """As `X-Fault` has them; each as likely as the others."""
     share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
     """Of the requests that start work; one that has an `X-Fault` of its own is left alone."""
-    seconds: Annotated[float, Field(ge=1, le=3600, allow_inf_nan=False)] = 60.0
-    seed: Annotated[int, Field(ge=0, lt=2**53)] = 1
+    seconds: Annotated[float, Field(ge=1, le=MOST_SECONDS, allow_inf_nan=False)] = 60.0
+    seed: Annotated[int, Field(ge=0, lt=2**53), BeforeValidator(_whole)] = 1
     """The same seed: the same requests are struck, by their order."""
     schedule: Literal["steady", "random"] = "steady"
     """`random`: one of the faults for 2 to 15 s, then none for as long, and so on."""

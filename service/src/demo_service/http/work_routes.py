@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from uuid import uuid4
 
@@ -98,13 +97,6 @@ async def test_threading(request: Request, start: Start, wanted: Annotated[Wante
         arguments["threads"] = wanted.threads.value
     task = start.in_background(sleep_tasks.threaded_sleep_task, **arguments)
     return _accepted(variants.THREADING, task.id)
-
-
-@router.get("/test/sync")
-def test_sync(timing: Annotated[Timing, Query()]) -> Literal["ok"]:
-    """Answer out of a plain function, which needs one of AnyIO's forty threads: for `duration`, or for a moment."""
-    time.sleep(timing.duration or 0)
-    return "ok"
 
 
 @router.get("/test/process", responses=problems(503))

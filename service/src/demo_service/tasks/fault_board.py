@@ -15,7 +15,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
+
+from pydantic import Field, TypeAdapter
 
 from demo_service.tasks.faults import BOARD, parse_fault
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Schedule = Literal["steady", "random"]
+MOST_SECONDS: Final = 3600
+"""How long a rule may hold."""
 SPAN_SECONDS: Final = (2.0, 15.0)
 """How long a span of the random schedule is, at least and at most."""
 RULE: Final = "rule.json"
@@ -39,9 +43,9 @@ class Rule:
     """What strikes, how often, and until when; times in seconds as of `time.time()`."""
 
     faults: tuple[str, ...]
-    share: float
+    share: Annotated[float, Field(ge=0, le=1)]
     """Of the requests that start work, from 0 to 1."""
-    seconds: float
+    seconds: Annotated[float, Field(gt=0, le=MOST_SECONDS)]
     seed: int
     schedule: Schedule
     """`steady`: each of the faults at any time. `random`: one of them for a span, then none, and so on."""
@@ -81,6 +85,9 @@ class Rule:
         if not faults or int.from_bytes(digest[:8]) >= self.share * 2**64:
             return None
         return faults[int.from_bytes(digest[8:]) % len(faults)]
+
+
+_RULE: Final = TypeAdapter(Rule)
 
 
 class FaultBoard:
@@ -163,12 +170,12 @@ class FaultBoard:
             known = (found.st_ino, found.st_mtime_ns)
             if known != self._known:
                 self.close()
-                self._known, self._rule = known, _read(json.loads(path.read_text()))
+                self._known, self._rule = known, _read(path.read_text())
             self._told.discard(UNREADABLE)
         except (FileNotFoundError, NotADirectoryError):
             self.close()
             self._known = self._rule = None
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError) as error:
             self._rule = None
             self._tell(UNREADABLE, error)
 
@@ -199,8 +206,12 @@ class FaultBoard:
         self._told.add(message)
 
 
-def _read(raw: dict[str, Any]) -> Rule:
-    return Rule(**{**raw, "faults": tuple(raw["faults"])})
+def _read(text: str) -> Rule:
+    """Read a rule as strictly as if it were asked for: somebody may have written the file by hand."""
+    rule = _RULE.validate_json(text)
+    for fault in rule.faults:
+        parse_fault(fault)
+    return rule
 
 
 def _count(file: int) -> int:

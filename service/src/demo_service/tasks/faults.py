@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 EXIT_CODE: Final = 70
@@ -30,9 +30,9 @@ class Fault:
     kind: Literal["error", "delay", "hang", "exit"]
     times: int | None = None
     seconds: float = 0.0
-    text: str = ""
+    text: str = field(default="", compare=False)
     """As it was asked for."""
-    origin: str = HEADER
+    origin: str = field(default=HEADER, compare=False)
 
     async def strike(self, attempt: int) -> None:
         """Do to this attempt (the first is 1) what was asked for, before its work begins.

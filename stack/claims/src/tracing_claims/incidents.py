@@ -50,7 +50,7 @@ INCIDENTS: Final = (
         "Mails are sent by a plain function, in a thread. When the mail server is slow, pages that have nothing to do "
         "with mail hang too, on a machine whose processor is idle.",
         "40 tasks block for 4 seconds each; the answers then ask for a thread.",
-        "The response time of HTTP GET /test/sync, which does nothing at all: endpoint_resp_time in OAP.",
+        "The response time of HTTP GET /plain, which does nothing at all: endpoint_resp_time in OAP.",
         "The entry span is long and there is nothing inside it: the request waits for a thread. At the same time "
         "exactly forty tasks run. AnyIO has forty threads for all that is no coroutine, endpoints and tasks alike.",
         "threads=shared",

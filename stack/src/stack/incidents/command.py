@@ -13,8 +13,9 @@ from tracing_claims.incidents import BY_NAME, INCIDENTS
 
 from stack.incidents.drawn import lanes_as_text, legend
 from stack.incidents.pictures import draw
-from stack.incidents.player import PlayError, folder_of, play
+from stack.incidents.player import folder_of, play
 from stack.incidents.plays import PLAYS
+from stack.incidents.stage import PlayError
 from stack.settings import UsageError
 from stack.terminal import new_console
 from stack.verify.waterfall import waterfall

@@ -11,7 +11,7 @@ from oap_query import Oap, OapError
 
 from stack.incidents.plays import PLAYS
 from stack.incidents.record import Record, Side
-from stack.incidents.stage import Stage
+from stack.incidents.stage import PlayError, Stage
 from stack.runtime.run_dir import prepare
 
 if TYPE_CHECKING:
@@ -24,10 +24,6 @@ if TYPE_CHECKING:
 
 ROOMS: Final = {"neighbour": {"SERVICE_MAX_RUNNING": "15", "SERVICE_MAX_QUEUED": "5"}}
 """What an incident's service has small, whichever the setting of its switch."""
-
-
-class PlayError(Exception):
-    """The incident could not be played to its end; the text says why."""
 
 
 def play(settings: Settings, incident: Incident, say: Callable[[str], None]) -> Record:
@@ -60,7 +56,10 @@ def play(settings: Settings, incident: Incident, say: Callable[[str], None]) -> 
         step(f"after, with {incident.after}: the same load again")
         record.after = _side(settings, oap, incident, "after", folder)
     except (PlayError, OapError, httpx.HTTPError) as error:
-        record.state, record.step = "failed", str(error) or type(error).__name__
+        record.state, record.step = "failed", str(error)
+        if isinstance(error, httpx.HTTPError):
+            reason = str(error) or type(error).__name__
+            record.step = f"the incident’s service does not answer ({reason}): its log is in {folder}"
         record.write(folder)
         raise PlayError(record.step) from error
     except BaseException:

@@ -82,12 +82,12 @@ VISITORS: Final = 10
 
 def _threads(stage: Stage, setting: str) -> Seen:
     with stage.running():
-        stage.send("GET", "/test/sync", 1, rate=1)  # the first thread and the first route are slower
+        stage.send("GET", "/plain", 1, rate=1)  # the first thread and the first route are slower
         tasks = stage.send("GET", f"/test/threading?{setting}", THREADS, rate=200, seconds=BLOCKING_SECONDS)
-        visitors = stage.send("GET", "/test/sync", VISITORS, rate=10)
+        visitors = stage.send("GET", "/plain", VISITORS, rate=10)
         found = stage.traces(tasks, lambda spans: bool(_tasks(spans)))
         found |= stage.traces(visitors, lambda spans: bool(_requests(spans)))
-        (times,) = stage.metric(["endpoint_resp_time"], "HTTP GET /test/sync")
+        (times,) = stage.metric(["endpoint_resp_time"], "HTTP GET /plain")
     began = tasks[0].at_ms
     lanes = [
         Lane(f"task {number}", one.trace_id, _pieces(_tasks(found[one.trace_id]), began, "task"))
@@ -97,7 +97,7 @@ def _threads(stage: Stage, setting: str) -> Seen:
         Lane(f"answer {number}", one.trace_id, _pieces(_requests(found[one.trace_id]), began, "answer"))
         for number, one in enumerate(visitors, 1)
     ]
-    symptom = Symptom("HTTP GET /test/sync takes, on average", max(times, default=0.0), "ms", "endpoint_resp_time")
+    symptom = Symptom("HTTP GET /plain takes, on average", max(times, default=0.0), "ms", "endpoint_resp_time")
     facts = {
         "the slowest answer": f"{max(one.milliseconds for one in visitors):,.0f} ms",
         "the median of them": f"{_middle(visitors):,.1f} ms",

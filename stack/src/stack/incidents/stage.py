@@ -32,6 +32,10 @@ READERS: Final = 8
 """Traces that are read at the same time."""
 
 
+class PlayError(Exception):
+    """The incident could not be played to its end; the text says why."""
+
+
 @dataclass(frozen=True)
 class Sent:
     """One request of an incident and its answer."""
@@ -110,10 +114,11 @@ class Stage:
     def traces(
         self, sent: Sequence[Sent], complete: Callable[[list[Span]], bool], seconds: float = TRACE_SECONDS
     ) -> dict[str, list[Span]]:
-        """Read the traces of requests until all are complete, or for so many seconds; by trace id.
+        """Read the traces of requests until all are complete; by trace id.
 
         Raises:
             OapError: OAP does not answer.
+            PlayError: not all are within so many seconds.
         """
         found: dict[str, list[Span]] = {one.trace_id: [] for one in sent}
         missing = list(found)
@@ -122,8 +127,11 @@ class Stage:
             while True:
                 found.update(zip(missing, pool.map(self.oap.trace, missing), strict=True))
                 missing = [trace_id for trace_id in missing if not complete(found[trace_id])]
-                if not missing or time.monotonic() > deadline:
+                if not missing:
                     return found
+                if time.monotonic() > deadline:
+                    message = f"{len(missing)} of {len(found)} traces were not complete in OAP after {seconds:.0f} s"
+                    raise PlayError(message)
                 time.sleep(LOOK_SECONDS)
 
     def metric(self, expressions: Sequence[str], endpoint: str | None = None) -> list[list[float]]:
@@ -131,13 +139,17 @@ class Stage:
 
         Raises:
             OapError: OAP does not answer.
+            PlayError: OAP has no value of the first of them, or they do not come to rest.
         """
         wanted = [Metric(expression, self.service, endpoint) for expression in expressions]
         before: list[list[float]] | None = None
         deadline = time.monotonic() + METRIC_SECONDS
         while True:
             found = [list(points.values()) for points in read(self.oap, wanted, self.began)]
-            if (found == before and found[0]) or time.monotonic() > deadline:
+            if found == before and found[0]:
                 return found
+            if time.monotonic() > deadline:
+                message = f"OAP had no value of {expressions[0]} of {self.service} after {METRIC_SECONDS:.0f} s"
+                raise PlayError(message)
             before = found
             time.sleep(LOOK_SECONDS * 2)
