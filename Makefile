@@ -16,7 +16,7 @@ PARTS := $(sort $(notdir $(wildcard */src/* */*/src/*)))
 VARIABLES := RUNTIME IMAGES STORAGE UI BROKER_URL WORKERS LOCUST_WORKERS RUN_DIR ALLOWED_HOSTS SERVICE_NAME START_SECONDS OAP_HEAP \
 	OAP_EMBEDDED_CACHE MAVEN_MIRROR_URL SERVICE_PORT CONSOLE_PORT UI_PORT LOCUST_PORT LOCUST_MASTER_PORT OAP_GRPC_PORT OAP_HTTP_PORT \
 	BANYANDB_HTTP_PORT REDIS_PORT RABBITMQ_UI_PORT CONSUMER_PORT WORKER_PORT PART LINES FOLLOW SCENARIO USERS RATE DURATION TASK_SECONDS PROCESSES TAGS TRACE_CLIENT QUICK \
-	BROKER VARIANTS DOCS
+	BROKER VARIANTS DOCS NAME
 # As they were typed: a `$` in a name is a sign like any other.
 $(foreach name,$(VARIABLES),$(if $(filter command%,$(origin $(name))),$(eval override $(name) := $$(value $(name)))))
 export $(VARIABLES)
@@ -27,7 +27,7 @@ COMPARE_OPTIONS = $${BROKER:+--broker "$$BROKER"} $${VARIANTS:+--variants $$VARI
 	$(if $(filter-out 0,$(QUICK)),--quick) $(if $(filter-out 0,$(DOCS)),--docs)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs restart doctor verify load load-ui compare crash report screenshots test test-unit test-end-to-end coverage bench mutants \
+.PHONY: help up down status logs restart doctor verify load load-ui compare crash incident report screenshots test test-unit test-end-to-end coverage bench mutants \
 	package fmt lint clean
 
 help: ## list the commands
@@ -68,6 +68,20 @@ compare: $(SYNCED) ## measure the ways to run work beside a request (BROKER=redi
 
 crash: $(SYNCED) ## kill what does the work, and count what each of them loses (the same variables)
 	@$(PY) -m stack crash $(COMPARE_OPTIONS)
+
+incident: $(SYNCED) ## play a guided incident, before and after one switch (NAME=sequential; without a name: list them)
+	@$(PY) -m stack incident $${NAME:+"$$NAME"}
+
+# `make incident sequential` means the same: the second word is no target, and has nothing to do.
+ifeq ($(firstword $(MAKECMDGOALS)),incident)
+INCIDENT := $(filter sequential threads neighbour killed,$(MAKECMDGOALS))
+ifneq ($(INCIDENT),)
+override NAME := $(INCIDENT)
+export NAME
+.PHONY: $(INCIDENT)
+$(INCIDENT): incident ; @:
+endif
+endif
 
 load-ui: $(SYNCED) ## start Locust's web page
 	@$(PY) -m stack load-ui

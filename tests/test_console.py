@@ -22,7 +22,20 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Browser, Page
 
-PAGES = ("/", "/running", "/traces", "/try", "/overview", "/dead-letters", "/alarms", "/crash", "/traces/unknown")
+PAGES = (
+    "/",
+    "/running",
+    "/traces",
+    "/try",
+    "/overview",
+    "/dead-letters",
+    "/alarms",
+    "/crash",
+    "/faults",
+    "/incidents",
+    "/incidents/killed",
+    "/traces/unknown",
+)
 EVIL = "<script>window.hacked = true</script><img src=x onerror='window.hacked = true'>"
 
 

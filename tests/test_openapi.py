@@ -33,6 +33,7 @@ OPERATIONS = (
     "GET /test/process",
     "GET /test/queue",
     "GET /test/threading",
+    "GET /plain",
     "POST /action",
     "POST /complex-action",
     "POST /process",
@@ -45,6 +46,9 @@ OPERATIONS = (
     "GET /jobs",
     "POST /jobs/{name}/pause",
     "POST /jobs/{name}/resume",
+    "GET /faults",
+    "PUT /faults",
+    "DELETE /faults",
     "GET /alarms",
     "POST /alarms",
     "POST /profiles",
@@ -83,6 +87,9 @@ def before_call(_context: HookContext, case: Case[Any], _kwargs: dict[str, objec
         query: dict[str, Any] = case.query or {}
         if 0 < float(query["duration"]) <= 60:
             query["duration"] = 0.001
+    body: Any = case.body
+    if isinstance(body, dict) and isinstance(body.get("faults"), list):  # of the fault board
+        body["faults"] = ["delay=1ms" if fault == "exit" else fault for fault in body["faults"]]
     headers: Any = case.headers or {}
     if headers.get("X-Fault") == "exit":
         del headers["X-Fault"]

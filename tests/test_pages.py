@@ -91,6 +91,9 @@ def browser() -> Iterator[Browser]:
         ("console", "/logs", "h1"),
         ("console", "/dead-letters", "h1"),
         ("console", "/alarms", "h1"),
+        ("console", "/faults", "h1"),
+        ("console", "/incidents", "h1"),
+        ("console", "/incidents/sequential", "h1"),
         ("locust", "/", "button[type=submit]"),
     ],
 )

@@ -77,6 +77,14 @@ def test_options_of_commands_are_taken_as_they_are_typed(clone: Path) -> None:
     ]
 
 
+def test_an_incident_is_named_by_a_variable_or_by_a_second_word(clone: Path) -> None:
+    plain = ["-m", "stack", "incident"]
+    assert make(clone, "incident")[0] == plain
+    assert make(clone, "incident", NAME="a-shell-variable")[0] == [*plain, "a-shell-variable"]
+    assert make(clone, "incident", f"NAME={ODD}")[0] == [*plain, ODD]
+    assert make(clone, "incident", "threads")[0] == [*plain, "threads"]
+
+
 def bootstrap(clone: Path, **environment: str) -> dict[str, str]:
     """Run it with a `uv` that notes what it was given."""
     shutil.rmtree(clone / ".venv")

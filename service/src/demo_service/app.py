@@ -21,7 +21,7 @@ from demo_service.drain import drain_first
 from demo_service.logging import configure_logging
 from demo_service.queues import Publisher
 from demo_service.settings import Settings
-from demo_service.tasks import LooseTasks, Recovery, Room, process_pool
+from demo_service.tasks import FaultBoard, LooseTasks, Recovery, Room, process_pool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -73,6 +73,7 @@ def create_app() -> FastAPI:
             await asyncio.to_thread(journal.close)
         await notifier.close()
         await alarms.close()
+        app.state.faults.close()
 
     # As FastAPI, but `/docs` and `/redoc` load from here, and nothing from elsewhere.
     app = FastAPIOffline(title="Background tasks, traced", version=version("skywalking-background"), lifespan=lifespan)
@@ -90,12 +91,14 @@ def create_app() -> FastAPI:
 
 def _add_http(app: FastAPI, settings: Settings, room: Room) -> None:
     """Add what answers requests, and what stands before it."""
+    app.state.faults = FaultBoard(settings.data_dir.absolute() / "faults", enabled=settings.faults_enabled)
     app.include_router(http.work_router)
     app.include_router(http.router)
     app.include_router(http.task_router)
     app.include_router(http.control_router)
     app.include_router(http.alarm_router)
     app.include_router(http.profile_router)
+    app.include_router(http.fault_router)
     app.include_router(http.health)
     app.add_middleware(http.AbandonUnstarted, kept=room.kept)
     app.add_middleware(http.Refusals, max_body_bytes=settings.max_body_bytes, body_seconds=settings.body_seconds)

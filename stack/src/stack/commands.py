@@ -88,6 +88,10 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:  # noqa: C90
             from stack.report import report  # noqa: PLC0415
 
             return report(settings, quick=arguments.quick)
+        case "incident":
+            from stack.incidents import incident  # noqa: PLC0415
+
+            return incident(settings, arguments.name)
         case "compare" | "crash":
             from stack.compare import command as comparing  # noqa: PLC0415
 
@@ -161,5 +165,6 @@ def _parser() -> argparse.ArgumentParser:
         if name == "crash":  # how the console's page asks for one of each
             comparing.add_argument("--faults", nargs=1, choices=("kill", "term", "broker"), help=argparse.SUPPRESS)
             comparing.add_argument("--progress", type=Path, help=argparse.SUPPRESS)
+    commands.add_parser("incident").add_argument("name", nargs="?", default="")
     commands.add_parser("report").add_argument("--quick", action="store_true")
     return parser

@@ -5,6 +5,7 @@ from demo_service.http.bodies import Refusals
 from demo_service.http.connections import LimitedProtocol
 from demo_service.http.control_routes import router as control_router
 from demo_service.http.descriptors import Descriptors
+from demo_service.http.fault_routes import router as fault_router
 from demo_service.http.guard import Guard
 from demo_service.http.idempotency import Idempotency
 from demo_service.http.json_values import MAX_DEPTH, check_json
@@ -27,6 +28,7 @@ __all__ = [
     "alarm_router",
     "check_json",
     "control_router",
+    "fault_router",
     "health",
     "install_problem_documents",
     "profile_router",

@@ -30,7 +30,7 @@ class Guard(AsgiGuard):
             names(allowed_hosts),
             "ALLOWED_HOSTS (SERVICE_ALLOWED_HOSTS)",
             # A link to what only shows something; `GET /test` starts a task.
-            pages=re.compile("/docs|/redoc|/openapi.json|/tasks.*|/dead-letters.*|/alarms|/health/.*"),
+            pages=re.compile("/docs|/redoc|/openapi.json|/tasks.*|/dead-letters.*|/alarms|/faults|/health/.*"),
             health=re.compile("/health/(live|ready)"),
         )
         super().__init__(app, rule, _HEADERS, partial(problem, 403))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
@@ -121,6 +122,13 @@ async def process(
         return Accepted(id=data.id)
 
     return await start.once(repr(data.id), begin, values)
+
+
+@router.get("/plain")
+def plain(timing: Annotated[Timing, Query()]) -> Literal["ok"]:
+    """Answer out of a plain function, which needs one of AnyIO's forty threads: for `duration`, or for a moment."""
+    time.sleep(timing.duration or 0)
+    return "ok"
 
 
 @health.get("/live")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from fastapi import BackgroundTasks, Depends, Header, HTTPException, Request
 from pydantic.json_schema import SkipJsonSchema
+from skywalking_background import tag
 
 from demo_service.http.unstarted import note_accepted
 from demo_service.tasks import FAULTS, SYNTAX, parse_fault
@@ -90,26 +91,29 @@ Key = Annotated[
 ]
 
 
-async def _fault(request: Request, x_fault: XFault = None) -> str | None:
-    """Return the fault that is wanted, as the header has it."""
+async def _fault(request: Request, x_fault: XFault = None) -> tasks.Fault | None:
+    """Return the fault that the request asks for, or else the one with which the fault board strikes it."""
     if x_fault is None:
-        return None
+        fault: tasks.Fault | None = request.app.state.faults.draw()
+        if fault is not None:
+            tag("fault", fault.text)
+            tag("fault.from", fault.origin)
+        return fault
     if not request.app.state.settings.faults_enabled:
         raise HTTPException(
             422, "header.x-fault: faults are switched off here; SERVICE_FAULTS_ENABLED=true allows them"
         )
     try:
-        parse_fault(x_fault)
+        return parse_fault(x_fault)
     except ValueError as error:
         raise HTTPException(422, f"header.x-fault: {error}") from error
-    return x_fault
 
 
-Fault = Annotated[str | None, Depends(_fault)]
+Fault = Annotated["tasks.Fault | None", Depends(_fault)]
 
 
 async def _starter(request: Request, background_tasks: BackgroundTasks, fault: Fault) -> Starter:
-    return Starter(request, background_tasks, None if fault is None else parse_fault(fault))
+    return Starter(request, background_tasks, fault)
 
 
 Start = Annotated[Starter, Depends(_starter)]

@@ -12,11 +12,12 @@ from demo_service import ledger, variants
 from demo_service.http.problems import problems
 from demo_service.http.starting import Fault, Start
 from demo_service.http.timing import Timing
-from demo_service.tasks import Work, sleep_tasks, wait_or_compute
+from demo_service.tasks import Threads, Work, sleep_tasks, wait_or_compute
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from demo_service import tasks
     from demo_service.queues import Publisher
     from demo_service.tasks import LooseTasks
     from demo_service.variants import Variant
@@ -43,6 +44,12 @@ class Wanted(Timing):
         """Return how long the work takes."""
         seconds = super().seconds_or_default(request)
         return min(seconds, CPU_SECONDS) if self.work is Work.CPU and self.duration is None else seconds
+
+
+class WantedInThread(Wanted):
+    """What work is wanted, and in whose threads."""
+
+    threads: Threads = Threads.OWN
 
 
 Asked = Annotated[Wanted, Query()]
@@ -95,9 +102,12 @@ async def test_create_task(request: Request, wanted: Asked) -> Literal["ok"]:
 
 
 @router.get("/test/threading", responses=problems(503))
-async def test_threading(request: Request, start: Start, wanted: Asked) -> Literal["ok"]:
+async def test_threading(request: Request, start: Start, wanted: Annotated[WantedInThread, Query()]) -> Literal["ok"]:
     """Answer at once; a task sleeps on in a thread."""
-    task = start.in_background(sleep_tasks.threaded_sleep_task, **_arguments(request, wanted))
+    arguments = _arguments(request, wanted)
+    if wanted.threads is Threads.SHARED:
+        arguments["threads"] = wanted.threads.value
+    task = start.in_background(sleep_tasks.threaded_sleep_task, **arguments)
     return _accepted(variants.THREADING, task.id)
 
 
@@ -122,6 +132,6 @@ async def test_queue(request: Request, fault: Fault, wanted: Asked) -> Literal["
     return await _publish(request, publisher.send_message, variants.QUEUE, _message(request, fault, wanted))
 
 
-def _message(request: Request, fault: str | None, wanted: Wanted) -> tuple[str, dict[str, Any]]:
+def _message(request: Request, fault: tasks.Fault | None, wanted: Wanted) -> tuple[str, dict[str, Any]]:
     arguments = {"seconds": wanted.seconds_or_default(request), "work": wanted.work.value}
-    return uuid4().hex, {**arguments, "fault": fault} if fault else arguments
+    return uuid4().hex, {**arguments, "fault": fault.text} if fault else arguments

@@ -14,6 +14,7 @@ from skywalking_background import background_span, current_trace_id, meters, tag
 
 from demo_service.dead_letters import describe
 from demo_service.logging import task_id
+from demo_service.tasks.faults import BOARD
 from demo_service.tasks.letters import letter_of
 from demo_service.tasks.registry import State
 from demo_service.tasks.release import release
@@ -123,6 +124,8 @@ class Execution:
         tags = {"task.id": self.task.id}
         if self.task.replay_of:
             tags["replay.of"] = self.task.replay_of
+        if self._fault and self._fault.origin == BOARD:  # nobody has asked for it with the request
+            tags["fault.from"] = BOARD
         if self.task.run > 1:
             tags["task.run"] = str(self.task.run)
         try:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 EXIT_CODE: Final = 70
 FAULTS: Final = "error, error;times=2, delay=500ms (less than 60 s), hang, exit"
 SYNTAX: Final = r"^(error(;times=[1-9][0-9]?)?|delay=([0-9]{1,4}ms|[1-5]?[0-9](\.[0-9]{1,3})?s)|hang|exit)$"
 """As a regular expression that OpenAPI understands too."""
+
+
+HEADER: Final = "X-Fault"
+BOARD: Final = "fault board"
+"""Where a fault came from: the request itself, or the rule for a share of all requests."""
 
 
 class InjectedError(ConnectionError):
@@ -25,6 +30,9 @@ class Fault:
     kind: Literal["error", "delay", "hang", "exit"]
     times: int | None = None
     seconds: float = 0.0
+    text: str = field(default="", compare=False)
+    """As it was asked for."""
+    origin: str = field(default=HEADER, compare=False)
 
     async def strike(self, attempt: int) -> None:
         """Do to this attempt (the first is 1) what was asked for, before its work begins.
@@ -34,7 +42,7 @@ class Fault:
         """
         if self.kind == "error":
             if self.times is None or attempt <= self.times:
-                message = f"X-Fault: attempt {attempt} fails on purpose"
+                message = f"{self.origin}: attempt {attempt} fails on purpose"
                 raise InjectedError(message)
         elif self.kind == "delay":  # a slow neighbour
             await asyncio.sleep(self.seconds)
@@ -44,8 +52,8 @@ class Fault:
             os._exit(EXIT_CODE)
 
 
-def parse_fault(text: str) -> Fault:
-    """Read the header's value.
+def parse_fault(text: str, origin: str = HEADER) -> Fault:
+    """Read a fault as the header has it.
 
     Raises:
         ValueError: there is no such fault; the message lists those that there are.
@@ -56,7 +64,8 @@ def parse_fault(text: str) -> Fault:
     kind, *values = re.split("[;=]", text)
     if kind == "delay":
         number, milliseconds = values[0].removesuffix("s").removesuffix("m"), values[0].endswith("ms")
-        return Fault("delay", seconds=float(number) / (1000 if milliseconds else 1))
+        seconds = float(number) / (1000 if milliseconds else 1)
+        return Fault("delay", seconds=seconds, text=text, origin=origin)
     if kind == "error":
-        return Fault("error", times=int(values[1]) if values else None)
-    return Fault("hang" if kind == "hang" else "exit")
+        return Fault("error", int(values[1]) if values else None, text=text, origin=origin)
+    return Fault("hang" if kind == "hang" else "exit", text=text, origin=origin)

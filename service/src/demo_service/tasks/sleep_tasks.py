@@ -17,7 +17,7 @@ from demo_service import ledger, variants
 from demo_service.logging import task_id
 from demo_service.tasks import process_pool
 from demo_service.tasks.jobs import Retry, job
-from demo_service.tasks.work import Work, compute, do_in_loop, log
+from demo_service.tasks.work import Threads, Work, compute, do_in_loop, log
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,8 +37,8 @@ async def background_sleep_task(seconds: float, work: str = Work.SLEEP) -> None:
 
 
 @job()
-async def threaded_sleep_task(seconds: float, work: str = Work.SLEEP) -> None:
-    """The same where it blocks, in a thread."""
+async def threaded_sleep_task(seconds: float, work: str = Work.SLEEP, threads: str = Threads.OWN) -> None:
+    """The same where it blocks, in a thread: one of its own kind, or one of the forty that endpoints need too."""
     ended = threading.Event()
 
     def sleep_in_thread() -> None:
@@ -50,8 +50,9 @@ async def threaded_sleep_task(seconds: float, work: str = Work.SLEEP) -> None:
             return
         log("completed", "threaded_sleep_task")
 
+    limiter = _THREADS if threads == Threads.OWN else None
     try:
-        await to_thread.run_sync(carry(sleep_in_thread), abandon_on_cancel=True, limiter=_THREADS)
+        await to_thread.run_sync(carry(sleep_in_thread), abandon_on_cancel=True, limiter=limiter)
     finally:
         ended.set()  # a thread cannot be cancelled: it must be told
     ledger.note("done", variants.THREADING.name, task_id.get())

@@ -19,6 +19,15 @@ class Work(StrEnum):
     """It computes, as for a picture or a report."""
 
 
+class Threads(StrEnum):
+    """Whose threads work takes that blocks."""
+
+    OWN = "own"
+    """The tasks' own."""
+    SHARED = "shared"
+    """AnyIO's forty, which endpoints need that are no coroutines: while tasks have them all, those wait."""
+
+
 def log(event: str, task: str) -> None:
     """Write the lines that the overview's example writes."""
     logger.info("Background task %s: %s", event, task, extra={"task": task})

@@ -64,6 +64,7 @@ CASES: Final = (
         2,
         SHORT_TASKS,
     ),
+    Case("GET", "/plain", "ok", span_tree("GET /plain"), 0),
     Case(
         "GET",
         "/test/create-task",

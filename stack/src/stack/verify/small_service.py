@@ -89,7 +89,8 @@ def service_beside(
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
     environment = {
-        **os.environ,
+        # Without the settings of the user's own service: its database, who is told of its dead letters.
+        **{name: value for name, value in os.environ.items() if not name.startswith("SERVICE_")},
         "SERVICE_HOST": HOST,
         "SERVICE_PORT": str(port),
         "SERVICE_DATA_DIR": str(folder),

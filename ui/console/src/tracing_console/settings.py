@@ -39,6 +39,9 @@ class Settings(BaseSettings):
     """The service's name in SkyWalking."""
     worker_name: str = "demo-worker"
     """The name of the service's worker in SkyWalking. The timeline shows its tasks too."""
+    run_dir: Path | None = None
+    """The run folder of the stack, where it runs as processes on this machine: the guided incidents can be started and
+    followed from the console. In a container there is none."""
     ui_url: Url | None = None
     """SkyWalking's own UI, as the browser reaches it. Links to it appear while it answers. It must have OAP's version:
     over the native OAP 10.1 the UI of 10.4 shows an empty page."""

@@ -110,6 +110,7 @@ def native_parts(settings: Settings) -> list[Part]:
                 "CONSOLE_SERVICE_NAME": settings.service_name,
                 **({"CONSOLE_CRASH_SOCKET": str(crash)} if crash else {}),
                 **({"CONSOLE_UI_URL": settings.ui_url} if is_ready(settings) else {}),
+                "CONSOLE_RUN_DIR": str(settings.run_dir),
             },
         ),
         *([_crash(settings, crash)] if crash else []),

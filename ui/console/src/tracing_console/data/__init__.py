@@ -3,7 +3,9 @@
 from tracing_console.data.crash import CrashDesk, CrashError
 from tracing_console.data.feed import CRASHED, FAILED, RECOVERED, Feed
 from tracing_console.data.flame import TaskProfile, frames, split
+from tracing_console.data.incidents import Played, Side, last_run
 from tracing_console.data.measures import MINUTES, Claim, claims, most_at_once, trends
+from tracing_console.data.orders import OrderError, Orders
 from tracing_console.data.running import RunningTask, RunningTasks
 from tracing_console.data.service import Answer, LetterFilter, Request, Service, ServiceError
 from tracing_console.data.sources import OAP, SERVICE, UI, Sources
@@ -23,11 +25,15 @@ __all__ = [
     "CrashError",
     "Feed",
     "LetterFilter",
+    "OrderError",
+    "Orders",
+    "Played",
     "Request",
     "RunningTask",
     "RunningTasks",
     "Service",
     "ServiceError",
+    "Side",
     "Sources",
     "TaskProfile",
     "UiLink",
@@ -35,6 +41,7 @@ __all__ = [
     "claims",
     "endpoint_url",
     "frames",
+    "last_run",
     "most_at_once",
     "service_url",
     "split",

@@ -207,6 +207,18 @@ class Service:
             message = f"The service at {self.url} answers with something that is no profile ({error!r})"
             raise ServiceError(message) from error
 
+    async def faults(self) -> dict[str, Any] | None:
+        """Return the fault board; `None` from a service without one."""
+        return await self._optional("/faults", {})
+
+    async def set_faults(self, rule: Mapping[str, Any]) -> None:
+        """Set the board's rule; one that is not valid is a `ServiceError`."""
+        await self._json("PUT", "/faults", json=dict(rule))
+
+    async def clear_faults(self) -> None:
+        """Clear the board's rule."""
+        await self._json("DELETE", "/faults")
+
     async def alarms(self) -> list[dict[str, Any]]:
         """Return the alarms that OAP has sent to the service, the newest first; none where the service takes none."""
         answer = await self._json("GET", "/alarms", missing=True)

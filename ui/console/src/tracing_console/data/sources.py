@@ -14,6 +14,7 @@ from oap_query import Oap, OapError
 from tracing_console.data.crash import CrashDesk
 from tracing_console.data.feed import Feed
 from tracing_console.data.log import logger
+from tracing_console.data.orders import Orders
 from tracing_console.data.running import RunningTasks
 from tracing_console.data.service import Service
 
@@ -34,6 +35,7 @@ class Sources:
         self.service = Service(settings.service_url)
         self.running = RunningTasks(self.oap)
         self.crash = CrashDesk(settings.crash_socket)
+        self.orders = Orders(settings.run_dir)
         self.feed = Feed(self.oap, self.service, settings.services, self.running)
         self.problems: dict[str, str] = {OAP: "", SERVICE: "", UI: "is not known yet"}
         """What is wrong with each source, as a sentence's end; empty while it works."""

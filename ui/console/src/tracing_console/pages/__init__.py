@@ -4,6 +4,8 @@ from tracing_console.pages import (
     alarms,
     crash,
     dead_letters,
+    faults,
+    incidents,
     logs,
     overview,
     profile,
@@ -15,7 +17,9 @@ from tracing_console.pages import (
 )
 from tracing_console.pages.elements import WEB
 
-PAGES = (timeline, running, profile, traces, trace, logs, try_it, overview, dead_letters, alarms, crash)
+PAGES = (
+    timeline, running, profile, traces, trace, logs, try_it, overview, dead_letters, alarms, faults, crash, incidents
+)
 """Each has `add(sources)`, which puts its page onto NiceGUI's app."""
 
 __all__ = ["PAGES", "WEB"]

@@ -69,6 +69,15 @@ class Grid(ui.element, component="web/grid.js"):
         self.on("action", lambda event: handler(*event.args))
 
 
+class Picture(ui.element, component="web/lanes.js"):
+    """The requests and tasks of one side of an incident, each a lane."""
+
+    def __init__(self, label: str, lanes: Sequence[dict[str, Any]], seconds: float) -> None:
+        """Draw lanes, `{"label", "trace_id", "pieces": [{"start", "end", "tone"}, ...]}`, on a scale of `seconds`."""
+        super().__init__()
+        self.props["label"], self.props["lanes"], self.props["seconds"] = label, list(lanes), seconds
+
+
 class Trend(ui.element, component="web/trend.js"):
     """Curves over time."""
 

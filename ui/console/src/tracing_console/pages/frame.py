@@ -26,6 +26,8 @@ PAGES: Final = (
     ("/dead-letters", "Dead letters"),
     ("/alarms", "Alarms"),
     ("/crash", "Crash"),
+    ("/faults", "Faults"),
+    ("/incidents", "Incidents"),
 )
 REFRESH_SECONDS: Final = 2.0
 

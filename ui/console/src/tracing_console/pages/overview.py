@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,12 +10,11 @@ from nicegui import ui
 from oap_query import OapError, alarms
 
 from tracing_console.data import MINUTES, ServiceError, claims, trends
+from tracing_console.pages.curves import curves
 from tracing_console.pages.elements import Grid, Trend
 from tracing_console.pages.frame import frame, tag, text
 
 if TYPE_CHECKING:
-    from oap_query import Points
-
     from tracing_console.data import Claim, Sources
 
 REFRESH_SECONDS: Final = 5.0
@@ -64,9 +62,9 @@ class _Overview:
         oap, feed = self.sources.oap, self.sources.feed
         try:
             found = await asyncio.to_thread(trends, oap, self.sources.settings.services)
-            self.times.show(_curves(found.times))
-            self.loads.show(_curves(found.loads))
-            self.rates.show(_curves(found.rates))
+            self.times.show(curves(found.times))
+            self.loads.show(curves(found.loads))
+            self.rates.show(curves(found.rates))
             since = datetime.now(UTC) - timedelta(hours=ALARM_HOURS)
             _count(self.alarms, len(await asyncio.to_thread(alarms, oap, since, MAX_ALARMS)), MAX_ALARMS)
             await feed.refresh()
@@ -93,17 +91,6 @@ def _tile(label: str, path: str) -> ui.label:
 
 def _count(number: ui.label, count: int, limit: int | None = None) -> None:
     number.text = f"{count:,}" if limit is None or count < limit else f"{limit:,} or more"
-
-
-def _curves(named: dict[str, Points]) -> list[dict[str, Any]]:
-    """Make one curve of each series, with a gap where a minute has no value."""
-    this_minute = int(time.time() // 60) * 60_000
-    minutes = range(this_minute - MINUTES * 60_000, this_minute + 1, 60_000)
-    return [
-        {"name": name, "points": [[moment, points.get(moment)] for moment in minutes]}
-        for name, points in named.items()
-        if points
-    ]
 
 
 def _claim(claim: Claim) -> dict[str, Any]:

@@ -1,0 +1,155 @@
+"""Where an incident is played: a service of its own beside the stack's, and what OAP knows of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+import httpx
+from oap_query import Metric, read
+
+from stack.verify.small_service import kill_with_workers, service_beside
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from oap_query import Oap, Span
+
+    from stack.settings import Settings
+
+TRACE_SECONDS: Final = 40.0
+"""How long traces may take to arrive after their last span has ended."""
+METRIC_SECONDS: Final = 25.0
+LOOK_SECONDS: Final = 1.0
+READERS: Final = 8
+"""Traces that are read at the same time."""
+
+
+class PlayError(Exception):
+    """The incident could not be played to its end; the text says why."""
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One request of an incident and its answer."""
+
+    at_ms: float
+    """When it was sent, since the epoch."""
+    milliseconds: float
+    status: int
+    trace_id: str
+
+
+@dataclass
+class Stage:
+    """A service for one side of an incident."""
+
+    settings: Settings
+    oap: Oap
+    folder: Path
+    service: str
+    """Its name in SkyWalking."""
+    variables: Mapping[str, str]
+    began: datetime = field(default_factory=lambda: datetime.now(UTC))
+    process: subprocess.Popen[bytes] | None = None
+    url: str = ""
+
+    @contextmanager
+    def running(self) -> Iterator[httpx.Client]:
+        """Run the service until the block ends; what is in its folder stays for the next start.
+
+        Raises:
+            httpx.HTTPError: it does not answer.
+        """
+        suffix = self.service.removeprefix(f"{self.settings.service_name}-")
+        variables = {
+            "SERVICE_FAULTS_ENABLED": "true",
+            "SERVICE_WORKERS": "1",
+            "SERVICE_JOURNAL": "off",
+            "SERVICE_LEDGER_DIR": "",
+            "SERVICE_TRACE_URL": f"{self.settings.console_url}/traces/{{trace_id}}",
+            "BROKER_URL": "",
+            "SW_AGENT_METER_REPORTER_PERIOD": "1",
+            **self.variables,
+        }
+        with service_beside(self.settings, suffix, self.folder, variables) as (self.process, client):
+            self.url = str(client.base_url)
+            yield client
+
+    def kill(self) -> None:
+        """End it as the kernel does that has no memory left."""
+        if self.process is not None:
+            kill_with_workers(self.process)
+
+    def send(  # noqa: PLR0913  # each is one thing that an incident wants different
+        self, method: str, path: str, count: int, *, rate: float, fault: str = "", seconds: float | None = None
+    ) -> list[Sent]:
+        """Send requests, so many a second, and return their answers in the order in which they were sent."""
+        params = {} if seconds is None else {"duration": f"{seconds:g}"}
+        headers = {"X-Fault": fault} if fault else {}
+        url = httpx.URL(self.url).join(path)
+
+        async def one(client: httpx.AsyncClient, number: int, began: float) -> Sent:
+            await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))
+            at, start = time.time(), time.perf_counter()
+            answer = await client.request(method, url.copy_merge_params(params), headers=headers)
+            milliseconds = (time.perf_counter() - start) * 1000
+            return Sent(at * 1000, milliseconds, answer.status_code, answer.headers.get("X-Trace-Id", ""))
+
+        async def every() -> list[Sent]:
+            limits = httpx.Limits(max_connections=count)
+            async with httpx.AsyncClient(timeout=60, limits=limits, trust_env=False) as client:
+                began = time.monotonic()
+                return list(await asyncio.gather(*(one(client, number, began) for number in range(count))))
+
+        return asyncio.run(every())
+
+    def traces(
+        self, sent: Sequence[Sent], complete: Callable[[list[Span]], bool], seconds: float = TRACE_SECONDS
+    ) -> dict[str, list[Span]]:
+        """Read the traces of requests until all are complete; by trace id.
+
+        Raises:
+            OapError: OAP does not answer.
+            PlayError: not all are within so many seconds.
+        """
+        found: dict[str, list[Span]] = {one.trace_id: [] for one in sent}
+        missing = list(found)
+        deadline = time.monotonic() + seconds
+        with ThreadPoolExecutor(READERS) as pool:
+            while True:
+                found.update(zip(missing, pool.map(self.oap.trace, missing), strict=True))
+                missing = [trace_id for trace_id in missing if not complete(found[trace_id])]
+                if not missing:
+                    return found
+                if time.monotonic() > deadline:
+                    message = f"{len(missing)} of {len(found)} traces were not complete in OAP after {seconds:.0f} s"
+                    raise PlayError(message)
+                time.sleep(LOOK_SECONDS)
+
+    def metric(self, expressions: Sequence[str], endpoint: str | None = None) -> list[list[float]]:
+        """Read metrics of this service, a value a minute, when two looks in a row have seen the same values.
+
+        Raises:
+            OapError: OAP does not answer.
+            PlayError: OAP has no value of the first of them, or they do not come to rest.
+        """
+        wanted = [Metric(expression, self.service, endpoint) for expression in expressions]
+        before: list[list[float]] | None = None
+        deadline = time.monotonic() + METRIC_SECONDS
+        while True:
+            found = [list(points.values()) for points in read(self.oap, wanted, self.began)]
+            if found == before and found[0]:
+                return found
+            if time.monotonic() > deadline:
+                message = f"OAP had no value of {expressions[0]} of {self.service} after {METRIC_SECONDS:.0f} s"
+                raise PlayError(message)
+            before = found
+            time.sleep(LOOK_SECONDS * 2)
