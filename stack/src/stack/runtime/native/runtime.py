@@ -17,6 +17,7 @@ from stack.runtime.checks import (
     check_machine,
     check_ports,
     check_run_dir_disk,
+    describe,
     show_checks,
 )
 from stack.runtime.links import print_links
@@ -26,7 +27,7 @@ from stack.runtime.native.logs import show_logs
 from stack.runtime.native.parts import Part, native_parts
 from stack.runtime.native.skywalking_ui import UiUnavailableError, prepare
 from stack.runtime.native.start import PartError, start
-from stack.runtime.native.status import status_table
+from stack.runtime.native.status import describe_parts, part_states, status_table
 from stack.runtime.native.supervisor import ALIVE_STATES, Supervisor
 from stack.runtime.processes import describe_orphans, end_processes, stack_processes
 from stack.runtime.protocol import NOT_RUNNING
@@ -37,6 +38,7 @@ from stack.terminal import new_console
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from stack.document import Found
     from stack.runtime.checks import Check
     from stack.settings import Settings
 
@@ -140,8 +142,10 @@ class NativeRuntime:
             self._console.print(f"traces and logs in {escape(str(run_dir))} are deleted")
         return code
 
-    def status(self) -> int:
+    def status(self, found: Found | None = None) -> int:
         """Show every part; 0 when all that should run are healthy, 1 when one is not, 3 when nothing runs."""
+        found = {} if found is None else found
+        found.update(runtime="native", up=self.is_up, healthy=False, memory_mb=None, parts=[])
         if not self.is_up:
             if trouble := describe_orphans(self._settings.run_dir):
                 self._console.print(
@@ -150,8 +154,10 @@ class NativeRuntime:
                 return 1
             self._console.print("the stack is not up: `make up` starts it")
             return NOT_RUNNING
-        table, problems = status_table(self._supervisor, native_parts(self._settings))
-        self._console.print(table)
+        states = part_states(self._supervisor, native_parts(self._settings))
+        problems = {one.part: one.problem for one in states if one.problem}
+        found.update(healthy=not problems, memory_mb=sum(one.memory_mb for one in states), parts=describe_parts(states))
+        self._console.print(status_table(states))
         for part, problem in problems.items():
             self._console.print(f"[red]{part} {escape(problem)}[/]: `make logs PART={part}` may show why")
         disk = check_run_dir_disk(self._settings)
@@ -167,7 +173,7 @@ class NativeRuntime:
         show_logs(self._console, files, lines, names=part is None, follow=follow)
         return 0
 
-    def doctor(self) -> int:
+    def doctor(self, found: Found | None = None) -> int:
         """Show every check; 0 when all are fine."""
         parts, alive = native_parts(self._settings), self._alive()
         checks = [
@@ -177,8 +183,11 @@ class NativeRuntime:
             check_broker(self._settings),
             *check_ports(self._settings, parts),
         ]
+        fine = all(check.fine for check in checks)
+        if found is not None:
+            found.update(runtime="native", fine=fine, checks=describe(checks))
         show_checks(self._console, checks)
-        return 0 if all(check.fine for check in checks) else 1
+        return 0 if fine else 1
 
     def start_part(self, part: str) -> int:
         """Start one part of a running stack and wait for it; 0 when it answers."""
