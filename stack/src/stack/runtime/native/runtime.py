@@ -23,6 +23,7 @@ from stack.runtime.checks import (
 from stack.runtime.links import print_links
 from stack.runtime.native.broker import INSTALL, find_broker, prepare_broker
 from stack.runtime.native.broker_check import check_broker
+from stack.runtime.native.class_data import quicken_next_start
 from stack.runtime.native.logs import show_logs
 from stack.runtime.native.parts import Part, native_parts
 from stack.runtime.native.skywalking_ui import UiUnavailableError, prepare
@@ -108,6 +109,8 @@ class NativeRuntime:
                 console.print(f"[red]the stack is not up:[/] {escape(str(error))}")
                 return 1
         console.print(f"[green]up[/] after {time.monotonic() - began:.1f} s")
+        if any(part.name == "oap" and part.name not in alive for part in wanted):
+            quicken_next_start(settings)
         if settings.wants_broker and not self.has_broker:
             console.print(f"no broker, so /test/celery and /test/queue answer 503: {INSTALL}")
         print_links(console, settings, locust="loadtest" in self._alive())
