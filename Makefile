@@ -71,8 +71,9 @@ crash: $(SYNCED) ## kill what does the work, and count what each of them loses (
 load-ui: $(SYNCED) ## start Locust's web page
 	@$(PY) -m stack load-ui
 
-screenshots: $(SYNCED) ## make docs/screenshots/ from the running stack, with 1,000 tasks at once (needs Chromium)
+screenshots: $(SYNCED) ## make docs/screenshots/ and docs/tour/ from the running stack, with 1,000 tasks at once (needs Chromium)
 	@$(PY) docs/screenshots.py
+	@$(PY) docs/tour.py
 
 test: test-unit test-end-to-end ## run every test
 

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -200,14 +201,15 @@ def _refused(port: int) -> int | None:
 
 
 def _holder(port: int) -> psutil.Process | None:
-    """Return the process that listens on a port; `None` where the system does not tell."""
-    try:
-        for connection in psutil.net_connections("tcp"):
-            listens = connection.laddr and connection.laddr.port == port and connection.status == psutil.CONN_LISTEN
-            if listens and connection.pid:
-                return psutil.Process(connection.pid)
-    except psutil.Error:  # not ours to see, or gone by now
-        pass
+    """Return the process that listens on a port; `None` where it is not ours to see.
+
+    Each process is asked by itself: for the list of all connections macOS wants root.
+    """
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):  # another user's, or gone by now
+            for connection in process.net_connections("tcp"):
+                if connection.laddr and connection.laddr.port == port and connection.status == psutil.CONN_LISTEN:
+                    return process
     return None
 
 
