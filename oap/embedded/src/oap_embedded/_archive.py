@@ -12,7 +12,7 @@ import os
 import platform
 import shutil
 import subprocess
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
@@ -39,20 +39,22 @@ SHADOWED: Final = ("hierarchy-definition.yml",)
 path: an overlay that has one of these does without."""
 
 
-def flags(jars: Sequence[Path], data: Path) -> tuple[str, ...]:
-    """Return Java's flags for the archive of these jars; without one, those for writing down what it would need."""
+def flags(jars: Sequence[Path], data: Path, *, record: bool = True) -> tuple[str, ...]:
+    """Return Java's flags for the archive of these jars; without one, those that `record` what it would need."""
     archive = find(jars)
     if archive is None:
-        return (f"-XX:DumpLoadedClassList={data / CLASSES}",)
+        return (f"-XX:DumpLoadedClassList={data / CLASSES}",) if record else ()
     # Java checks the archive, and says in one line why it starts without it.
     return (f"-XX:SharedArchiveFile={archive}", "-XX:+VerifySharedSpaces", "-Xshare:auto")
 
 
 def find(jars: Sequence[Path]) -> Path | None:
     """Return the archive of these jars, if there is one as long as it was made."""
-    for path in jars[0].parent.joinpath(FOLDER).glob(f"{_key(jars)}-*.jsa"):
-        if path.stem.endswith(f"-{path.stat().st_size}"):
-            return path
+    folder = jars[0].parent / FOLDER
+    with suppress(OSError):  # not ours to read: as if there were none
+        for path in folder.glob(f"{_key(jars)}-*.jsa") if folder.is_dir() else ():
+            if path.stem.endswith(f"-{path.stat().st_size}"):
+                return path
     return None
 
 

@@ -36,12 +36,10 @@ _FLAGS: Final = (
     "-XX:+UseSerialGC",  # one user, two cores: the smallest heap, and no collector threads beside the service
     "-XX:+ExitOnOutOfMemoryError",  # an OAP that limps is worse than one that is started again
     "-XX:-UsePerfData",  # nothing in /tmp
-    # Java's second compiler waits for what is really used much (20 times its own numbers): at the start it took half of
-    # two cores.
-    "-XX:Tier4InvocationThreshold=100000",
-    "-XX:Tier4MinInvocationThreshold=12000",
-    "-XX:Tier4CompileThreshold=300000",
-    "-XX:Tier4BackEdgeThreshold=800000",
+    # Only Java's first compiler: the second one took half of the start on two cores, and gave nothing back in an hour of
+    # a demo's load.
+    "-XX:TieredStopAtLevel=1",
+    "-XX:MetaspaceSize=128m",  # what its classes need: no full collection each time that it grows
     "-Xms64m",
     "-Dcom.linecorp.armeria.warnNettyVersions=false",  # the mix is the one that SkyWalking itself is released with
 )
@@ -84,7 +82,7 @@ def run(options: Options) -> NoReturn:
         arguments.write_text(_arguments(options, configuration, temporary, jars))
         environment = _environment(options)
         if environment[_URL] == _database.URL:  # one that is somewhere else is its owner's
-            _database.check(data, jars, environment)
+            _database.check(data, jars, environment, _archive.flags(jars, data, record=False))
     except OSError as error:
         message = f"the data folder {data} can't be used ({error.strerror or error}): {_plain.OTHER_DATA}"
         raise OapEmbeddedError(message) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 import httpx
@@ -23,10 +24,17 @@ def health_problem(part: Part) -> str:
     if part.health.startswith("redis://"):
         return _redis_problem(part)
     try:
-        response = httpx.get(part.health, timeout=TIMEOUT_SECONDS, trust_env=False)
+        response = _client().get(part.health)
     except httpx.HTTPError:
         return NO_ANSWER
     return "" if response.is_success else problem_of(response)
+
+
+@cache
+def _client() -> httpx.Client:
+    """Return one client for all checks: a new one reads all certificates, 20 ms of CPU ten times a second and part."""
+    no_connection_is_kept = httpx.Limits(max_keepalive_connections=0)
+    return httpx.Client(timeout=TIMEOUT_SECONDS, trust_env=False, limits=no_connection_is_kept)
 
 
 def problem_of(response: httpx.Response) -> str:

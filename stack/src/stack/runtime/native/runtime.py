@@ -95,7 +95,7 @@ class NativeRuntime:
             if not self._all_fine(self._checks(wanted, [part for part in wanted if part.name not in alive])):
                 return 1
             try:
-                fetch()
+                fetch(hashed=False)  # OAP's own start reads them
                 changed = supervisor.apply(parts)
                 settings.write_record()
                 if changed:
