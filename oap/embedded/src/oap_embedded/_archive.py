@@ -44,6 +44,8 @@ def flags(jars: Sequence[Path], data: Path, *, record: bool = True) -> tuple[str
     archive = find(jars)
     if archive is None:
         return (f"-XX:DumpLoadedClassList={data / CLASSES}",) if record else ()
+    with suppress(OSError):
+        (data / CLASSES).unlink(missing_ok=True)  # so that nobody makes it again
     # Java checks the archive, and says in one line why it starts without it.
     return (f"-XX:SharedArchiveFile={archive}", "-XX:+VerifySharedSpaces", "-Xshare:auto")
 
