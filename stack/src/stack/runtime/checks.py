@@ -175,7 +175,7 @@ def _port(settings: Settings, name: str, port: int, family: Sequence[psutil.Proc
     if reason == errno.EADDRNOTAVAIL:  # no other port would help
         return Check(f"port {port}", f"not looked at, as {HOST} can't be used ({name})")
     holder = _holder(port, family) if reason == errno.EADDRINUSE else None
-    if holder in family:
+    if holder is not None and holder in family:
         return Check(f"port {port}", f"held by the running stack, pid {holder.pid} ({name})")
     free = next((other for other in range(port + 1, 65536) if _usable(settings, other)), 18000)
     instead = f"`make up {name}={free}`, or that in .env"
