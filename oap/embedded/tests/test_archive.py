@@ -57,6 +57,16 @@ def test_an_archive_is_of_these_jars_only(made: tuple[Path, Path], tmp_path: Pat
     assert _archive.find([other]) is None
 
 
+def test_what_others_may_have_written_is_not_taken(made: tuple[Path, Path]) -> None:
+    archive = _archive.find([made[0]])
+    assert archive is not None
+    archive.chmod(0o464)
+    try:
+        assert _archive.find([made[0]]) is None
+    finally:
+        archive.chmod(0o444)
+
+
 @pytest.mark.parametrize("damage", ["cut", "middle", "head"])
 def test_a_broken_archive_costs_a_line_and_no_start(made: tuple[Path, Path], tmp_path: Path, damage: str) -> None:
     jar, data = made

@@ -51,11 +51,13 @@ def flags(jars: Sequence[Path], data: Path, *, record: bool = True) -> tuple[str
 
 
 def find(jars: Sequence[Path]) -> Path | None:
-    """Return the archive of these jars, if there is one as long as it was made."""
+    """Return the archive of these jars, if there is one as long as it was made, and nobody else can have written it."""
     folder = jars[0].parent / FOLDER
     with suppress(OSError):  # not ours to read: as if there were none
         for path in folder.glob(f"{_key(jars)}-*.jsa") if folder.is_dir() else ():
-            if path.stem.endswith(f"-{path.stat().st_size}"):
+            there = path.stat()
+            ours = there.st_uid == os.geteuid() and not there.st_mode & 0o022  # unlike the jars it is not hashed
+            if ours and path.stem.endswith(f"-{there.st_size}"):
                 return path
     return None
 

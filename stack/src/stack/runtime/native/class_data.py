@@ -12,6 +12,8 @@ import psutil
 from stack.runtime.processes import RUN_DIR_VARIABLE
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from stack.settings import Settings
 
 MEMORY_MEGABYTES: Final = 600
@@ -26,14 +28,18 @@ def quicken_next_start(settings: Settings) -> None:
     data, log = settings.run_dir / "oap", settings.run_dir / "log" / "class-data.log"
     if not (data / "classes.txt").exists() or psutil.virtual_memory().available < MEMORY_MEGABYTES * 2**20:
         return
-    command = [sys.executable, "-m", "oap_embedded", "archive", "--data", str(data)]
     environment = {**os.environ, RUN_DIR_VARIABLE: str(settings.run_dir)}
     with log.open("wb") as output:
         subprocess.Popen(  # noqa: S603  # our own command line
-            command,
+            command_for(data),
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             start_new_session=True,  # it does not end with the terminal
         )
+
+
+def command_for(data: Path) -> list[str]:
+    """Return the command that makes the archive of what OAP, with this data folder, has loaded."""
+    return [sys.executable, "-m", "oap_embedded", "archive", "--data", str(data)]
