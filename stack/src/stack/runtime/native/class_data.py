@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import psutil
+from oap_embedded import cache_directory
 
 from stack.runtime.processes import RUN_DIR_VARIABLE
 
@@ -28,11 +30,11 @@ def quicken_next_start(settings: Settings) -> None:
     data, log = settings.run_dir / "oap", settings.run_dir / "log" / "class-data.log"
     if not (data / "classes.txt").exists() or psutil.virtual_memory().available < MEMORY_MEGABYTES * 2**20:
         return
-    environment = {**os.environ, RUN_DIR_VARIABLE: str(settings.run_dir)}
-    with log.open("wb") as output:
+    caches = {"OAP_EMBEDDED_CACHE": str(cache_directory().absolute()), RUN_DIR_VARIABLE: str(settings.run_dir)}
+    with suppress(OSError), log.open("wb") as output:  # the stack is up, with it or without
         subprocess.Popen(  # noqa: S603  # our own command line
             command_for(data),
-            env=environment,
+            env={**os.environ, **caches},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
