@@ -13,6 +13,9 @@ _SHELL: Final = frozenset({"sh", "bash", "console"})
 _INLINE: Final = re.compile(
     r"`((?:[A-Z_]+=\S+ )*(?:make|curl|pip|uv|uvx|python -m|\.venv/bin/\S+|\.ci/[\w.]+)(?: [^`\n]*)?)`"
 )
+_INDENTED: Final = re.compile(
+    r"^ {4}((?:make|curl|pip|uv|uvx|python -m|\.venv/bin/\S+|\.ci/[\w.]+)\b.*)$", re.MULTILINE
+)
 _COMMENT: Final = re.compile(r"(^|\s{2,})#.*")
 
 HERE: Final = (
@@ -22,7 +25,7 @@ HERE: Final = (
 """Run by `test_documents.py`, always."""
 
 WITH_STACK: Final = (
-    r"curl .* http://127\.0\.0\.1:8000/\S*",
+    r"curl (-i|-H '[^']*') http://127\.0\.0\.1:8000/\S*",
     r"make (doctor|status|load-ui)",
     r"make logs PART=\w+",
     r"make verify SERVICE_URL=.*",
@@ -51,6 +54,7 @@ BY: Final = {
 
 NOT_RUN: Final = {
     r"make screenshots": "it writes pictures into docs/, which the author looks at before they are committed",
+    r"curl -X (PUT|DELETE) .*/faults.*": "it would break what is run after it; the fault board has tests of its own",
     r"make fmt": "it changes files; `make lint` fails where it would",
     r"make bench( .*)?": "25 minutes on a quiet machine; its parts have tests in bench/ where they have logic",
     r"make mutants( .*)?": "hours; one module's minute proves nothing about a document",
@@ -102,7 +106,9 @@ def _of(name: str, text: str) -> list[str]:
             continue
         lines = block.replace("\\\n", " ").splitlines()
         found += [line for one in lines if (line := _COMMENT.sub("", one).strip())]
-    return found + _INLINE.findall(_BLOCK.sub("", text))
+    prose = _BLOCK.sub("", text).replace("\\\n", " ")
+    found += [_COMMENT.sub("", line).strip() for line in _INDENTED.findall(prose)]
+    return found + _INLINE.findall(prose)
 
 
 def place_of(command: str) -> list[str]:
