@@ -25,7 +25,7 @@ HERE: Final = (
 """Run by `test_documents.py`, always."""
 
 WITH_STACK: Final = (
-    r"curl (-i|-H '[^']*') http://127\.0\.0\.1:8000/\S*",
+    r"curl (-i )?(-H '[^']*' )?http://127\.0\.0\.1:8000/\S*",
     r"make (doctor|status|load-ui)",
     r"make logs PART=\w+",
     r"make verify SERVICE_URL=.*",
