@@ -16,7 +16,7 @@ PARTS := $(sort $(notdir $(wildcard */src/* */*/src/*)))
 VARIABLES := RUNTIME IMAGES STORAGE UI BROKER_URL WORKERS LOCUST_WORKERS RUN_DIR ALLOWED_HOSTS SERVICE_NAME START_SECONDS OAP_HEAP \
 	OAP_EMBEDDED_CACHE MAVEN_MIRROR_URL SERVICE_PORT CONSOLE_PORT UI_PORT LOCUST_PORT LOCUST_MASTER_PORT OAP_GRPC_PORT OAP_HTTP_PORT \
 	BANYANDB_HTTP_PORT REDIS_PORT RABBITMQ_UI_PORT CONSUMER_PORT WORKER_PORT PART LINES FOLLOW SCENARIO USERS RATE DURATION TASK_SECONDS PROCESSES TAGS TRACE_CLIENT QUICK \
-	BROKER VARIANTS DOCS NAME
+	BROKER VARIANTS DOCS NAME JSON SERVICE_URL OAP_URL PATHS
 # As they were typed: a `$` in a name is a sign like any other.
 $(foreach name,$(VARIABLES),$(if $(filter command%,$(origin $(name))),$(eval override $(name) := $$(value $(name)))))
 export $(VARIABLES)
@@ -25,6 +25,8 @@ unexport $(foreach name,$(VARIABLES),$(if $($(name)),,$(name)))
 
 COMPARE_OPTIONS = $${BROKER:+--broker "$$BROKER"} $${VARIANTS:+--variants $$VARIANTS} \
 	$(if $(filter-out 0,$(QUICK)),--quick) $(if $(filter-out 0,$(DOCS)),--docs)
+
+AS_JSON = $(if $(filter-out 0,$(JSON)),--json)
 
 .DEFAULT_GOAL := help
 .PHONY: help up down status logs restart doctor verify load load-ui compare crash incident report screenshots test test-unit test-end-to-end coverage bench mutants \
@@ -39,8 +41,8 @@ up: $(SYNCED) ## bring the stack up and wait until every part answers
 down: $(SYNCED) ## end all that `make up` started
 	@$(PY) -m stack down
 
-status: $(SYNCED) ## show each part: state, memory, health
-	@$(PY) -m stack status
+status: $(SYNCED) ## show each part: state, memory, health (JSON=1: for programs)
+	@$(PY) -m stack status $(AS_JSON)
 
 logs: $(SYNCED) ## show the last log lines (PART=oap, LINES=100, FOLLOW=1)
 	@$(PY) -m stack logs $${PART:+"$$PART"} $(if $(findstring LINES=,$(MAKEOVERRIDES)),--lines "$$LINES") $${FOLLOW:+--follow}
@@ -48,14 +50,15 @@ logs: $(SYNCED) ## show the last log lines (PART=oap, LINES=100, FOLLOW=1)
 restart: $(SYNCED) ## restart one part (PART=service)
 	@$(PY) -m stack restart $${PART:+"$$PART"}
 
-doctor: $(SYNCED) ## check that this machine has what the stack needs
-	@$(PY) -m stack doctor
+doctor: $(SYNCED) ## check that this machine has what the stack needs (JSON=1)
+	@$(PY) -m stack doctor $(AS_JSON)
 
-verify: $(SYNCED) ## send a request to every endpoint, draw its trace, check it against the contract
-	@$(PY) -m stack verify
+verify: $(SYNCED) ## send a request to every endpoint, draw its trace, check it (JSON=1); a service of yours: SERVICE_URL, OAP_URL, PATHS
+	@$(PY) -m stack verify $(AS_JSON) $${SERVICE_URL:+--service-url "$$SERVICE_URL"} $${OAP_URL:+--oap-url "$$OAP_URL"} \
+		$${PATHS:+--paths $$PATHS} $${TASK_SECONDS:+--task-seconds "$$TASK_SECONDS"}
 
-load: $(SYNCED) ## load the service and count the traces (SCENARIO=list; USERS, RATE, DURATION, TAGS, PROCESSES, TRACE_CLIENT=1)
-	@$(PY) -m stack load $${SCENARIO:+--scenario "$$SCENARIO"} $${USERS:+--users "$$USERS"} \
+load: $(SYNCED) ## load the service and count the traces (SCENARIO=list; USERS, RATE, DURATION, TAGS, PROCESSES, TRACE_CLIENT=1, JSON=1)
+	@$(PY) -m stack load $(AS_JSON) $${SCENARIO:+--scenario "$$SCENARIO"} $${USERS:+--users "$$USERS"} \
 		$${RATE:+--rate "$$RATE"} $${DURATION:+--duration "$$DURATION"} \
 		$${TASK_SECONDS:+--task-seconds "$$TASK_SECONDS"} $${PROCESSES:+--processes "$$PROCESSES"} \
 		$${TAGS:+--tags $$TAGS} $(if $(filter-out 0,$(TRACE_CLIENT)),--trace-client)
@@ -86,8 +89,9 @@ endif
 load-ui: $(SYNCED) ## start Locust's web page
 	@$(PY) -m stack load-ui
 
-screenshots: $(SYNCED) ## make docs/screenshots/ from the running stack, with 1,000 tasks at once (needs Chromium)
+screenshots: $(SYNCED) ## make docs/screenshots/ and docs/tour/ from the running stack, with 1,000 tasks at once (needs Chromium)
 	@$(PY) docs/screenshots.py
+	@$(PY) docs/tour.py
 
 test: test-unit test-end-to-end ## run every test
 

@@ -40,7 +40,9 @@ get_uv() {
 
 from_env_file() { # from_env_file NAME: take it from .env where the environment does not have it, as Compose does
     eval "[ -z \"\${$1:-}\" ]" || return 0
-    value=$(sed -n "s/\r\$//; s/^[[:space:]]*\(export[[:space:]]\{1,\}\)\{0,1\}$1=//p" .env 2>/dev/null | tail -n 1)
+    [ -r .env ] || return 0
+    # Not as \r in the expression, which is an r to the sed of macOS.
+    value=$(tr -d '\r' <.env | sed -n "s/^[[:space:]]*\(export[[:space:]]\{1,\}\)\{0,1\}$1=//p" | tail -n 1)
     value=${value#[\"\']}
     value=${value%[\"\']}
     [ -z "$value" ] || export "$1=$value"

@@ -34,7 +34,7 @@ def use_parts(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[.
 
     def use(*parts: Part) -> list[Part]:
         monkeypatch.setattr(native_runtime, "native_parts", lambda _settings: list(parts))
-        monkeypatch.setattr(native_runtime, "fetch", lambda: None)
+        monkeypatch.setattr(native_runtime, "fetch", lambda **_: None)
         return list(parts)
 
     return use

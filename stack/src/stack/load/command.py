@@ -20,6 +20,7 @@ from stack.terminal import new_console
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from stack.document import Found
     from stack.load.locust import Load, Request
     from stack.load.traces import TraceCount
     from stack.settings import Settings
@@ -30,31 +31,47 @@ NOT_RUN: Final = 2
 """Locust's exit code for what it could not even start."""
 
 
-def load(settings: Settings, wanted: Load) -> int:
-    """Load the running service and look for every trace; 0 when all limits hold and no segment is missing."""
-    console = new_console()
+def load(settings: Settings, wanted: Load, told: Found | None = None) -> int:
+    """Load the running service and look for every trace; 0 when all limits hold and no segment is missing.
+
+    Args:
+        settings: of the running stack.
+        wanted: the scenario, and what of it is changed. `list` lists all.
+        told: gets `scenario`, and of a load `limits_hold` (whether Locust's own limits held), `requests` (`sent`,
+            `failed`, `p50_ms`, `p99_ms`), `traces` (`expected`, `found`, `complete`), `lost_segments`, `tasks`
+            (`started`, `ran`, `at_once`), `parts` (of each, natively, `cpu_percent` of one core, and `memory_mb` at
+            most, both null where unknown) and `results` (the folder); of `list` `scenarios` (a line for each name);
+            `error` where the load or its traces could not be had.
+    """
+    console, told = new_console(), {} if told is None else told
+    told["scenario"] = wanted.scenario
     if wanted.scenario == "list":
+        told["scenarios"] = scenarios()
         _list(console)
         return 0
     check_scenario(wanted)
     oap = Oap(settings.oap_url)
     if not oap.healthy():
-        console.print(f"[red]OAP at {settings.oap_url} does not answer:[/] `make up` starts the stack.")
+        told["error"] = f"OAP at {settings.oap_url} does not answer"
+        console.print(f"[red]{told['error']}:[/] `make up` starts the stack.")
         return 1
     chaos = Chaos(settings, console) if wanted.scenario == "chaos" else None
     with Meter(settings) as meter:
         code = _run(console, settings, wanted, chaos)
         if code >= NOT_RUN:
-            console.print(f"[red]the load ended with exit code {code};[/] the reason is above.")
+            told["error"] = f"the load ended with exit code {code}"
+            console.print(f"[red]{told['error']};[/] the reason is above.")
             return 1
         requests = read_requests(settings, wanted)
         try:
             found = _wait_for_traces(console, oap, settings.service_name, requests)
         except OapError as error:
+            told["error"] = f"the traces can't be counted: {error}"
             console.print(
                 f"[red]the traces can't be counted:[/] {escape(str(error))}. `make logs PART=oap` may show the reason."
             )
             return 1
+    told.update(limits_hold=code == 0, **_describe(requests, found, meter), results=str(wanted.folder(settings)))
     _print_summary(console, requests, found, meter)
     console.print(f"Locust's report: {escape(str(wanted.folder(settings) / 'locust.html'))}")
     if meter.samples["service"]:
@@ -106,6 +123,30 @@ def _list(console: Console) -> None:
     for name, line in scenarios().items():
         table.add_row(name, line)
     console.print(table)
+
+
+def _describe(requests: list[Request], found: TraceCount, meter: Meter) -> Found:
+    times = [request.ms for request in requests if request.status]
+    window = (requests[0].start, requests[-1].end) if requests else (0.0, 0.0)
+    return {
+        "requests": {
+            "sent": len(requests),
+            "failed": sum(bool(request.error) for request in requests),
+            "p50_ms": percentile(times, 0.5),
+            "p99_ms": percentile(times, 0.99),
+        },
+        "traces": {"expected": found.expected, "found": found.traces, "complete": found.complete},
+        "lost_segments": found.lost,
+        "tasks": {
+            "started": sum(request.tasks for request in requests if request.trace_id),
+            "ran": len(found.tasks),
+            "at_once": found.peak,
+        },
+        "parts": {
+            part: {"cpu_percent": meter.cpu_percent(part, *window), "memory_mb": meter.memory_mb(part, *window)}
+            for part in meter.samples
+        },
+    }
 
 
 def _print_summary(console: Console, requests: list[Request], found: TraceCount, meter: Meter) -> None:

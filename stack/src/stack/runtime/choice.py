@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import psutil
+
 from stack.runtime.compose import ComposeRuntime
 from stack.runtime.engine import EngineError, check_engine
 from stack.runtime.native import NativeRuntime
@@ -38,6 +40,11 @@ def choose_runtime(settings: Settings, recorded: str | None) -> Runtime:
         message = f"the stack runs with RUNTIME={running}: end it with `make down`, then try again"
         raise UsageError(message)
     if settings.runtime == "compose":
+        if settings.images == "local" and not psutil.LINUX:
+            message = (
+                "IMAGES=local makes a base image of Debian with debootstrap, which is for Linux: leave it out, or "
+            )
+            raise UsageError(message + "take RUNTIME=native")
         check_engine()
     else:
         _refuse_compose_settings(settings)

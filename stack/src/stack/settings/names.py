@@ -19,7 +19,7 @@ EXAMPLE: Final = ROOT / ".env.example"
 """Where every variable is explained, those of Compose alone too."""
 MAKE: Final = frozenset({
     *("ARGS", "DURATION", "FOLLOW", "LINES", "PART", "PROCESSES", "QUICK", "RATE", "SCENARIO", "TAGS", "TASK_SECONDS"),
-    *("TRACE_CLIENT", "USERS"),
+    *("JSON", "OAP_URL", "PATHS", "SERVICE_URL", "TRACE_CLIENT", "USERS"),
 })  # fmt: skip
 """Variables that only the Makefile reads."""
 DOWNLOADS: Final = frozenset({"MAVEN_MIRROR_URL", "OAP_EMBEDDED_CACHE", "PIP_INDEX_URL", "UV_DEFAULT_INDEX"})

@@ -21,15 +21,17 @@ from stack.verify.cases import CASES, THREE_TASKS, Case, span_tree
 from stack.verify.endpoints import check_endpoints
 from stack.verify.failures import Failures
 from stack.verify.killed import TASKS, check_killed
+from stack.verify.lines import Lines
 from stack.verify.meters import check_meters
-from stack.verify.waterfall import waterfall
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from rich.console import Console
 
+    from stack.document import Found
     from stack.settings import Settings
+    from stack.verify.lines import Line
 
 TASK_TOLERANCE_MS: Final = 500
 """A task may take longer than it sleeps by so much, on a busy machine."""
@@ -61,21 +63,21 @@ class Result:
         return sorted((span for span in self.spans if span.refs), key=lambda span: span.start)
 
 
-def verify(settings: Settings, *, has_broker: bool) -> int:
+def verify(settings: Settings, told: Found | None = None, *, has_broker: bool) -> int:
     """Check the running stack against its contract; 0 when every line holds.
 
     Args:
         settings: of the running stack.
+        told: gets `holds`, `broken` and `checks`, see `Lines`; `error` where the stack could not be checked to the end.
         has_broker: whether the endpoints that need a broker are checked too.
     """
-    console = new_console()
+    console, told = new_console(), {} if told is None else told
     oap, began = Oap(settings.oap_url), datetime.now(UTC)
     try:
         with httpx.Client(base_url=settings.service_url, timeout=60, trust_env=False) as client:
             ready = client.get("/health/ready")
             if not ready.is_success:
-                console.print(f"[red]not verified:[/] the service {escape(problem_of(ready))}")
-                return 1
+                return _not_verified(console, told, f"the service {problem_of(ready)}.")
             cases = [case for case in CASES if has_broker or not case.broker]
             _warm_up(client, cases)
             with console.status("sending one request to each endpoint, waiting for the tasks"):
@@ -94,36 +96,31 @@ def verify(settings: Settings, *, has_broker: bool) -> int:
             tasks = sum(len(result.tasks) for result in (*results, *concurrent))
             metered = check_meters(oap, settings.service_name, tasks, CONCURRENT_REQUESTS, began)
     except (httpx.HTTPError, OapError) as error:
-        console.print(
-            f"[red]not verified:[/] {escape(str(error)) or type(error).__name__}. `make status` shows what runs."
-        )
-        return 1
-    failed = 0
+        return _not_verified(console, told, f"{str(error) or type(error).__name__}. `make status` shows what runs.")
+    lines = Lines(console, told)
     for result in results:
-        roots = build(result.spans)
-        console.print(f"\n[bold]{result.case.title}[/]  trace {result.response.headers.get('X-Trace-Id', 'none')}")
-        console.print(waterfall(roots))
-        failed += _report(console, _check(result, roots))
-    console.print(f"\n[bold]{CONCURRENT_REQUESTS} times {concurrent[0].case.title} at once[/]")
-    failed += _report(console, _check_concurrent(concurrent))
+        trace_id = result.response.headers.get("X-Trace-Id", "")
+        lines.show(result.case.title, _check(result, build(result.spans)), trace_id=trace_id, spans=result.spans)
+    lines.show(f"{CONCURRENT_REQUESTS} times {concurrent[0].case.title} at once", _check_concurrent(concurrent))
     for finding in failures:
-        roots = build(finding.spans)
-        console.print(f"\n[bold]{finding.title}[/]  trace {finding.trace_id}")
-        console.print(waterfall(roots))
-        failed += _report(console, [_check_tree(roots, finding.outline), *finding.lines])
-    console.print(f"\n[bold]{TASKS} tasks of a service that is killed (SIGKILL) and started again[/]")
-    failed += _report(console, killed)
-    console.print("\n[bold]The endpoints of all these[/]")
-    failed += _report(console, [listed])
-    console.print("\n[bold]The meters of all these[/]")
-    failed += _report(console, metered)
+        kept = [_check_tree(build(finding.spans), finding.outline), *finding.lines]
+        lines.show(finding.title, kept, trace_id=finding.trace_id, spans=finding.spans)
+    lines.show(f"{TASKS} tasks of a service that is killed (SIGKILL) and started again", killed)
+    lines.show("The endpoints of all these", [listed])
+    lines.show("The meters of all these", metered)
     if not has_broker:
         console.print("\nnot checked, as there is no broker: /test/celery and /test/queue")
-    if failed:
-        console.print(f"\n[red]{failed} lines of the contract are broken[/]")
+    if lines.broken:
+        console.print(f"\n[red]{lines.broken} lines of the contract are broken[/]")
         return 1
     console.print("\n[green]every line of the contract holds[/]; next: `make load`, then look at the parallel tasks")
     return 0
+
+
+def _not_verified(console: Console, told: Found, reason: str) -> int:
+    told["error"] = f"not verified: {reason}"
+    console.print(f"[red]not verified:[/] {escape(reason)}")
+    return 1
 
 
 def _warm_up(client: httpx.Client, cases: Iterable[Case]) -> None:
@@ -172,7 +169,7 @@ def _run(client: httpx.Client, oap: Oap, cases: list[Case], apart_seconds: float
         return list(pool.map(lambda pair: collect(pair[0], *pair[1]), zip(cases, answers, strict=True)))
 
 
-def _check(result: Result, roots: list[Node]) -> Iterator[tuple[bool, str]]:
+def _check(result: Result, roots: list[Node]) -> Iterator[Line]:
     """Yield the lines of the contract, each with whether it holds."""
     case, response, tasks = result.case, result.response, result.tasks
     yield (
@@ -218,14 +215,14 @@ def _check(result: Result, roots: list[Node]) -> Iterator[tuple[bool, str]]:
         )
 
 
-def _check_tree(roots: list[Node], expected: str) -> tuple[bool, str]:
+def _check_tree(roots: list[Node], expected: str) -> Line:
     found = outline(roots)
     if found == expected:
         return True, "has the span tree of the contract"
     return False, f"has the span tree of the contract; expected:\n{expected}\nfound:\n{found or 'no spans'}"
 
 
-def _check_concurrent(results: list[Result]) -> Iterator[tuple[bool, str]]:
+def _check_concurrent(results: list[Result]) -> Iterator[Line]:
     right = sum(outline(build(result.spans)) == result.case.outline for result in results)
     yield right == CONCURRENT_REQUESTS, f"{right} of {CONCURRENT_REQUESTS} traces have the span tree of the contract"
     tasks = [task for result in results for task in result.tasks]
@@ -237,12 +234,3 @@ def _check_concurrent(results: list[Result]) -> Iterator[tuple[bool, str]]:
 
 def _overlap(tasks: list[Span]) -> bool:
     return max(task.start for task in tasks) < min(task.end for task in tasks)
-
-
-def _report(console: Console, lines: Iterable[tuple[bool, str]]) -> int:
-    failed = 0
-    for holds, text in lines:
-        console.print("[green]  ok[/]  " if holds else "[red]  BROKEN[/]  ", end="")
-        console.print(text, markup=False, highlight=False)
-        failed += not holds
-    return failed

@@ -14,7 +14,7 @@ from rich.table import Table
 from stack.runtime.engine import EngineError, ask_docker, last_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from stack.runtime.compose.project import Project
 
@@ -90,20 +90,41 @@ def parse_bytes(size: str) -> int:
     return int(float(number) * BYTES_BY_UNIT[unit])
 
 
-def status_table(found: Sequence[Container]) -> Table:
+def memory_megabytes(found: Sequence[Container]) -> dict[str, int]:
+    """Return how many MB each of these containers takes, by its id; 0 of one that does not run."""
+    used = memory_bytes([container.id for container in found if container.up_seconds])
+    return {container.id: used.get(container.id, 0) // 2**20 for container in found}
+
+
+def describe_parts(found: Sequence[Container], megabytes: Mapping[str, int]) -> list[dict[str, object]]:
+    """Return the containers as `make status JSON=1` prints them; a part with several has several entries."""
+    return [
+        {
+            "part": one.part,
+            "state": one.state,
+            "healthy": one.healthy,
+            "problem": "" if one.healthy else f"is {one.state}",
+            "up_seconds": one.up_seconds,
+            "memory_mb": megabytes[one.id],
+            "restarts": one.restarts,
+        }
+        for one in found
+    ]
+
+
+def status_table(found: Sequence[Container], megabytes: Mapping[str, int]) -> Table:
     """Return a table of containers: how each is, for how long, and how much memory it takes."""
     table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
     for title in ("part", "state", "up", "memory", "restarted"):
         table.add_column(title, justify="right" if title in {"up", "memory"} else "left")
-    used_bytes = memory_bytes([container.id for container in found if container.up_seconds])
     for one in found:
         state = f"[green]{one.state}[/]" if one.healthy else f"[red]{one.state}[/]"
         up = f"{one.up_seconds // 60}:{one.up_seconds % 60:02}" if one.up_seconds else ""
         restarts = f"{one.restarts}x" if one.restarts else ""
-        table.add_row(one.part, state, up, _megabytes(used_bytes.get(one.id, 0)), restarts)
-    table.add_row("all", "", "", _megabytes(sum(used_bytes.values())), "")
+        table.add_row(one.part, state, up, _megabytes(megabytes[one.id]), restarts)
+    table.add_row("all", "", "", _megabytes(sum(megabytes.values())), "")
     return table
 
 
-def _megabytes(size_bytes: int) -> str:
-    return f"{size_bytes // 2**20:,} MB" if size_bytes else ""
+def _megabytes(size_megabytes: int) -> str:
+    return f"{size_megabytes:,} MB" if size_megabytes else ""

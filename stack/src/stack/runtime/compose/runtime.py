@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 from rich.markup import escape
 
 from stack.runtime import passwords
-from stack.runtime.checks import check_docker, check_environment, check_free_ports, show_checks
-from stack.runtime.compose.containers import containers, status_table
+from stack.runtime.checks import check_docker, check_environment, check_free_ports, describe, show_checks
+from stack.runtime.compose.containers import containers, describe_parts, memory_megabytes, status_table
 from stack.runtime.compose.images import provide_images
 from stack.runtime.compose.project import Project
 from stack.runtime.engine import EngineError, last_line
@@ -24,6 +24,7 @@ from stack.terminal import FAILURE_LINES, last_lines, new_console
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from stack.document import Found
     from stack.settings import Settings
 
 LOOK_SECONDS: Final = 0.5
@@ -109,14 +110,19 @@ class ComposeRuntime:
         console.print("down")
         return 0
 
-    def status(self) -> int:
+    def status(self, found: Found | None = None) -> int:
         """Show every container; 0 when all are healthy, 1 when one is not, 3 when nothing runs."""
-        found = containers(self._project)
-        if not found:
+        found = {} if found is None else found
+        there = containers(self._project)
+        found.update(runtime="compose", up=bool(there), healthy=False, memory_mb=None, parts=[])
+        if not there:
             self._console.print("the stack is not up: `make up` starts it")
             return NOT_RUNNING
-        self._console.print(status_table(found))
-        return 0 if all(one.healthy for one in found) else 1
+        used = memory_megabytes(there)
+        healthy = all(one.healthy for one in there)
+        found.update(healthy=healthy, memory_mb=sum(used.values()), parts=describe_parts(there, used))
+        self._console.print(status_table(there, used))
+        return 0 if healthy else 1
 
     def restart(self, part: str) -> int:
         """Stop one part, start it again and wait until it is healthy; 0 when it is."""
@@ -130,13 +136,16 @@ class ComposeRuntime:
         """Wait until one part is healthy, as `up` starts all of them; 0 when it is."""
         return self._wait_for_one(part, lambda: True)
 
-    def doctor(self) -> int:
+    def doctor(self, found: Found | None = None) -> int:
         """Show every check; 0 when all are fine."""
         checks = [check_docker(needed=True), *check_environment(self._settings)]
         if checks[0].fine and not self.is_up:
             checks += check_free_ports(self._settings, self._project.port_names)
+        fine = all(check.fine for check in checks)
+        if found is not None:
+            found.update(runtime="compose", fine=fine, checks=describe(checks))
         show_checks(self._console, checks)
-        return 0 if all(check.fine for check in checks) else 1
+        return 0 if fine else 1
 
     def logs(self, part: str | None, lines: int, *, follow: bool) -> int:
         """Print the last lines of one part's log or of all logs; `follow` goes on with new lines."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 import httpx
@@ -23,14 +24,21 @@ def health_problem(part: Part) -> str:
     if part.health.startswith("redis://"):
         return _redis_problem(part)
     path = part.health.removeprefix("unix://")
-    transport = httpx.HTTPTransport(uds=path) if path != part.health else None
-    url = part.health if transport is None else "http://socket/"
+    socket = path if path != part.health else None
+    url = part.health if socket is None else "http://socket/"
     try:
-        with httpx.Client(transport=transport, trust_env=False) as client:
-            response = client.get(url, timeout=TIMEOUT_SECONDS)
+        response = _client(socket).get(url)
     except httpx.HTTPError:
         return NO_ANSWER
     return "" if response.is_success else problem_of(response)
+
+
+@cache
+def _client(socket: str | None) -> httpx.Client:
+    """Return one client for all checks: a new one reads all certificates, 20 ms of CPU ten times a second and part."""
+    no_connection_is_kept = httpx.Limits(max_keepalive_connections=0)
+    transport = httpx.HTTPTransport(uds=socket, limits=no_connection_is_kept) if socket else None
+    return httpx.Client(timeout=TIMEOUT_SECONDS, trust_env=False, limits=no_connection_is_kept, transport=transport)
 
 
 def problem_of(response: httpx.Response) -> str:

@@ -17,16 +17,18 @@ from stack.runtime.checks import (
     check_machine,
     check_ports,
     check_run_dir_disk,
+    describe,
     show_checks,
 )
 from stack.runtime.links import print_links
 from stack.runtime.native.broker import INSTALL, find_broker, prepare_broker
 from stack.runtime.native.broker_check import check_broker
+from stack.runtime.native.class_data import quicken_next_start
 from stack.runtime.native.logs import show_logs
 from stack.runtime.native.parts import Part, native_parts
 from stack.runtime.native.skywalking_ui import UiUnavailableError, prepare
 from stack.runtime.native.start import PartError, start
-from stack.runtime.native.status import status_table
+from stack.runtime.native.status import describe_parts, part_states, status_table
 from stack.runtime.native.supervisor import ALIVE_STATES, Supervisor
 from stack.runtime.processes import describe_orphans, end_processes, stack_processes
 from stack.runtime.protocol import NOT_RUNNING
@@ -38,6 +40,7 @@ from stack.terminal import new_console
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from stack.document import Found
     from stack.runtime.checks import Check
     from stack.settings import Settings
 
@@ -94,7 +97,7 @@ class NativeRuntime:
             if not self._all_fine(self._checks(wanted, [part for part in wanted if part.name not in alive])):
                 return 1
             try:
-                fetch()
+                fetch(hashed=False)  # OAP's own start reads them
                 changed = supervisor.apply(parts)
                 settings.write_record()
                 if changed:
@@ -109,6 +112,8 @@ class NativeRuntime:
                 console.print(f"[red]the stack is not up:[/] {escape(str(error))}")
                 return 1
         console.print(f"[green]up[/] after {time.monotonic() - began:.1f} s")
+        if any(part.name == "oap" and part.name not in alive for part in wanted):
+            quicken_next_start(settings)
         if settings.wants_broker and not self.has_broker:
             console.print(f"no broker, so /test/celery and /test/queue answer 503: {INSTALL}")
         print_links(console, settings, locust="loadtest" in self._alive())
@@ -143,8 +148,10 @@ class NativeRuntime:
             self._console.print(f"traces and logs in {escape(str(run_dir))} are deleted")
         return code
 
-    def status(self) -> int:
+    def status(self, found: Found | None = None) -> int:
         """Show every part; 0 when all that should run are healthy, 1 when one is not, 3 when nothing runs."""
+        found = {} if found is None else found
+        found.update(runtime="native", up=self.is_up, healthy=False, memory_mb=None, parts=[])
         if not self.is_up:
             if trouble := describe_orphans(self._settings.run_dir):
                 self._console.print(
@@ -153,8 +160,10 @@ class NativeRuntime:
                 return 1
             self._console.print("the stack is not up: `make up` starts it")
             return NOT_RUNNING
-        table, problems = status_table(self._supervisor, native_parts(self._settings))
-        self._console.print(table)
+        states = part_states(self._supervisor, native_parts(self._settings))
+        problems = {one.part: one.problem for one in states if one.problem}
+        found.update(healthy=not problems, memory_mb=sum(one.memory_mb for one in states), parts=describe_parts(states))
+        self._console.print(status_table(states))
         for part, problem in problems.items():
             self._console.print(f"[red]{part} {escape(problem)}[/]: `make logs PART={part}` may show why")
         disk = check_run_dir_disk(self._settings)
@@ -170,7 +179,7 @@ class NativeRuntime:
         show_logs(self._console, files, lines, names=part is None, follow=follow)
         return 0
 
-    def doctor(self) -> int:
+    def doctor(self, found: Found | None = None) -> int:
         """Show every check; 0 when all are fine."""
         parts, alive = native_parts(self._settings), self._alive()
         checks = [
@@ -180,8 +189,11 @@ class NativeRuntime:
             check_broker(self._settings),
             *check_ports(self._settings, parts),
         ]
+        fine = all(check.fine for check in checks)
+        if found is not None:
+            found.update(runtime="native", fine=fine, checks=describe(checks))
         show_checks(self._console, checks)
-        return 0 if all(check.fine for check in checks) else 1
+        return 0 if fine else 1
 
     def start_part(self, part: str) -> int:
         """Start one part of a running stack and wait for it; 0 when it answers."""
