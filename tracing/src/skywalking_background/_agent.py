@@ -53,8 +53,8 @@ def start() -> None:
     """Instrument this process once, without the agent's FastAPI plugin and with our reporter.
 
     `instrument` does it; a worker process without an app calls it by itself, before it imports or registers its tasks.
-    There is no connection and no thread until the process has a first segment, log line or event, or its app starts, or,
-    with a journal, another process has left something to close: it may be forked before, and after that as well.
+    There is no connection and no thread until the process has a first segment, log line or event, or its app starts,
+    or, with a journal, another process has left something to close: it may be forked before, and after that too.
     With `SKYWALKING_BACKGROUND_ENABLED=false` nothing happens.
 
     Raises:

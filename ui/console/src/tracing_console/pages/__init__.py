@@ -18,7 +18,19 @@ from tracing_console.pages import (
 from tracing_console.pages.elements import WEB
 
 PAGES = (
-    timeline, running, profile, traces, trace, logs, try_it, overview, dead_letters, alarms, faults, crash, incidents
+    timeline,
+    running,
+    profile,
+    traces,
+    trace,
+    logs,
+    try_it,
+    overview,
+    dead_letters,
+    alarms,
+    faults,
+    crash,
+    incidents,
 )
 """Each has `add(sources)`, which puts its page onto NiceGUI's app."""
 
