@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 from consoles import run_console
 from harness import OapServer, eventually
@@ -40,6 +42,18 @@ def socket(oap: OapServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         process.terminate()
         assert process.wait(60) == 0
     assert not path.exists()
+    eventually(lambda: not left_in(folder))
+    assert left_in(folder) == []
+
+
+def left_in(folder: Path) -> list[int]:
+    """Return the processes that a run has started and not ended."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("SERVICE_LEDGER_DIR", "").startswith(str(folder)):
+                found.append(process.pid)
+    return found
 
 
 def test_what_a_killed_service_loses_is_seen_while_it_happens(
@@ -68,6 +82,14 @@ def test_what_a_killed_service_loses_is_seen_while_it_happens(
         row = page.locator("tr", has_text="a failed span").first
         row.locator("a").click()
         expect(page.locator(".span-row .badge")).to_have_text("crashed")
+
+        page.goto(f"{url}/crash")
+        page.get_by_role("button", name="Let it happen").click()
+        eventually(lambda: left_in(socket.parent))
+        assert left_in(socket.parent)
+        page.get_by_role("button", name="End it").click()
+        expect(page.locator("p[role=status]")).to_contain_text("It can't go on: it was ended", timeout=RUN_MS)
+        assert left_in(socket.parent) == []
 
 
 def test_where_there_is_no_such_part_the_page_says_so(page: Page, oap: OapServer, tmp_path: Path) -> None:

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RUN = """#!/bin/sh
-# In the place of a run: it says what it was asked for, and ends when it is interrupted.
+# In the place of a run: it says what it was asked for, and ends when it is told to.
 for last; do :; done
 echo '{"asked": "'"$*"'", "ended": false, "error": ""}' > "$last"
-trap 'exit 130' INT
+trap 'exit 130' TERM
 while :; do sleep 0.05; done
 """
 

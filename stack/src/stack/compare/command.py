@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import re
+import signal
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
@@ -88,6 +89,7 @@ def crash_followed(settings: Settings, kind: Kind, variant: str, fault: Fault, p
         raise UsageError(f"{variant} can't have the fault {fault}: it needs no broker")
     progress = Progress(path, wanted, fault, REQUESTS)
     progress.tell()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGINT is ignored below a shell's background job
     oap: Oap | None = Oap(settings.oap_url, timeout=60)
     if oap is not None and not oap.healthy():
         oap = None

@@ -92,7 +92,7 @@ class Desk:
             process = self._process
             if process is None or process.poll() is not None:
                 return 409, "no run is under way"
-            process.send_signal(signal.SIGINT)
+            process.terminate()
             try:
                 process.wait(END_SECONDS)
             except subprocess.TimeoutExpired:

@@ -109,13 +109,15 @@ async def _send(rig: Rig, variant: Variant, fault: Fault, count: int, progress: 
 def _strike(rig: Rig, variant: Variant, fault: Fault) -> None:
     if fault == "broker":
         rig.broker.stop()
-        rig.broker.start()
+        if not rig.closed:
+            rig.broker.start()
     elif fault == "kill" and variant.process == "pool":
         rig.kill_pool_process()
     else:
         part = "service" if variant.process == "pool" else variant.process
         rig.end(part, signal.SIGKILL if fault == "kill" else signal.SIGTERM)
-        rig.start(part)
+        if not rig.closed:
+            rig.start(part)
 
 
 def _outcome(  # noqa: PLR0913, PLR0917  # what it is made of

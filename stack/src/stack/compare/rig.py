@@ -91,6 +91,7 @@ class Rig:
     ) -> None:
         self.folder = settings.run_dir / "compare" / kind / folder
         self.needs_broker = broker
+        self.closed = False
         shutil.rmtree(self.folder, ignore_errors=True)
         self.ledger = self.folder / "ledger"
         self.broker = Broker(kind, self.folder / "broker")
@@ -133,6 +134,7 @@ class Rig:
 
     def close(self) -> None:
         """End all of it; what is accepted and not done is of no interest any more."""
+        self.closed = True  # whoever restarts something at this moment
         for name in self.parts:
             self.end(name, signal.SIGKILL)
         self.broker.stop()
@@ -158,6 +160,9 @@ class Rig:
                 command, env=variables, stdout=output, stderr=output, start_new_session=True
             )
         while not _is_ready(part.health):
+            if self.closed:
+                self.end(name, signal.SIGKILL)
+                raise RigError(f"{name} was ended while it started")
             if part.process.poll() is not None or time.monotonic() - began > START_SECONDS:
                 raise RigError(f"{name} does not come up:\n{last_lines(part.log)}")
             time.sleep(0.02)

@@ -28,7 +28,6 @@ ABSENT: Final = (
 BARS: Final = (
     {"key": "what", "label": "Of the requests"},
     {"key": "count", "label": "", "align": "right"},
-    {"key": "bar", "label": ""},
 )
 TRACES: Final = (
     {"key": "trace", "label": "Trace of work that was lost"},
@@ -172,9 +171,8 @@ def bars(run: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         {
             "key": key,
-            "what": label,
+            "what": {"text": label, **({"share": 100 * count / run["requests"]} if count else {})},
             "count": "…" if count is None else f"{count:,}",
-            "bar": {"text": "", "share": 100 * (count or 0) / run["requests"]},
         }
         for key, (label, count) in rows.items()
     ]
