@@ -12,7 +12,7 @@ from uuid import uuid4
 import httpx
 import pytest
 import yaml
-from harness import ROOT, OapServer, Server, embedded_oap, eventually, serve
+from harness import ROOT, EmbeddedOap, OapServer, Server, eventually, serve
 from oap_query import Metric, instances, read
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def metered_oap(oap: OapServer, tmp_path_factory: pytest.TempPathFactory) -> Ite
     if oap.client.query(question, name=NAMES[-1])["kind"] != "UNKNOWN" and DASHBOARD["id"] in templates(oap):
         yield oap
         return
-    with embedded_oap(tmp_path_factory.mktemp("metered")) as own:
+    with EmbeddedOap.running(tmp_path_factory.mktemp("metered")) as own:
         yield own
 
 

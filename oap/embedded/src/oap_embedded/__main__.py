@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="oap-embedded", description="The real SkyWalking OAP without Java or Docker.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("fetch", help="fetch OAP into the cache and check it")
-    commands.add_parser("lock", help="write a new jars.lock (for developers; needs Maven)")
+    commands.add_parser("lock", help="write jars.lock anew (for developers; needs Maven)")
     start = commands.add_parser("run", help="become OAP")
     start.add_argument("--data", type=Path, required=True, help="folder of its storage and configuration")
     start.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
