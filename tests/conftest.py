@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from consoles import CHROMIUM, FLAGS, SOON_MS
-from harness import EmbeddedOap, OapServer, embedded_oap
+from harness import EmbeddedOap, OapServer
 from playwright.sync_api import sync_playwright
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def oap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OapServer]:
         given.wait()
         yield given
         return
-    with embedded_oap(tmp_path_factory.mktemp("oap")) as own:
+    with EmbeddedOap.running(tmp_path_factory.mktemp("oap")) as own:
         yield own
 
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import httpx
 import psutil
@@ -113,6 +113,15 @@ class EmbeddedOap(OapServer):
         super().__init__(f"127.0.0.1:{self.grpc_port}", f"http://127.0.0.1:{self.http_port}")
         self.process: subprocess.Popen[bytes] | None = None
 
+    @classmethod
+    @contextmanager
+    def running(cls, folder: Path) -> Iterator[Self]:
+        """Run one whose data are in this folder."""
+        own = cls(folder / "data")
+        own.start()
+        yield own
+        own.stop()
+
     def launch(self) -> None:
         """Start it without waiting for it."""
         command = [sys.executable, "-m", "oap_embedded", "run", "--data", str(self.data), "--host", "127.0.0.1"]
@@ -132,15 +141,6 @@ class EmbeddedOap(OapServer):
             self.process.send_signal(how)
             self.process.wait(30)
             self.process = None
-
-
-@contextmanager
-def embedded_oap(folder: Path) -> Iterator[EmbeddedOap]:
-    """Run an OAP whose data are in this folder."""
-    own = EmbeddedOap(folder / "data")
-    own.start()
-    yield own
-    own.stop()
 
 
 def find_uv() -> Path | str:

@@ -34,7 +34,7 @@ def metered_oap(oap: OapServer, tmp_path_factory: pytest.TempPathFactory) -> Ite
     if oap.client.query(question, name=NAMES[-1])["kind"] != "UNKNOWN" and DASHBOARD["id"] in templates(oap):
         yield oap
         return
-    with embedded_oap(tmp_path_factory.mktemp("metered")) as own:
+    with EmbeddedOap.running(tmp_path_factory.mktemp("metered")) as own:
         yield own
 
 

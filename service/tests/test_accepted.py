@@ -255,6 +255,7 @@ def test_a_disk_that_is_full_for_long_is_counted(
 async def test_no_answer_says_accepted_before_it_is_kept(
     new_service: NewService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: Level
 ) -> None:
+    monkeypatch.setattr(journal_module, "WAIT_SECONDS", 60.0)  # a busy machine's disk
     service = await new_service(journal=level.value)
     journal = service.app.state.room._journal
     write = journal._write
@@ -280,7 +281,8 @@ async def test_no_answer_says_accepted_before_it_is_kept(
         "http_version": "1.1", "state": {},
     }  # fmt: skip
     await service.app(scope, receive, send)
-    assert order[:2] == ["written", "answered"]
+    assert order[0] == "written"
+    assert "answered" in order  # on a busy machine after a second write
 
 
 async def test_a_disk_that_hangs_delays_an_answer_for_a_while_only(

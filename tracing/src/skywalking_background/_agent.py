@@ -170,8 +170,8 @@ def app_starts() -> None:
 
 
 def app_ends() -> None:
-    """Note that an app has stopped serving, and deliver all there is; never raises."""
-    _life_events.event("Shutdown", f"process {os.getpid()} has stopped serving")
+    """Note that an app serves no more, and deliver all there is; never raises."""
+    _life_events.event("Shutdown", f"process {os.getpid()} serves no more")
     flush()
 
 
