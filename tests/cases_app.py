@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import logging
 import os
@@ -37,7 +38,8 @@ _running: set[asyncio.Task[None]] = set()
 async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
     """Run something at start, so that the table can show that no trace comes of it."""
     await asyncio.sleep(0)
-    yield
+    async with below.router.lifespan_context(below):  # as Starlette wants it: it begins no mounted app's by itself
+        yield
 
 
 app = FastAPI(lifespan=lifespan)
@@ -356,6 +358,18 @@ async def late_call_later() -> str:
     return "ok"
 
 
+@app.get("/late/copied-context")
+async def late_copied_context() -> str:
+    copied = contextvars.copy_context()
+
+    async def later() -> None:
+        await asyncio.sleep(LATER)
+        await asyncio.get_running_loop().run_in_executor(_threads, copied.run, call_sink_and_wait)
+
+    spawn(later())
+    return "ok"
+
+
 async def leaving_a_task_behind() -> None:
     spawn(call_sink())
 
@@ -439,6 +453,66 @@ async def threadpool(tasks: BackgroundTasks) -> str:
     return "ok"
 
 
+class Resize:
+    """An object that is called and awaited."""
+
+    async def __call__(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+@app.get("/partial-object")
+async def partial_object(tasks: BackgroundTasks) -> str:
+    tasks.add_task(functools.partial(functools.partial(Resize()), SHORT))
+    return "ok"
+
+
+class MuteError(Exception):
+    """One that can't even be shown."""
+
+    def __str__(self) -> str:
+        message = "no text"
+        raise RuntimeError(message)
+
+    __repr__ = __str__
+
+
+async def failing_mutely() -> None:
+    raise MuteError
+
+
+@app.get("/failing/mutely")
+async def with_mute_failure(tasks: BackgroundTasks) -> str:
+    tasks.add_task(failing_mutely)
+    return "ok"
+
+
+class NoException(BaseException):
+    """What some libraries raise, so that no `except Exception` stops it."""
+
+
+async def failing_past_all() -> None:
+    raise NoException
+
+
+@app.get("/failing/past-all")
+async def with_failure_past_all(tasks: BackgroundTasks) -> str:
+    tasks.add_task(failing_past_all)
+    return "ok"
+
+
+async def odd_name() -> None:
+    await asyncio.sleep(SHORT)
+
+
+odd_name.__qualname__ = "r\udce9sum\udce9"
+
+
+@app.get("/odd-name")
+async def with_odd_name(tasks: BackgroundTasks) -> str:
+    tasks.add_task(odd_name)
+    return "ok"
+
+
 async def odd_values() -> None:
     tag("file", "r\udce9sum\udce9")
     tag("zero", "a\0b")
@@ -508,6 +582,26 @@ app.mount("/plain-starlette", Starlette(routes=[Route("/stars/{star}", star)]))
 router.include_router(inner)
 app.include_router(router)
 app.mount("/sub/{tenant}", sub)
+
+served: list[str] = []
+
+
+@asynccontextmanager
+async def lifespan_below(_app: FastAPI) -> AsyncIterator[None]:
+    served.append("begun")
+    yield
+
+
+below = FastAPI(lifespan=lifespan_below)
+
+
+@below.get("/served")
+async def served_below(tasks: BackgroundTasks) -> list[str]:
+    tasks.add_task(work)
+    return served
+
+
+app.mount("/below", instrument(below))
 
 
 @app.get("/up")

@@ -35,7 +35,7 @@ class Case:
     path: str
     tree: str
     method: str = "GET"
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str | bytes] = field(default_factory=dict)
     from_caller: bool = False
     """Whether the request comes out of another service's trace."""
     elsewhere: dict[str, str] = field(default_factory=dict)
@@ -327,6 +327,70 @@ CASES = (
                 Local FastAPI request handling 200""",
     ),
     Case(
+        "partial of an object that is awaited",
+        "/partial-object",
+        """
+        Entry HTTP GET /partial-object 200
+          Local FastAPI request handling 200
+          Local Resize CROSS_THREAD""",
+    ),
+    Case(
+        "error that can't be shown",
+        "/failing/mutely",
+        """
+        Entry HTTP GET /failing/mutely 200
+          Local FastAPI request handling 200
+          Local failing_mutely CROSS_THREAD failed""",
+    ),
+    Case(
+        "error that is no Exception",
+        "/failing/past-all",
+        """
+        Entry HTTP GET /failing/past-all 200
+          Local FastAPI request handling 200
+          Local failing_past_all CROSS_THREAD failed""",
+    ),
+    Case(
+        "name that protobuf refuses",
+        "/odd-name",
+        r"""
+        Entry HTTP GET /odd-name 200
+          Local FastAPI request handling 200
+          Local r\udce9sum\udce9 CROSS_THREAD""",
+    ),
+    Case(
+        "call in a copied context, from an executor after the response",
+        "/late/copied-context",
+        """
+        Entry HTTP GET /late/copied-context 200
+          Local FastAPI request handling 200
+          Exit /x 200 CROSS_THREAD""",
+    ),
+    Case(
+        "mounted app with a lifespan of its own",
+        "/below/served",
+        """
+        Entry HTTP GET /below/served 200
+          Local FastAPI request handling 200
+          Local work CROSS_THREAD""",
+    ),
+    Case(
+        "sw8 of no bytes",
+        "/plain",
+        """
+        Entry HTTP GET /plain 200
+          Local FastAPI request handling 200""",
+        headers={"sw8": b""},
+    ),
+    Case(
+        "headers in Latin-1",
+        "/plain",
+        """
+        Entry HTTP GET /plain 200
+          Local FastAPI request handling 200""",
+        headers={"sw8": b"1-\xe9-\xe9-0-\xe9-\xe9-\xe9-\xe9", "sw8-correlation": b"\xe9:\xff", "host": b"h\xf6st"},
+    ),
+    Case(
         "malformed sw8",
         "/plain",
         """
@@ -483,7 +547,7 @@ CASES = (
 
 
 def _send(url: str, case: Case) -> httpx.Response:
-    headers = {"sw8": _sw8()} if case.from_caller else case.headers
+    headers: Any = {"sw8": _sw8()} if case.from_caller else case.headers
     with httpx.stream(case.method, url + case.path, headers=headers, trust_env=False) as response:
         with suppress(httpx.RemoteProtocolError):  # a case breaks its response on purpose; its headers are there
             response.read()

@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import h2.config
 import h2.connection
@@ -321,3 +321,26 @@ def test_a_stale_connection_is_made_anew_once(channel: tuple[Channel, list[Peer]
     assert len(peers) == 2
     assert made.call("/a", [b"x"]) == b"answer"
     assert len(peers) == 3
+
+
+# What the agent's stubs ask of a channel.
+
+
+def test_a_stub_sends_its_messages_and_reads_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    channel = Channel("127.0.0.1:9")
+    monkeypatch.setattr(channel, "call", lambda *arguments: asked.append(arguments) or b"answer")
+    one = channel.unary_unary("/one", str.encode, bytes.decode, _registered_method=True)
+    assert one("a", timeout=3) == "answer"
+    many = channel.stream_unary("/many", str.encode, bytes.decode, _registered_method=True)
+    assert many(iter("bc")) == "answer"
+    assert asked == [("/one", [b"\0\0\0\0\1a"], 3), ("/many", [b"\0\0\0\0\1b", b"\0\0\0\0\1c"], None)]
+
+
+def test_a_stub_of_what_the_agent_never_calls_says_so() -> None:
+    channel = Channel("127.0.0.1:9")
+    for make in (channel.stream_stream, channel.unary_stream):
+        with pytest.raises(NotImplementedError, match=r"^/path$"):
+            make("/path")(1, 2)
+    channel.subscribe(print, try_to_connect=True)
+    channel.unsubscribe(print)

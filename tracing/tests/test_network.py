@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+from skywalking_background import _network
 from skywalking_background._failures import UnreachableError
 from skywalking_background._network import Address, Proxy, connect, find_proxy, parse_addresses
 
@@ -137,3 +138,44 @@ def test_the_second_address_is_tried() -> None:
 def test_tls_that_fails_is_said() -> None:
     with a_proxy(b"no TLS here\r\n") as (port, _), pytest.raises(UnreachableError, match="TLS failed"):
         connect([Address("127.0.0.1", port)], tls=True, alpn="h2", deadline=time.monotonic() + 5)
+
+
+@pytest.mark.parametrize(("host", "entry", "spared"), [
+    ("OAP.Example", "oap.example", True), ("oap.example", "OAP.EXAMPLE:11800", True),
+    ("oap.example", "oap.example:11801", False), ("oap.example", "*.example", True), ("oap.example", ".example", True),
+    ("oap.example", "example", True), ("oapexample", "example", False), ("oap.example", "*", True),
+    ("oap.example", "", False), ("oap.example", "*.", False), ("oap.example", "10.0.0.0/8", False),
+    ("10.0.0.7", "10.1.2.3/8", True), ("11.0.0.7", "10.1.2.3/8", False), ("10.0.0.7", "10.0.0.0/33", False),
+    ("fe80::2", "[fe80::2]", True), ("fe80::2", "[FE80::2]:11800", True), ("fe80::2", "fe80::/16", True),
+])  # fmt: skip
+def test_an_entry_of_no_proxy_spares_these(host: str, entry: str, spared: bool) -> None:
+    assert _network._matches(Address(host, 11800), entry) is spared
+
+
+@pytest.mark.parametrize(("answer", "said"), [
+    (b"HTTP/1.1 200\r\n\r\n", None), (b"HTTP/1.0 200 OK\r\nVia: me\r\n\r\n", None), (b"HTTP/1.0 200 OK", None),
+    (b"", "it answered ''"), (b"HTTP/1.1 407 \xe9\r\nA: b\r\n\r\n", "it answered 'HTTP/1.1 407 \xe9'"),
+    (b"HTTP/1.1 2000\r\n\r\n", "it answered 'HTTP/1.1 2000'"), (b"200 200", None),
+    (b"x" * 120 + b"\r\n\r\n", f"it answered {'x' * 100!r}"),
+])  # fmt: skip
+def test_only_a_status_of_200_is_a_tunnel(answer: bytes, said: str | None) -> None:
+    ours, proxy = socket.socketpair()
+    with ours, proxy:
+        proxy.sendall(answer)
+        proxy.shutdown(socket.SHUT_WR)
+        if said is None:
+            _network._ask_for_tunnel(ours, Address("oap", 11800))
+        else:
+            with pytest.raises(ConnectionError) as raised:
+                _network._ask_for_tunnel(ours, Address("oap", 11800))
+            assert str(raised.value) == said
+        assert proxy.recv(100) == b"CONNECT oap:11800 HTTP/1.1\r\nHost: oap:11800\r\n\r\n"
+
+
+def test_an_answer_without_an_end_is_not_read_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_network, "_HEAD_MAX", 16)
+    ours, proxy = socket.socketpair()
+    with ours, proxy:
+        proxy.sendall(b"HTTP/1.1 200 OK\r\nVia: and so on")
+        _network._ask_for_tunnel(ours, Address("oap", 11800))
+        assert ours.recv(100) == b"\nVia: and so on"

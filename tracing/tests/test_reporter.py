@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -16,7 +17,7 @@ import pytest
 from collector import Collector, listening
 from skywalking import config
 from skywalking.protocol.logging.Logging_pb2 import LogData
-from skywalking_background import _grpc, _lane, _reporter, background_span
+from skywalking_background import _faults, _grpc, _lane, _reporter, background_span
 from skywalking_background._reporter import Counts, Reporter
 
 if TYPE_CHECKING:
@@ -478,3 +479,123 @@ def test_a_process_with_thousands_of_open_files_reports_too(port: int, segments:
         for file in files:
             os.close(file)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+# The end of a process, and a flush without a thread.
+
+
+def test_the_end_does_not_wait_again_for_an_oap_that_was_given_up(
+    port: int, segments: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reporter = Reporter()
+    asked: list[tuple[float, ...]] = []
+    monkeypatch.setattr(reporter, "flush", lambda *seconds: asked.append(seconds))
+    reporter.flush_at_exit()
+    reporter.flush_at_exit(3.0, 1.0)
+    reporter._gave_up_with = reporter.counts()
+    reporter.flush_at_exit()
+    reporter._gave_up_with = {}  # something came since
+    reporter.flush_at_exit()
+    assert asked == [(5.0, 2.0), (3.0, 1.0), (0.0, 0.0)]
+
+
+class Clock:
+    """The time in seconds, which only sleeping lets pass."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.slept: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+@pytest.mark.parametrize(("reached", "errors", "settles_at", "done", "rounds", "sleeps"), [
+    (True, [True, True, False], 3, True, 3, 2),
+    (True, [True] * 9, 99, False, 5, 4),  # at 0, 0.25, 0.5, 0.75 and 1 s
+    (False, [True] * 9, 99, False, 1, 0),  # an OAP that was never there
+    (True, [False], 99, False, 1, 0),  # nothing fails, and nothing more is to be done
+    (False, [True], 1, True, 1, 0),
+])  # fmt: skip
+def test_who_flushes_without_a_thread_tries_until_the_time_is_over(  # noqa: PLR0913, PLR0917
+    port: int, segments: list[Any], monkeypatch: pytest.MonkeyPatch,
+    reached: bool, errors: list[bool], settles_at: int, done: bool, rounds: int, sleeps: int,
+) -> None:  # fmt: skip
+    clock, wanted = Clock(), []
+
+    def one_round(**how: bool) -> Exception | None:
+        wanted.append(how)
+        return ValueError() if errors[len(wanted) - 1] else None
+
+    reporter = Reporter(reached=reached)
+    monkeypatch.setattr(_reporter, "time", clock)
+    monkeypatch.setattr(reporter, "_round", one_round)
+    lane: Any = SimpleNamespace(has_settled=lambda goal: goal == 7 and len(wanted) >= settles_at)
+    assert reporter._deliver_here([(lane, 7), (lane, 7)], 1.0) is done
+    assert wanted == [{"wanted": True}] * rounds
+    assert clock.slept == [_reporter.RETRY_FLUSHING] * sleeps
+
+
+def test_what_is_kept_is_described(port: int, segments: list[Any]) -> None:
+    reporter = Reporter()
+    reporter.segments.begin = lambda: True
+    reporter.segments.put(segment := make_segment(segments, "x" * 300))
+    assert reporter._describe() == "segments: 0 sent, 1 kept, 0 dropped; logs: 0 sent, 0 kept, 0 dropped"
+    described = _reporter._describe_segment(_reporter.encode_segment(segment))
+    assert described == f"{'x' * 200!r} of trace {segment.related_traces[0]}, segment {segment.segment_id}"
+    log = LogData(endpoint="y" * 300)
+    assert _reporter._describe_log(log.SerializeToString()) == f"a line of {'y' * 200!r} in trace none"
+    log.traceContext.traceId = "abc"
+    assert _reporter._describe_log(log.SerializeToString()).endswith(" in trace abc")
+
+
+def test_its_own_lines_are_not_delivered(port: int, segments: list[Any], caplog: pytest.LogCaptureFixture) -> None:
+    reporter = Reporter()
+    reporter.logs.begin = lambda: True
+    said: list[logging.LogRecord] = []
+
+    class Copy(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(record)
+            reporter.put_log(LogData())
+
+    logger, copy = logging.getLogger("skywalking_background"), Copy()
+    logger.addHandler(copy)
+    try:
+        reporter._say("OAP at %s %r", "here", 1, exc_info=ValueError("x"))
+        logger.warning("another's")
+    finally:
+        logger.removeHandler(copy)
+    assert (said[0].getMessage(), said[0].levelname) == ("OAP at here 1", "WARNING")
+    assert said[0].exc_info
+    assert reporter.counts()["logs"] == Counts(0, 1, 0)
+
+
+def test_a_handler_that_raises_stops_no_delivery(port: int, segments: list[Any]) -> None:
+    class Broken(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:  # noqa: ARG002
+            raise ValueError
+
+    logger, broken = logging.getLogger("skywalking_background"), Broken()
+    logger.addHandler(broken)
+    collector, reporter = Collector(), Reporter()
+    try:
+        reporter.segments.put(make_segment(segments))
+        assert not reporter.flush(0.5)  # it would be said that OAP is away
+        assert reporter._thread is not None
+        with listening(collector, port):
+            assert reporter.flush(10)
+            assert reporter._thread.is_alive()
+            # That OAP is away, that the flush has given up, that it is back.
+            deadline = time.monotonic() + 5
+            while sum(_faults.faults().values()) < 3 and time.monotonic() < deadline:
+                time.sleep(0.01)
+    finally:
+        logger.removeHandler(broken)
+    assert len(collector.segments) == 1
+    assert _faults.faults() == {"writing a log line": 3}
+    _faults._seen.clear()
