@@ -130,6 +130,7 @@ class _Profile:
                 ("tasks seen", found.tasks),
                 ("looked", f"{found.rounds:,} times in {found.seconds:g} s"),
                 ("stacks", f"{found.samples:,}"),
+                ("most sat in", " ".join(split(found.waits[0][0])) if found.waits else "nothing"),
             ):
                 with tag("span"):
                     ui.label(f"{label} ").style("display: inline")
