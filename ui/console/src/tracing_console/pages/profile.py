@@ -85,9 +85,9 @@ class _Profile:
             text("h2", "Where they sat")
             with tag("div", "card"):
                 self.waits = Grid(COLUMNS, "")
-            text("button", "Save the stacks for a flame graph tool", "button").props('type="button"').on(
-                "click", self.save
-            )
+            text("button", "Save the stacks for a flame graph tool", "button").props(
+                'type="button" style="margin-top: 12px"'
+            ).on("click", self.save)
             text("p", _NOTE, "note")
         self.result.set_visibility(False)
 
