@@ -53,6 +53,7 @@ def test_a_flame_picture_of_running_tasks_and_the_line_they_sit_in(page: Page, s
 
     frames = page.locator(".flame g")
     expect(frames.filter(has_text="background_sleep_task").first).to_be_visible()
+    expect(frames.first).to_contain_text("execution.py")  # the service's own, and not the server's above it
     sat = page.locator(".flame g.sits")
     expect(sat).to_have_count(1)
     expect(sat).to_contain_text("sleep")

@@ -114,20 +114,24 @@ def test_a_changed_setting_restarts_the_part_that_it_changes(
     assert psutil.Process(pid_of(settings)).environ()["COLOUR"] == "100% red"
 
 
-def test_more_workers_are_said_and_an_oap_that_is_away_stops_nobody(
+def test_more_workers_are_said_and_nothing_else_is_restarted(
     settings: Settings, use_parts: Callable[..., list[Part]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    port = settings.console_port
-    url = f"http://127.0.0.1:{port}"
-    more = web_part(settings, "worker-2", command=(sys.executable, "-c", HTTP, str(port)), health=url, ports={})
-    use_parts(web_part(settings, "worker"))
+    def part(name: str, port: int) -> Part:
+        command = (sys.executable, "-c", HTTP, str(port))
+        return web_part(settings, name, command=command, health=f"http://127.0.0.1:{port}", ports={})
+
+    worker, consumer = part("worker", settings.service_port), part("consumer", settings.locust_port)
+    use_parts(worker, consumer)
     assert NativeRuntime(settings).up() == 0
     assert "Celery workers" not in capsys.readouterr().out
-    use_parts(web_part(settings, "worker"), more)
+    before = [pid_of(settings, name) for name in ("worker", "consumer")]
+    use_parts(worker, part("worker-2", settings.console_port), consumer)
     assert NativeRuntime(settings).up() == 0
     out = capsys.readouterr().out
     assert "Celery workers: 1 → 2" in out
-    assert "OAP did not take the event of it" in out
+    assert "OAP did not take the event of it" in out  # there is none
+    assert [pid_of(settings, name) for name in ("worker", "consumer")] == before
 
 
 def test_restart_gives_a_new_process(settings: Settings, use_parts: Callable[..., list[Part]]) -> None:

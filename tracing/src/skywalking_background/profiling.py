@@ -30,7 +30,8 @@ __all__ = ["Profile", "sample"]
 TASKS_MAX: Final = 50
 """Tasks that are looked at in each round."""
 DEPTH_MAX: Final = 100
-_OWN: Final = "_tasks.py:_trace_class.<locals>.traced:"
+_ABOVE: Final = ("_tasks.py:_trace_class.<locals>.traced:", "background.py:BackgroundTask")
+"""Lines from which on a stack is the task's own: ours around it, or Starlette's that calls it."""
 
 
 @dataclass
@@ -95,7 +96,7 @@ def _stack_of(span: Span, tasks: dict[int, asyncio.Task[Any]], frames: dict[int,
     if task is None:  # in a thread of its own, or begun since the last look
         return tuple(_thread_stack(frames.get(span.strand)))
     stack = _task_stack(task, frames, 0)
-    own = max((number for number, line in enumerate(stack) if _OWN in line), default=-1)
+    own = max((number for number, line in enumerate(stack) if line.startswith(_ABOVE)), default=-1)
     return tuple(stack[own + 1 :])  # without the server's and the framework's
 
 

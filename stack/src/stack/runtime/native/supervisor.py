@@ -207,7 +207,9 @@ def configuration(parts: Sequence[Part], digests: Mapping[str, str]) -> RawConfi
     found["rpcinterface:supervisor"] = {
         "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"
     }
-    for place, part in enumerate(parts, start=1):
+    place = 0
+    for part in parts:
+        place += not part.name.startswith("worker-")  # another worker must not move, and so restart, what follows
         found[f"program:{part.name}"] = {
             "command": f"%(ENV_{BECOME_VARIABLE})s {part.name}",
             "environment": f"{DIGEST_VARIABLE}={digests[part.name]}",

@@ -85,9 +85,9 @@ class _Profile:
             text("h2", "Where they sat")
             with tag("div", "card"):
                 self.waits = Grid(COLUMNS, "")
-            text("button", "Save the stacks for a flame graph tool", "button").props('type="button"').on(
-                "click", self.save
-            )
+            text("button", "Save the stacks for a flame graph tool", "button").props(
+                'type="button" style="margin-top: 12px"'
+            ).on("click", self.save)
             text("p", _NOTE, "note")
         self.result.set_visibility(False)
 
@@ -130,6 +130,7 @@ class _Profile:
                 ("tasks seen", found.tasks),
                 ("looked", f"{found.rounds:,} times in {found.seconds:g} s"),
                 ("stacks", f"{found.samples:,}"),
+                ("most sat in", " ".join(split(found.waits[0][0])) if found.waits else "nothing"),
             ):
                 with tag("span"):
                     ui.label(f"{label} ").style("display: inline")
