@@ -10,15 +10,18 @@ import os
 import random
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import httpx
+from demo_service.variants import VARIANTS
 from oap_query import Oap
 from playwright.async_api import async_playwright
 from stack.settings import exempt_loopback, load_settings
 
 if TYPE_CHECKING:
+    from oap_query import Span
     from playwright.async_api import Browser, Page
     from stack.settings import Settings
 
@@ -54,6 +57,8 @@ async def main() -> int:
         await take(browser, settings, "/traces", "traces-light", "light")
         await take(browser, settings, "/try", "try-light", "light")
         await take(browser, settings, "/", "timeline-phone", "light", PHONE)
+        for name, trace in (await run_variants(settings)).items():
+            await take_waterfall(browser, settings, trace, f"variant-{name}")
         running = await start_long(settings)
         await take(browser, settings, "/running", "running-light", "light")
         await take(browser, settings, f"/traces/{running}", "trace-running-light", "light")
@@ -97,6 +102,37 @@ async def make_traces(settings: Settings) -> str:
     await asyncio.to_thread(oap.wait_for_trace, trace_id, lambda spans: sum(bool(span.refs) for span in spans) == 3)  # noqa: PLR2004
     await asyncio.sleep(5)
     return trace_id
+
+
+async def run_variants(settings: Settings) -> dict[str, str]:
+    """Ask for the work in each of the ways; return their traces, by the way's name, when they are complete."""
+    traces = {}
+    async with httpx.AsyncClient(base_url=settings.service_url, timeout=60, trust_env=False) as client:
+        for variant in VARIANTS:
+            await client.get(variant.path, params={"duration": 0})  # its processes and connections
+            answer = await client.get(variant.path, params={"duration": 2})
+            if answer.is_success:  # without a broker, two of them are not there
+                traces[variant.name] = answer.headers["X-Trace-Id"]
+    oap, spans = Oap(settings.oap_url), {variant.name: variant.span for variant in VARIANTS}
+    for name, trace_id in traces.items():
+        await asyncio.to_thread(oap.wait_for_trace, trace_id, partial(has_span, spans[name]))
+    return traces
+
+
+def has_span(name: str, spans: list[Span]) -> bool:
+    """Say whether a trace has a span of this name."""
+    return any(span.name == name for span in spans)
+
+
+async def take_waterfall(browser: Browser, settings: Settings, trace_id: str, name: str) -> None:
+    """Save the picture of one trace, without what is around it."""
+    context = await browser.new_context(viewport={"width": 1000, "height": 700}, color_scheme="light")
+    page = await context.new_page()
+    await page.goto(f"{settings.console_url}/traces/{trace_id}")
+    await page.locator(".span-row").first.wait_for()
+    await page.wait_for_timeout(1000)
+    await page.locator(".waterfall").screenshot(path=TARGET / f"{name}.png")
+    await context.close()
 
 
 async def start_long(settings: Settings) -> str:

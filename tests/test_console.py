@@ -30,6 +30,7 @@ PAGES = (
     "/overview",
     "/dead-letters",
     "/alarms",
+    "/crash",
     "/faults",
     "/incidents",
     "/incidents/killed",

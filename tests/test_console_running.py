@@ -92,6 +92,7 @@ class StandIn:
     alarms: list[dict[str, Any]] = field(default_factory=list)
     orders: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     cancel_status: int = 202
+    paused: set[str] = field(default_factory=set)
     endpoints: tuple[tuple[str, str], ...] = (
         ("post", "/tasks/{task_id}/cancel"),
         ("get", "/dead-letters"),
@@ -114,6 +115,12 @@ class StandIn:
             ("DELETE", "/dead-letters"): {"deleted": 2},
             ("POST", "/dead-letters/replay"): {"task_ids": ["a", "b"], "skipped": 1, "refused": None},
         }
+        if path == "/jobs":
+            return 200, {"jobs": [{"name": name, "paused": name in self.paused} for name in ("resize", "send")]}
+        if path.startswith("/jobs/"):
+            _, _, name, order = path.split("/")
+            (self.paused.add if order == "pause" else self.paused.discard)(name)
+            return 200, {"name": name, "paused": order == "pause"}
         if path.endswith("/cancel"):
             return self.cancel_status, {"detail": "the task has ended"}
         found = known.get((method, path))
@@ -247,6 +254,27 @@ def test_a_running_task_is_cancelled_by_two_presses(
         row.get_by_role("button", name="Cancel").click()
         row.get_by_role("button", name="Really cancel?").click()
         expect(page.locator(".q-notification")).to_contain_text("The service answers 409: the task has ended")
+
+
+def test_a_job_is_paused_and_resumed_by_two_presses_each(
+    page: Page, oap: OapServer, stand_in: StandIn, tmp_path: Path
+) -> None:
+    stand_in.endpoints += (("get", "/jobs"), ("post", "/jobs/{name}/pause"), ("post", "/jobs/{name}/resume"))
+    with console_of(oap.url, stand_in, "demo", tmp_path) as url:
+        page.goto(f"{url}/running")
+        row = page.locator("tr", has_text="resize")
+        expect(row).to_contain_text("begins tasks")
+        row.get_by_role("button", name="Pause").click()
+        expect(row.get_by_role("button", name="Really pause?")).to_be_visible()
+        assert stand_in.orders == []
+        row.get_by_role("button", name="Really pause?").click()
+        expect(page.locator(".q-notification").first).to_contain_text("resize is paused")
+        expect(row.locator(".badge")).to_have_text("paused")
+        row.get_by_role("button", name="Resume").click()
+        row.get_by_role("button", name="Really resume?").click()
+        expect(row).to_contain_text("begins tasks")
+        assert stand_in.orders == [("POST", "/jobs/resize/pause", {}), ("POST", "/jobs/resize/resume", {})]
+        expect(page.locator("tr", has_text="send")).to_contain_text("begins tasks")
 
 
 def letter(number: int, name: str, error: str, minutes_ago: float) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from oap_query import Span
-from stack.compare import command, tables
+from stack.compare import command, limits, tables
 from stack.compare.faults import Outcome, applies
-from stack.compare.measure import Cost, Pace, _most_at_once, _p99
+from stack.compare.measure import Cost, Found, Pace, _p99
 from stack.compare.traces import look_for
 from stack.settings import UsageError
 
@@ -66,10 +66,29 @@ class FakeOap:
         return self.traces[trace]
 
 
-def test_most_at_once_counts_what_overlaps() -> None:
-    assert _most_at_once([0, 1, 5], [2, 3, 6]) == 2
-    assert _most_at_once([0, 2], [2, 4]) == 1  # one begins when the other ends
+def test_a_percentile_is_never_more_than_was_measured() -> None:
     assert _p99([7.0]) == 7.0
+    assert 58 < _p99([float(number) for number in range(60)]) <= 59
+
+
+@pytest.mark.parametrize(
+    ("limit", "most_sent"),
+    [(2.0, 20), (4.0, 32), (100.0, 800), (700.0, 5_600)],
+)
+def test_as_much_is_sent_as_a_variant_can_do_in_some_seconds(
+    monkeypatch: pytest.MonkeyPatch, limit: float, most_sent: int
+) -> None:
+    sent = []
+
+    def step(_rig: object, _variant: object, count: int) -> float:
+        sent.append(count)
+        return 1 + max(0.0, count - limit) / limit
+
+    monkeypatch.setattr(limits, "_step", step)
+    found = limits.throughput(None, CELERY)  # type: ignore[arg-type]
+    assert 0.8 * limit <= found <= limit
+    assert max(sent) <= most_sent
+    assert len(sent) <= limits.MOST_STEPS
 
 
 def test_a_retry_is_neither_an_end_nor_broken() -> None:
@@ -107,9 +126,12 @@ def test_only_known_variants_are_chosen() -> None:
 def test_the_tables_say_what_was_found(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pace = Pace(1.25, 20, 3, 2_000, 4, 3.9, 1_234, 5, math.nan)
-    rows = tables.compared({"celery": (tables.middle([pace, pace]), Cost(7, 580, 9.9, 16.2))}, command.TITLE)
-    assert rows[0][:6] == ("Celery", "1.2 ms", "20 ms", "3.0 ms", "2,000 ms", "4")
+    pace = Pace(1.25, 20, 3, 2_000, 1_234, 5, math.nan)
+    found = {"celery": Found(tables.middle([pace, pace]), Cost(7, 580, 9.9, 16.2, 4, 1_500), 3.9)}
+    rows = tables.compared(found, command.TITLE)
+    assert rows[0][:7] == ("Celery", "1.2 ms", "20 ms", "3.0 ms", "2,000 ms", "4", "3.9")
+    found = {"queue": Found(pace, Cost(3, 240, 9.9, 16.2, 1_500, 1_500), 300)}
+    assert tables.compared(found, command.TITLE)[0][5] == "> 1,500"
     assert rows[0][-1] == tables.NOTHING
     assert len(rows[0]) == len(tables.COMPARED)
     lost = tables.crashed([outcome(lost=5, done=195, shown=3, unfinished=5)], command.TITLE)

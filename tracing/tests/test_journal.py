@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from collector import Collector, listening
 from hypothesis import given
 from hypothesis import strategies as st
 from skywalking import config
@@ -572,6 +573,33 @@ def test_a_file_stays_until_oap_has_all_of_it(tmp_path: Path) -> None:
     first.forget()  # it dies before OAP is back
     assert close_all(tmp_path).names == ["task 0", "task 1", "task 2"]
     assert not path.exists()
+
+
+def test_a_process_that_reports_nothing_closes_it_too(tmp_path: Path) -> None:
+    path = left(tmp_path, *many(3))
+    collector = Collector()
+    with listening(collector, 0) as port:
+        process = running(tmp_path, "sleep()", SW_AGENT_COLLECTOR_BACKEND_SERVICES=f"127.0.0.1:{port}")
+        try:
+            deadline = time.monotonic() + 40
+            while path.exists() and time.monotonic() < deadline:
+                time.sleep(0.05)
+        finally:
+            kill(process)
+    names = sorted(segment.spans[0].operationName for segment in collector.segments)
+    assert names == ["task 0", "task 1", "task 2"]
+
+
+def test_a_process_has_no_thread_while_there_is_nothing_to_close(tmp_path: Path) -> None:
+    living = left(tmp_path, *many(1))
+    with living.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        process = running(tmp_path, "import threading; sys.exit(threading.active_count())")
+        process.communicate(timeout=40)
+    assert process.returncode == 1
+    process = running(tmp_path, "import threading; sys.exit(threading.active_count())")
+    process.communicate(timeout=40)
+    assert process.returncode == 2  # the one that will close it
 
 
 def test_more_than_there_is_room_for_is_closed_bit_by_bit(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def create_app() -> FastAPI:
         notifier.put(letter)
 
     ledger.keep(settings.ledger_dir, "service")
-    process_pool.configure(settings.pool_processes)
+    process_pool.configure(settings.pool_processes, settings.ledger_dir)
     room = Room(settings, bury, journal)
     recovery = Recovery(folder, journal.path, room, letters, notifier.put) if journal is not None else None
     loose_tasks = LooseTasks(settings.max_running)
@@ -56,6 +56,7 @@ def create_app() -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         room.gates.start()
+        room.orders.start()
         if recovery is not None:
             recovery.start()
         with drain_first(room.drain):

@@ -5,6 +5,7 @@ Each process appends to a file of its own, `<folder>/<role>-<pid>.jsonl`, one JS
     {"event": "accepted", "variant": "celery", "id": "0123…", "at_ms": 1764000000000}
 
 - `accepted`: the service has answered 200, or is about to.
+- `begun`: the work begins, or does so again.
 - `done`: the work has run to its end. Twice for an id is work that was done twice.
 - `dead`: the work failed for good and is a dead letter.
 
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from pathlib import Path
 
-Event = Literal["accepted", "done", "dead"]
+Event = Literal["accepted", "begun", "done", "dead"]
 
 
 class _Open:
@@ -67,6 +68,7 @@ class Count:
     """What became of the work of one variant, as sets of ids."""
 
     accepted: set[str] = field(default_factory=set)
+    begun: set[str] = field(default_factory=set)
     done: set[str] = field(default_factory=set)
     done_twice: set[str] = field(default_factory=set)
     dead: set[str] = field(default_factory=set)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from oap_embedded import OapEmbeddedError
@@ -92,9 +93,12 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:  # noqa: C90
 
             return incident(settings, arguments.name)
         case "compare" | "crash":
-            from stack import compare  # noqa: PLC0415
+            from stack.compare import command as comparing  # noqa: PLC0415
 
-            run = compare.compare if arguments.command == "compare" else compare.crash
+            if arguments.command == "crash" and arguments.progress is not None:
+                (variant,), (fault,) = arguments.variants, arguments.faults
+                return comparing.crash_followed(settings, arguments.broker, variant, fault, arguments.progress)
+            run = comparing.compare if arguments.command == "compare" else comparing.crash
             return run(settings, arguments.broker, arguments.variants, quick=arguments.quick, docs=arguments.docs)
         case _:
             from stack.load import Load, load  # noqa: PLC0415
@@ -158,6 +162,9 @@ def _parser() -> argparse.ArgumentParser:
         comparing.add_argument("--variants", nargs="*", default=())
         comparing.add_argument("--quick", action="store_true")
         comparing.add_argument("--docs", action="store_true")
+        if name == "crash":  # how the console's page asks for one of each
+            comparing.add_argument("--faults", nargs=1, choices=("kill", "term", "broker"), help=argparse.SUPPRESS)
+            comparing.add_argument("--progress", type=Path, help=argparse.SUPPRESS)
     commands.add_parser("incident").add_argument("name", nargs="?", default="")
     commands.add_parser("report").add_argument("--quick", action="store_true")
     return parser

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("skywalking_background")
 
+_SECONDS_UNTIL_RESCUE: Final = 1.0
+"""A server has forked its first workers by then; a process that lives shorter leaves it to the next one."""
 _SECONDS_OF_A_CHILD: Final = 5.0
 """How long the end of a child may wait for OAP."""
 
@@ -52,8 +54,9 @@ def start() -> None:
     """Instrument this process once, without the agent's FastAPI plugin and with our reporter.
 
     `instrument` does it; a worker process without an app calls it by itself, before it imports or registers its tasks.
-    There is no connection and no thread until the process has a first segment or log line, or its app starts: it may be
-    forked before, and after that as well. With `SKYWALKING_BACKGROUND_ENABLED=false` nothing happens.
+    There is no connection and no thread until the process has a first segment or log line, or its app starts, or, with
+    a journal, another process has left something to close: it may be forked before, and after that as well.
+    With `SKYWALKING_BACKGROUND_ENABLED=false` nothing happens.
 
     Raises:
         RuntimeError: a setting that can't be served, or somebody started the agent before, with its FastAPI plugin on.
@@ -73,6 +76,19 @@ def start() -> None:
         _segments.when_something_waits(begin_reporting)
         in_each_child(_begin_anew)
         atexit.register(_flush_at_exit)
+        _close_what_others_left()
+
+
+def _close_what_others_left() -> None:
+    """Report even without anything of our own, where a process that was killed has left a journal; never raises."""
+    try:
+        if _observers is not None and _observers.finds_lost():
+            rescue = threading.Timer(_SECONDS_UNTIL_RESCUE, begin_reporting)
+            rescue.name = "skywalking-background-rescue"
+            rescue.daemon = True
+            rescue.start()
+    except Exception:  # noqa: BLE001  # the journal stays, and the next start finds it
+        note("looking for what other processes have left")
 
 
 def start_in_child() -> None:

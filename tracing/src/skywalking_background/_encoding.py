@@ -239,16 +239,30 @@ def encode_line(
     context = _text(b"\x0a", trace_id) + _text(b"\x12", segment_id)
     if span_id:
         context += b"\x18" + _varint(span_id)
-    pairs = b"".join([_sized(b"\x0a", _name(b"\x0a", key) + _text(b"\x12", value)) for key, value in tags.items()])
+    pairs = b"".join([(_common_pair if key in _FEW_VALUES else _pair)(key, value) for key, value in tags.items()])
+    written = _text(b"\x0a", text)
     return (
         _time(b"\x08", milliseconds)
-        + _text(b"\x12", config.agent_name)
-        + _text(b"\x1a", config.agent_instance_name)
-        + (b"" if ENDPOINT_AS_TAG else _name(b"\x22", endpoint))
-        + _sized(b"\x2a", b"\x0a\x04text" + _sized(b"\x12", _text(b"\x0a", text)))
+        + _line_head(config.agent_name, config.agent_instance_name, "" if ENDPOINT_AS_TAG else endpoint)
+        + _sized(b"\x2a", b"\x0a\x04text" + b"\x12" + _length(len(written)) + written)
         + _sized(b"\x32", context)
         + _sized(b"\x3a", pairs)
     )
+
+
+_FEW_VALUES: Final = frozenset({"level", "logger", "task.state", "task.name", "endpoint"})
+
+
+def _pair(key: str, value: str) -> bytes:
+    return _sized(b"\x0a", _name(b"\x0a", key) + _text(b"\x12", value))
+
+
+_common_pair = lru_cache(maxsize=1024)(_pair)
+
+
+@lru_cache(maxsize=1024)
+def _line_head(service: str, instance: str, endpoint: str) -> bytes:
+    return _text(b"\x12", service) + _text(b"\x1a", instance) + (_text(b"\x22", endpoint) if endpoint else b"")
 
 
 def _reference(reference: Any, kind: Kind) -> bytes:  # noqa: ANN401

@@ -54,6 +54,10 @@ class Observers:
             begun = self.journal.note_event if self.journal is not None else None
             self.events = RunningEvents(EVENT_SECONDS, send_events, begun)
 
+    def finds_lost(self) -> bool:
+        """Say whether a process that is gone has left something to close."""
+        return self.rescue is not None and self.rescue.finds()
+
     @property
     def watches(self) -> tuple[Watch[Any], ...]:
         """What each task enters."""

@@ -99,6 +99,10 @@ class Rescue:
         except Exception:  # noqa: BLE001  # tried again at the next look
             note("closing what other processes have left")
 
+    def finds(self) -> bool:
+        """Say whether there is a journal whose process is gone; takes none of them."""
+        return any(_is_left(path) for path in self.folder.glob(f"*{SUFFIX}") if path != self.own)
+
     def forget(self) -> None:
         """In a forked process: the files are the parent's."""
         while self._left:
@@ -169,6 +173,21 @@ class _LostSegment(Segment):  # type: ignore[misc]  # the agent has no types
         self.segment_id = task.segment_id
         self.related_traces = [task.trace_id]
         self.spans = [span]
+
+
+def _is_left(path: Path) -> bool:
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:  # another process was faster, or it is not ours
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:  # its process lives, or somebody else is at it
+        return False
+    else:
+        return True
+    finally:
+        os.close(file)
 
 
 def _claim(path: Path) -> Left | None:

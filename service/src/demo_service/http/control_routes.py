@@ -119,16 +119,21 @@ def audit(request: Request, action: str, target: str, **details: object) -> None
     logger.warning("audit: %s of %s by %s%s", action, target, client, more, extra=extra)
 
 
-@router.post("/tasks/{task_id}/cancel", status_code=202, responses=problems(404, 409), dependencies=[NO_PARAMETERS])
+@router.post(
+    "/tasks/{task_id}/cancel", status_code=202, responses=problems(404, 409, 503), dependencies=[NO_PARAMETERS]
+)
 async def cancel(request: Request, task_id: TaskId) -> Cancelling:
-    """End a task of this process, whether it has begun or not."""
+    """End a task, whether it has begun or not, in whichever process of the service it is."""
     room: Room = request.app.state.room
-    task = room.registry.get(task_id)
-    if task is None:
-        raise HTTPException(404, "there is no task of this id in this process")
-    if not room.cancel(task_id):
-        raise HTTPException(409, f"the task has ended already: {task.state}")
-    audit(request, "cancel", f"task {task_id}", name=task.name, trace=task.trace_id)
+    try:
+        found = await room.orders.cancel(task_id)
+    except OSError as error:
+        raise HTTPException(503, f"the other processes can't be asked: {error}") from error
+    if found is None:
+        raise HTTPException(404, "there is no task of this id")
+    if not found.cancelled:
+        raise HTTPException(409, f"the task has ended already: {found.state}")
+    audit(request, "cancel", f"task {task_id}", name=found.name, trace=found.trace_id)
     return Cancelling(task_id=task_id)
 
 
@@ -182,7 +187,9 @@ def _text(wanted: Filter) -> str:
 @router.get("/jobs", dependencies=[NO_PARAMETERS])
 async def jobs(request: Request) -> Jobs:
     """Show the jobs, and which of them are paused."""
-    paused = request.app.state.room.gates.paused
+    gates = request.app.state.room.gates
+    gates.look()  # another process may just have been told
+    paused = gates.paused
     return Jobs(jobs=[JobState(name=name, paused=name in paused) for name in JOBS])
 
 

@@ -75,6 +75,7 @@ async def test(request: Request, start: Start, wanted: Asked) -> Literal["ok"]:
 async def test_blocking(request: Request, wanted: Asked) -> Literal["ok"]:
     """Make the client wait for the same work: what background tasks spare it."""
     work_id = uuid4().hex
+    ledger.note("begun", variants.BLOCKING.name, work_id)
     await wait_or_compute(wanted.seconds_or_default(request), wanted.work)
     ledger.note("done", variants.BLOCKING.name, work_id)
     return _accepted(variants.BLOCKING, work_id)

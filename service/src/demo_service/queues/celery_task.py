@@ -50,6 +50,7 @@ def add_task(app: Celery, settings: Settings) -> Task:
             _refuse_deadly(settings, self.request)
             if fault:
                 asyncio.run(parse_fault(fault).strike(attempt))
+            ledger.note("begun", variants.CELERY.name, self.request.id)
             do(CELERY_TASK, seconds, work)
         except RETRY.on as error:
             logger.warning(

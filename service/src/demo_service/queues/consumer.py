@@ -106,6 +106,7 @@ class Consumer:
     async def _attempt(self, body: dict[str, Any], attempt: int) -> None:
         if body.get("fault"):
             await parse_fault(body["fault"]).strike(attempt)
+        ledger.note("begun", variants.QUEUE.name, body["id"])
         log("started", MESSAGE_TASK)
         if body["work"] == Work.CPU:
             await asyncio.get_running_loop().run_in_executor(self._threads, compute, body["seconds"])

@@ -44,5 +44,6 @@ class LooseTasks:
 async def _create_task_sleep(work_id: str, seconds: float, work: str) -> None:
     task_id.set(work_id)
     with background_span(variants.CREATE_TASK.span, tags={"task.id": work_id}):
+        ledger.note("begun", variants.CREATE_TASK.name, work_id)
         await do_in_loop(variants.CREATE_TASK.span, seconds, work)
         ledger.note("done", variants.CREATE_TASK.name, work_id)

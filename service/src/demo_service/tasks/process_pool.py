@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING
 
 from skywalking_background import carry
 
+from demo_service import ledger, variants
 from demo_service.tasks.work import do
 
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
+    from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
@@ -32,18 +34,19 @@ class _Pool:
 
     def __init__(self) -> None:
         self.processes = 2
+        self.ledger_dir: Path | None = None
         self.executor: ProcessPoolExecutor | None = None
 
 
 _pool = _Pool()
 
 
-def configure(processes: int) -> None:
-    """Say how many processes the pool has."""
-    _pool.processes = processes
+def configure(processes: int, ledger_dir: Path | None = None) -> None:
+    """Say how many processes the pool has, and where they write down what they begin (`ledger`)."""
+    _pool.processes, _pool.ledger_dir = processes, ledger_dir
 
 
-async def run(task: str, seconds: float, work: str) -> None:
+async def run(task: str, seconds: float, work: str, work_id: str | None = None) -> None:
     """Do the work in a process of the pool; its span there is named after the function.
 
     Raises:
@@ -51,10 +54,10 @@ async def run(task: str, seconds: float, work: str) -> None:
     """
     executor = _pool.executor
     if executor is None:
-        executor = _pool.executor = ProcessPoolExecutor(_pool.processes, _context(), _prepare)
+        executor = _pool.executor = ProcessPoolExecutor(_pool.processes, _context(), _prepare, (_pool.ledger_dir,))
     try:
         # In a thread: it may have to start processes, which takes seconds on a busy machine.
-        future = await asyncio.to_thread(executor.submit, carry(do_in_process), task, seconds, work)
+        future = await asyncio.to_thread(executor.submit, carry(do_in_process), task, seconds, work, work_id)
         await asyncio.wrap_future(future)
     except BrokenProcessPool as error:
         if _pool.executor is executor:
@@ -64,8 +67,9 @@ async def run(task: str, seconds: float, work: str) -> None:
         raise ProcessLostError(message) from error
 
 
-def do_in_process(task: str, seconds: float, work: str) -> None:
+def do_in_process(task: str, seconds: float, work: str, work_id: str | None) -> None:
     """Do the work; runs in the pool."""
+    ledger.note("begun", variants.PROCESS.name, work_id)
     do(task, seconds, work)
 
 
@@ -87,8 +91,9 @@ def _context() -> BaseContext:
     return context
 
 
-def _prepare() -> None:
+def _prepare(ledger_dir: Path | None) -> None:
     """Prepare a process: it ends with the service, however that ends."""
+    ledger.keep(ledger_dir, "pool")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the service's to handle
     parent = multiprocessing.parent_process()
     if parent is not None:

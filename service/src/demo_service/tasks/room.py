@@ -21,6 +21,7 @@ from demo_service.accepted import Accepted
 from demo_service.dead_letters import Redactor
 from demo_service.tasks.execution import Execution, Shared
 from demo_service.tasks.gates import Gates
+from demo_service.tasks.orders import Found, Orders
 from demo_service.tasks.registry import Registry, State, Task
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Room:
         self._apart: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self.gates = Gates(settings.data_dir.absolute() / "paused")
+        self.orders = Orders(settings.data_dir.absolute() / "orders", self.cancel, alone=settings.workers == 1)
         self._shared = Shared(
             slots=asyncio.Semaphore(settings.max_running),
             registry=self.registry,
@@ -139,13 +141,14 @@ class Room:
         self._apart.add(running)
         running.add_done_callback(self._apart.discard)
 
-    def cancel(self, task_id: str) -> bool:
-        """End a task; `False` when it has ended, or is none."""
-        execution = self._unfinished.get(task_id)
-        if execution is None:
-            return False
-        execution.cancel()
-        return True
+    def cancel(self, task_id: str) -> Found | None:
+        """End a task of this process; `None` when there is none of this id."""
+        task, execution = self.registry.get(task_id), self._unfinished.get(task_id)
+        if task is None:
+            return None
+        if execution is not None:
+            execution.cancel()
+        return Found(task.name, task.trace_id, task.state, execution is not None)
 
     async def kept(self) -> None:
         """Wait until what was accepted is kept as well as an answer promises."""
@@ -190,6 +193,7 @@ class Room:
         """End every task that is left, as interrupted; then none is."""
         self.draining = True
         self.gates.stop()
+        self.orders.stop()
         for execution in list(self._unfinished.values()):
             execution.interrupt()
         await self._wait_until_idle(INTERRUPTED_SECONDS)

@@ -31,6 +31,7 @@ _THREADS: Final = anyio.CapacityLimiter(100)
 @job()
 async def background_sleep_task(seconds: float, work: str = Work.SLEEP) -> None:
     """Sleep, or compute, in the place of real work."""
+    ledger.note("begun", variants.BACKGROUND_TASK.name, task_id.get())
     await do_in_loop("background_sleep_task", seconds, work)
     ledger.note("done", variants.BACKGROUND_TASK.name, task_id.get())
 
@@ -41,6 +42,7 @@ async def threaded_sleep_task(seconds: float, work: str = Work.SLEEP, threads: s
     ended = threading.Event()
 
     def sleep_in_thread() -> None:
+        ledger.note("begun", variants.THREADING.name, task_id.get())
         log("started", "threaded_sleep_task")
         if work == Work.CPU:
             compute(seconds)
@@ -59,7 +61,7 @@ async def threaded_sleep_task(seconds: float, work: str = Work.SLEEP, threads: s
 @job(Retry(on=(OSError, process_pool.ProcessLostError)))
 async def process_sleep_task(seconds: float, work: str = Work.SLEEP) -> None:
     """The same in a process of a pool."""
-    await process_pool.run("process_sleep_task", seconds, work)
+    await process_pool.run("process_sleep_task", seconds, work, task_id.get())
     ledger.note("done", variants.PROCESS.name, task_id.get())
 
 

@@ -1,5 +1,4 @@
-"""The ways to run work beside a request, side by side: `make compare` and `make crash`."""
+"""The ways to run work beside a request, side by side: `make compare` and `make crash`.
 
-from stack.compare.command import compare, crash
-
-__all__ = ["compare", "crash"]
+Nothing is imported here: `crash_server` runs as a part of its own, and is to stay small.
+"""

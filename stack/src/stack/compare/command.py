@@ -17,9 +17,12 @@ from rich.table import Table
 
 from stack.compare import tables
 from stack.compare.brokers import RigError
-from stack.compare.faults import FAULTS, TITLES, applies, suffer
-from stack.compare.measure import QUICK, Plan, cost, pace
+from stack.compare.fault_table import FAULTS, TITLES, applies
+from stack.compare.faults import suffer
+from stack.compare.limits import throughput
+from stack.compare.measure import QUICK, Found, Plan, cost, pace
 from stack.compare.pictures import draw_compared, draw_crashed
+from stack.compare.progress import Progress
 from stack.compare.rig import Rig
 from stack.settings import ROOT, UsageError
 from stack.terminal import new_console
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from stack.compare.brokers import Kind
+    from stack.compare.fault_table import Fault
     from stack.compare.faults import Outcome
     from stack.compare.measure import Pace
     from stack.settings import Settings
@@ -71,6 +75,34 @@ def crash(settings: Settings, kind: Kind, names: Sequence[str] = (), *, quick: b
     )
 
 
+def crash_followed(settings: Settings, kind: Kind, variant: str, fault: Fault, path: Path) -> int:
+    """Let one fault happen to one variant, and write into a file how far that is; 0 when it went through.
+
+    For the console's page (`crash_server`).
+
+    Raises:
+        UsageError: the variant does not exist, or can't have this fault.
+    """
+    (wanted,) = choose([variant])
+    if not applies(wanted, fault):
+        raise UsageError(f"{variant} can't have the fault {fault}: it needs no broker")
+    progress = Progress(path, wanted, fault, REQUESTS)
+    progress.tell()
+    oap: Oap | None = Oap(settings.oap_url, timeout=60)
+    if oap is not None and not oap.healthy():
+        oap = None
+    try:
+        with Rig(settings, kind, folder="page") as rig:
+            suffer(rig, wanted, fault, REQUESTS, oap, progress)
+    except (RigError, OapError) as error:
+        progress.tell(error=str(error), ended=True)
+        return 1
+    except KeyboardInterrupt:
+        progress.tell(error="it was ended", ended=True)
+        raise
+    return 0
+
+
 def _tell(settings: Settings, run: Callable[[Console, Oap | None], int]) -> int:
     console = new_console()
     oap: Oap | None = Oap(settings.oap_url, timeout=60)
@@ -97,18 +129,27 @@ def _compare(  # noqa: PLR0913  # what the command line says
             for variant in wanted[first:] + wanted[:first]:
                 console.print(f"round {number + 1} of {plan.rounds}: {variant.title}")
                 paces[variant.name].append(pace(rig, variant, plan, oap))
+        most = {}
+        for variant in wanted:
+            console.print(f"more and more work of 1 s: {variant.title}")
+            most[variant.name] = throughput(rig, variant)
     found = {}
     for variant in wanted:
-        console.print(f"start and memory: {variant.title}")
-        found[variant.name] = tables.middle(paces[variant.name]), cost(settings, kind, variant, plan)
+        console.print(f"start, memory, how many at once: {variant.title}")
+        middle, costs = tables.middle(paces[variant.name]), cost(settings, kind, variant, plan)
+        found[variant.name] = Found(middle, costs, most[variant.name])
     folder = settings.run_dir / "compare"
     title = f"{NAMES[kind]}, {plan.rounds} rounds, {_machine()}"
     picture = (PAGE.parent if docs else folder) / f"compare-{kind}.png"
     draw_compared(found, TITLE, title, picture)
     text = tables.markdown(tables.COMPARED, rows := tables.compared(found, TITLE))
     _print(console, title, tables.COMPARED, rows)
-    raw = {name: {"rounds": [asdict(one) for one in paces[name]], "cost": asdict(found[name][1])} for name in found}
+    raw = {name: {"rounds": [asdict(one) for one in paces[name]], "found": asdict(found[name])} for name in found}
     _write(console, folder / f"compare-{kind}", raw, f"{title}.\n\n{text}\n\n![{title}]({picture.name})", docs=docs)
+    if docs:
+        _put(
+            f"choose-{kind}", f"{title}.\n\n{tables.markdown(tables.CHOSEN, tables.chosen(found, TITLE))}", needed=False
+        )
     return 0
 
 
@@ -162,10 +203,19 @@ def _write(console: Console, path: Path, raw: Any, text: str, *, docs: bool) -> 
     path.with_suffix(".md").write_text(text + "\n")
     console.print(f"Written: {path.with_suffix('.md')}")
     if docs:
-        mark = path.name
-        page = PAGE.read_text()
-        pattern = re.compile(f"(<!-- {mark} -->\n).*?(<!-- end -->)", re.DOTALL)
-        if not pattern.search(page):
-            raise UsageError(f"{PAGE} has no place for it: a line <!-- {mark} --> and a line <!-- end -->")
-        PAGE.write_text(pattern.sub(lambda found: f"{found[1]}{text}\n{found[2]}", page))
+        _put(path.name, text)
         console.print(f"Written into {PAGE}")
+
+
+def _put(mark: str, text: str, *, needed: bool = True) -> None:
+    """Write something into the page, at its mark.
+
+    Raises:
+        UsageError: there is no such mark, and it is needed.
+    """
+    page = PAGE.read_text()
+    pattern = re.compile(f"(<!-- {mark} -->\n).*?(<!-- end -->)", re.DOTALL)
+    if pattern.search(page):
+        PAGE.write_text(pattern.sub(lambda found: f"{found[1]}{text}\n{found[2]}", page))
+    elif needed:
+        raise UsageError(f"{PAGE} has no place for it: a line <!-- {mark} --> and a line <!-- end -->")

@@ -6,8 +6,10 @@ import asyncio
 import signal
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
+from stack.compare.fault_table import FAULTS, TITLES, Fault, applies
+from stack.compare.progress import Progress
 from stack.compare.requests import send
 from stack.compare.rig import VISIBILITY_SECONDS
 from stack.compare.traces import look_for
@@ -19,14 +21,9 @@ if TYPE_CHECKING:
 
     from stack.compare.requests import Sent
     from stack.compare.rig import Rig
+    from stack.compare.traces import Shown
 
-Fault = Literal["kill", "term", "broker"]
-FAULTS: Final[tuple[Fault, ...]] = ("kill", "term", "broker")
-TITLES: Final = {
-    "kill": "kill -9 of the process that does the work",
-    "term": "SIGTERM, and a new process",
-    "broker": "restart of the broker",
-}
+__all__ = ["FAULTS", "TITLES", "Fault", "Outcome", "applies", "suffer"]
 
 WARM_UP: Final = 8
 SENDING_SECONDS: Final = 4.0
@@ -38,6 +35,8 @@ QUIET_SECONDS: Final = 15.0
 """After how long without an end nothing more is expected: without a broker nothing comes back but what is retried."""
 QUIET_WITH_BROKER_SECONDS: Final = 3.0 * VISIBILITY_SECONDS
 TRACE_SECONDS: Final = 40.0
+MOST_TRACES: Final = 30
+"""Of the lost, that the console links to."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +58,9 @@ class Outcome:
     """Traces of accepted requests in which the work has no good end."""
 
 
-def applies(variant: Variant, fault: Fault) -> bool:
-    """Say whether a variant can have a fault."""
-    return variant.broker or fault != "broker"
-
-
-def suffer(rig: Rig, variant: Variant, fault: Fault, count: int, oap: Oap | None) -> Outcome:
+def suffer(  # noqa: PLR0913, PLR0917  # what it is about
+    rig: Rig, variant: Variant, fault: Fault, count: int, oap: Oap | None, progress: Progress | None = None
+) -> Outcome:
     """Send requests, let the fault happen when half are accepted, and count when all is quiet.
 
     Raises:
@@ -74,13 +70,17 @@ def suffer(rig: Rig, variant: Variant, fault: Fault, count: int, oap: Oap | None
     asyncio.run(send(rig.url, variant, WARM_UP, work_seconds=0, at_once=5))  # a pool's processes, connections
     rig.wait_until_idle(variant, QUIET_SECONDS)
     rig.forget()
-    sent = asyncio.run(_send(rig, variant, fault, count))
+    progress = progress or Progress(None, variant, fault, count)
     quiet = QUIET_WITH_BROKER_SECONDS if variant.broker else QUIET_SECONDS
-    found = rig.wait_until_idle(variant, quiet)
-    return _outcome(variant, fault, sent, found, oap)
+    with progress.counting(rig, variant):
+        progress.tell(step=f"sending {count} requests within {SENDING_SECONDS:.0f} s")
+        sent = asyncio.run(_send(rig, variant, fault, count, progress))
+        progress.tell(step=f"waiting until nothing happens any more, for {quiet:.0f} s at most", refused=sent.failed)
+        found = rig.wait_until_idle(variant, quiet)
+    return _outcome(variant, fault, sent, found, oap, progress)
 
 
-async def _send(rig: Rig, variant: Variant, fault: Fault, count: int) -> Sent:
+async def _send(rig: Rig, variant: Variant, fault: Fault, count: int, progress: Progress) -> Sent:
     errors: list[BaseException] = []
 
     def strike() -> None:
@@ -92,7 +92,9 @@ async def _send(rig: Rig, variant: Variant, fault: Fault, count: int) -> Sent:
     thread = threading.Thread(target=strike)
 
     def each(answered: int) -> None:
+        progress.tell(answered=answered)
         if answered == max(1, count // 2):
+            progress.tell(step=f"{TITLES[fault]}, while requests come in")
             thread.start()
 
     work = SHORT_WORK_SECONDS if variant.process in {"pool", "worker"} else WORK_SECONDS
@@ -116,13 +118,25 @@ def _strike(rig: Rig, variant: Variant, fault: Fault) -> None:
         rig.start(part)
 
 
-def _outcome(variant: Variant, fault: Fault, sent: Sent, found: Count, oap: Oap | None) -> Outcome:
+def _outcome(  # noqa: PLR0913, PLR0917  # what it is made of
+    variant: Variant, fault: Fault, sent: Sent, found: Count, oap: Oap | None, progress: Progress
+) -> Outcome:
     shown = unfinished = None
+    good = len(found.accepted & found.done)
+    progress.tell(done=good, done_twice=len(found.done_twice), dead=len(found.dead), open=0, lost=len(found.lost))
     if oap is not None and variant.name != "blocking":
-        good = len(found.accepted & found.done)
-        seen = look_for(oap, variant, sent.traces, expected=min(good, len(sent.traces)), seconds=TRACE_SECONDS)
+        progress.tell(step="looking in SkyWalking for each trace")
+
+        def each(seen: Shown) -> None:
+            traces = [{"id": trace, "failed": failed} for trace, failed in seen.unfinished(sent.traces)[:MOST_TRACES]]
+            progress.tell(shown=len(found.lost & seen.broken), traces=traces if found.lost else [])
+
+        seen = look_for(
+            oap, variant, sent.traces, expected=min(good, len(sent.traces)), seconds=TRACE_SECONDS, each=each
+        )
         shown = len(found.lost & seen.broken)
         unfinished = len(sent.traces) - seen.complete
+    progress.tell(step="over", ended=True)
     return Outcome(
         variant.name,
         fault,

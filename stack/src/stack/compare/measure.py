@@ -18,7 +18,6 @@ from stack.compare.rig import Rig
 from stack.compare.traces import look_for
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from types import TracebackType
 
     from demo_service.variants import Variant
@@ -31,6 +30,7 @@ LOOK_SECONDS: Final = 0.2
 WARM_UP: Final = 20
 LONG_SECONDS: Final = 40.0
 """How long the work takes whose memory is looked at."""
+SETTLE_SECONDS: Final = 10.0
 TRACE_SECONDS: Final = 40.0
 
 
@@ -40,15 +40,16 @@ class Plan:
 
     rounds: int = 2
     paced: int = 60
-    """Requests with work of 1 s, `rate` a second."""
-    rate: float = 20.0
-    burst: int = 500
+    """Requests with work of 0.1 s, `rate` a second: a load that none of them is at its limit with."""
+    rate: float = 10.0
+    burst: int = 300
     """Requests with work of 0 s, as fast as 20 clients go."""
-    waiting: int = 1_000
-    """Requests whose work waits, for the memory of each."""
+    waiting: int = 1_500
+    """Requests whose work waits: for the memory of each, and for how many of them run at once."""
 
 
 QUICK: Final = Plan(rounds=1, paced=20, rate=10.0, burst=60, waiting=100)
+PACED_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True)
@@ -60,26 +61,37 @@ class Pace:
     delay_p50_ms: float
     """Between the answer and the begin of the work."""
     delay_p99_ms: float
-    at_once: int
-    """The most work that ran at the same time."""
-    throughput_1s: float
-    """Work of 1 s that ended in a second."""
     throughput_0s: float
     cpu_ms: float
-    """CPU of all processes, the broker's too, for each piece of work of 1 s."""
+    """CPU of all processes, the broker's too, for each piece of work of the first kind."""
     complete: float
     """The share of traces in which the work has its span; NaN where OAP was not asked."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a variant needs before, and while, anything waits."""
+    """What a variant needs before, and while, anything waits, and where its limits are."""
 
     processes: int
     memory_mb: float
     start_seconds: float
     waiting_kb: float
     """Memory of all processes, the broker's too, for each piece of work that runs or waits."""
+    at_once: int
+    """The most work that ran at the same time."""
+    offered: int
+    """Of so many pieces: as many at once means that no limit was found."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """All of it, for one variant."""
+
+    pace: Pace
+    """The medians of its rounds."""
+    cost: Cost
+    throughput_1s: float
+    """Work of 1 s that ends in a second when there is always more of it."""
 
 
 def pace(rig: Rig, variant: Variant, plan: Plan, oap: Oap | None) -> Pace:
@@ -92,14 +104,11 @@ def pace(rig: Rig, variant: Variant, plan: Plan, oap: Oap | None) -> Pace:
     rig.wait_until_idle(variant, 30)
     rig.forget()
     with _Meter(rig) as meter:
-        sent = asyncio.run(send(rig.url, variant, plan.paced, work_seconds=1, rate=plan.rate))
+        sent = asyncio.run(send(rig.url, variant, plan.paced, work_seconds=PACED_SECONDS, rate=plan.rate))
         rig.wait_until_idle(variant, 30)
-    accepted, done = rig.times(variant)
-    ends = sorted(done.values())
-    # What is accepted is written down after its work where the client waits for that.
-    begins = [end - 1000 for end in ends]
-    delays = [max(0.0, end - 1000 - accepted[one]) for one, end in done.items() if one in accepted]
-    first = min(*accepted.values(), begins[0])
+    times = rig.times(variant)
+    # Where the client waits for the work, it is written down as accepted after it.
+    delays = [max(0.0, begun - times.accepted[one]) for one, begun in times.begun.items() if one in times.accepted]
     complete = math.nan
     if oap is not None:
         shown = look_for(oap, variant, sent.traces, expected=len(sent.traces), seconds=TRACE_SECONDS)
@@ -108,14 +117,12 @@ def pace(rig: Rig, variant: Variant, plan: Plan, oap: Oap | None) -> Pace:
     began = time.time()
     asyncio.run(send(rig.url, variant, plan.burst, work_seconds=0, at_once=20))
     rig.wait_until_idle(variant, 60)
-    _, burst = rig.times(variant)
+    burst = rig.times(variant).done
     return Pace(
         median(sent.milliseconds),
         _p99(sent.milliseconds),
         median(delays),
         _p99(delays),
-        _most_at_once(begins, ends),
-        len(ends) / ((ends[-1] - first) / 1000),
         len(burst) / (max(burst.values()) / 1000 - began),
         meter.cpu_seconds / plan.paced * 1000,
         complete,
@@ -123,7 +130,7 @@ def pace(rig: Rig, variant: Variant, plan: Plan, oap: Oap | None) -> Pace:
 
 
 def cost(settings: Settings, kind: Kind, variant: Variant, plan: Plan) -> Cost:
-    """Start what a variant needs, let work wait in it, and end it.
+    """Start what a variant needs, let more work wait in it than it does at once, and end it.
 
     Raises:
         RigError: it does not come up.
@@ -137,37 +144,43 @@ def cost(settings: Settings, kind: Kind, variant: Variant, plan: Plan) -> Cost:
         before = _memory_mb(rig)
         processes = sum(len(family) for family in rig.processes().values())
         rig.forget()
-        peak = asyncio.run(_peak_mb(rig, variant, plan.waiting))
+        peak, at_once = asyncio.run(_peak(rig, variant, plan.waiting))
         # Where the client waits for the work, nothing is accepted yet.
         waiting = len(rig.count(variant).accepted) or plan.waiting
-        return Cost(processes, before, seconds, max(0.0, peak - before) * 1024 / waiting)
+        return Cost(processes, before, seconds, max(0.0, peak - before) * 1024 / waiting, at_once, plan.waiting)
 
 
-async def _peak_mb(rig: Rig, variant: Variant, count: int) -> float:
-    """Return the most memory while so many pieces of work run or wait, which end long after that."""
+async def _peak(rig: Rig, variant: Variant, count: int) -> tuple[float, int]:
+    """Let so many pieces of work run or wait, which end long after that.
+
+    Returns:
+        The most memory meanwhile (MB), and how many of them run at once.
+    """
     at_once = count if variant.name == "blocking" else 50
     sending = asyncio.create_task(send(rig.url, variant, count, work_seconds=LONG_SECONDS, at_once=at_once))
     deadline, peak = time.monotonic() + LONG_SECONDS / 2, 0.0
     while not sending.done() and time.monotonic() < deadline:
         await asyncio.sleep(LOOK_SECONDS)
         peak = max(peak, _memory_mb(rig))
+    running = await _settled(rig, variant)
+    peak = max(peak, _memory_mb(rig))
     sending.cancel()
     with suppress(asyncio.CancelledError):
         await sending
-    return max(peak, _memory_mb(rig))
+    return peak, running
 
 
-def _most_at_once(begins: Sequence[float], ends: Sequence[float]) -> int:
-    changes = sorted([(begin, 1) for begin in begins] + [(end, -1) for end in ends])
-    running = most = 0
-    for _, change in changes:
-        running += change
-        most = max(most, running)
-    return most
+async def _settled(rig: Rig, variant: Variant) -> int:
+    """Return how much work has begun when no more of it begins; none of it has ended by then."""
+    deadline, before = time.monotonic() + SETTLE_SECONDS, -1
+    while (found := len(rig.count(variant).begun)) != before and time.monotonic() < deadline:
+        before = found
+        await asyncio.sleep(1)
+    return found
 
 
-def _p99(values: Sequence[float]) -> float:
-    return quantiles(values, n=100)[98] if len(values) > 1 else values[0]
+def _p99(values: list[float]) -> float:
+    return quantiles(values, n=100, method="inclusive")[98] if len(values) > 1 else values[0]
 
 
 def _memory_mb(rig: Rig) -> float:

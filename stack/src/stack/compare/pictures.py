@@ -9,10 +9,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from stack.compare.faults import Outcome
-    from stack.compare.measure import Cost, Pace
+    from stack.compare.measure import Found
 
 
-def draw_compared(found: Mapping[str, tuple[Pace, Cost]], titles: Mapping[str, str], title: str, path: Path) -> None:
+def draw_compared(found: Mapping[str, Found], titles: Mapping[str, str], title: str, path: Path) -> None:
     """Draw answers, delays, throughput and memory, a bar for each variant."""
     import matplotlib as mpl  # noqa: PLC0415  # slow to import, and of no use while measuring
 
@@ -21,12 +21,12 @@ def draw_compared(found: Mapping[str, tuple[Pace, Cost]], titles: Mapping[str, s
 
     names = [titles[name] for name in found]
     panels = (
-        ("Answer, p99 (ms)", [max(pace.p99_ms, 0.1) for pace, _ in found.values()], True),
-        ("Queue delay, p99 (ms)", [max(pace.delay_p99_ms, 0.1) for pace, _ in found.values()], True),
-        ("Tasks of 1 s that end in a second", [pace.throughput_1s for pace, _ in found.values()], False),
-        ("Tasks of 0 s that end in a second", [pace.throughput_0s for pace, _ in found.values()], False),
-        ("Memory before anything runs (MB)", [cost.memory_mb for _, cost in found.values()], False),
-        ("Memory of a waiting task (KB)", [cost.waiting_kb for _, cost in found.values()], False),
+        ("Answer, p99 (ms)", [max(one.pace.p99_ms, 0.1) for one in found.values()], True),
+        ("Queue delay, p99 (ms)", [max(one.pace.delay_p99_ms, 0.1) for one in found.values()], True),
+        ("Tasks of 1 s that end in a second", [one.throughput_1s for one in found.values()], False),
+        ("Tasks of 0 s that end in a second", [one.pace.throughput_0s for one in found.values()], False),
+        ("Memory before anything runs (MB)", [one.cost.memory_mb for one in found.values()], False),
+        ("Memory of a waiting task (KB)", [one.cost.waiting_kb for one in found.values()], False),
     )
     figure, axes = plt.subplots(2, 3, figsize=(14, 7), layout="constrained", sharey=True)
     for axis, (label, values, logarithmic) in zip(axes.flat, panels, strict=True):

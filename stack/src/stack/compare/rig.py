@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 
 import httpx
@@ -39,6 +39,15 @@ TERM_SECONDS: Final = 40.0
 """How long a process may take to end by SIGTERM: it drains for 25 s."""
 VISIBILITY_SECONDS: Final = 10
 """Redis: after how long a message that nobody has acknowledged is given to somebody else."""
+
+
+@dataclass
+class Times:
+    """When what happened to each piece of work, in ms since the epoch, by its id."""
+
+    accepted: dict[str, float] = field(default_factory=dict)
+    begun: dict[str, float] = field(default_factory=dict)
+    done: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -180,17 +189,20 @@ class Rig:
         """Read what became of a variant's work so far."""
         return ledger.read(self.ledger).get(variant.name, ledger.Count())
 
-    def times(self, variant: Variant) -> tuple[dict[str, float], dict[str, float]]:
-        """Read when each piece of a variant's work was accepted, and when it was done, in ms since the epoch."""
-        accepted: dict[str, float] = {}
-        done: dict[str, float] = {}
+    def times(self, variant: Variant) -> Times:
+        """Read when each piece of a variant's work was accepted, when it began and when it was done.
+
+        Raises:
+            RigError: none was done.
+        """
+        times = Times()
         for file in self.ledger.glob("*.jsonl"):
             for entry in map(json.loads, file.read_text().splitlines()):
-                if entry["variant"] == variant.name and entry["event"] in {"accepted", "done"}:
-                    (accepted if entry["event"] == "accepted" else done)[entry["id"]] = entry["at_ms"]
-        if not accepted or not done:
+                if entry["variant"] == variant.name and entry["event"] != "dead":
+                    getattr(times, entry["event"])[entry["id"]] = entry["at_ms"]
+        if not times.done:
             raise RigError(f"{variant.name} did none of its work; the logs are in {self.folder}")
-        return accepted, done
+        return times
 
     def forget(self) -> None:
         """Begin a new ledger; nothing may run."""

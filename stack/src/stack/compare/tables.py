@@ -7,14 +7,14 @@ from dataclasses import fields
 from statistics import median
 from typing import TYPE_CHECKING
 
-from stack.compare.faults import TITLES
+from stack.compare.fault_table import TITLES
 from stack.compare.measure import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from stack.compare.faults import Outcome
-    from stack.compare.measure import Cost
+    from stack.compare.measure import Found
 
 COMPARED = (
     "",
@@ -31,6 +31,16 @@ COMPARED = (
     "memory",
     "start",
     "traces complete",
+)
+CHOSEN = (
+    "",
+    "at once",
+    "1 s tasks a second",
+    "queue delay p50",
+    "CPU per task",
+    "memory per waiting task",
+    "memory",
+    "start",
 )
 CRASHED = (
     "",
@@ -54,7 +64,7 @@ def middle(rounds: Sequence[Pace]) -> Pace:
     return Pace(*(median(getattr(one, each.name) for one in rounds) for each in fields(Pace)))
 
 
-def compared(found: Mapping[str, tuple[Pace, Cost]], titles: Mapping[str, str]) -> Rows:
+def compared(found: Mapping[str, Found], titles: Mapping[str, str]) -> Rows:
     """Write the comparison: a row for each variant."""
     return [
         (
@@ -63,8 +73,8 @@ def compared(found: Mapping[str, tuple[Pace, Cost]], titles: Mapping[str, str]) 
             _ms(pace.p99_ms),
             _ms(pace.delay_p50_ms),
             _ms(pace.delay_p99_ms),
-            f"{pace.at_once:g}",
-            f"{pace.throughput_1s:.1f}",
+            f"> {cost.offered:,}" if cost.at_once >= cost.offered else f"{cost.at_once:,}",
+            f"{one.throughput_1s:,.1f}",
             f"{pace.throughput_0s:,.0f}",
             _ms(pace.cpu_ms),
             f"{cost.waiting_kb:,.0f} KB",
@@ -73,8 +83,15 @@ def compared(found: Mapping[str, tuple[Pace, Cost]], titles: Mapping[str, str]) 
             f"{cost.start_seconds:.1f} s",
             NOTHING if math.isnan(pace.complete) else f"{pace.complete:.0%}",
         )
-        for name, (pace, cost) in found.items()
+        for name, one in found.items()
+        for pace, cost in [(one.pace, one.cost)]
     ]
+
+
+def chosen(found: Mapping[str, Found], titles: Mapping[str, str]) -> Rows:
+    """Write what counts when one chooses: a row for each variant, a few columns of `compared`."""
+    wanted = [COMPARED.index(title) for title in CHOSEN]
+    return [tuple(row[place] for place in wanted) for row in compared(found, titles)]
 
 
 def crashed(outcomes: Sequence[Outcome], titles: Mapping[str, str]) -> dict[str, Rows]:

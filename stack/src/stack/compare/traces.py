@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from demo_service.variants import Variant
     from oap_query import Oap, Span
@@ -25,10 +25,26 @@ class Shown:
     ended: set[str] = field(default_factory=set)
     broken: set[str] = field(default_factory=set)
     """Those whose span is marked as failed, such as `task.outcome=crashed`."""
+    good: set[str] = field(default_factory=set)
+    """The traces that are complete."""
+    failed: set[str] = field(default_factory=set)
+    """The traces in which a span of the work is marked as failed."""
+
+    def unfinished(self, traces: Iterable[str]) -> list[tuple[str, bool]]:
+        """Return those of some traces that are not complete, and whether each shows that its work has failed."""
+        return sorted((trace, trace in self.failed) for trace in traces if trace and trace not in self.good)
 
 
-def look_for(oap: Oap, variant: Variant, traces: Iterable[str], *, expected: int, seconds: float) -> Shown:
-    """Read traces until so many are complete, or for so many seconds.
+def look_for(  # noqa: PLR0913  # each is one thing that a caller wants different
+    oap: Oap,
+    variant: Variant,
+    traces: Iterable[str],
+    *,
+    expected: int,
+    seconds: float,
+    each: Callable[[Shown], None] = lambda _shown: None,
+) -> Shown:
+    """Read traces until so many are complete, or for so many seconds; `each` is called after each look at all.
 
     Raises:
         OapError: OAP does not answer.
@@ -37,14 +53,16 @@ def look_for(oap: Oap, variant: Variant, traces: Iterable[str], *, expected: int
     deadline = time.monotonic() + seconds
     while True:
         for trace in list(open_traces):
-            if _take(oap.trace(trace), variant, shown):
+            if _take(trace, oap.trace(trace), variant, shown):
                 open_traces.discard(trace)
+                shown.good.add(trace)
+        each(shown)
         if shown.complete >= expected or time.monotonic() > deadline:
             return shown
         time.sleep(PAUSE_SECONDS)
 
 
-def _take(spans: list[Span], variant: Variant, shown: Shown) -> bool:
+def _take(trace: str, spans: list[Span], variant: Variant, shown: Shown) -> bool:
     """Note what a trace shows of its work; say whether it is complete."""
     complete = False
     for span in spans:
@@ -53,6 +71,7 @@ def _take(spans: list[Span], variant: Variant, shown: Shown) -> bool:
         work = span.tags.get("task.id", "")
         if span.error or span.tags.get("task.outcome") in {"crashed", "cancelled", "failed"}:
             shown.broken.add(work)
+            shown.failed.add(trace)
         elif span.tags.get("task.outcome") != "retried":
             complete = True
             shown.ended.add(work)

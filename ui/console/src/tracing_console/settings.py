@@ -47,6 +47,8 @@ class Settings(BaseSettings):
     over the native OAP 10.1 the UI of 10.4 shows an empty page."""
     ui_check_url: Url | None = None
     """The same, as the console reaches it, if that is another address (in containers)."""
+    crash_socket: Path | None = None
+    """Where the part listens that lets faults happen for the page `/crash`; `None`: the page says so."""
     ui_trace_path: str = CLASSIC
     """The path of a trace in that UI; Horizon's is `/layer/general/trace?traceId={trace_id}`."""
 

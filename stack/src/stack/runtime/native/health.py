@@ -22,8 +22,12 @@ def health_problem(part: Part) -> str:
     """Say why the part's health check does not succeed; an empty text when it does."""
     if part.health.startswith("redis://"):
         return _redis_problem(part)
+    path = part.health.removeprefix("unix://")
+    transport = httpx.HTTPTransport(uds=path) if path != part.health else None
+    url = part.health if transport is None else "http://socket/"
     try:
-        response = httpx.get(part.health, timeout=TIMEOUT_SECONDS, trust_env=False)
+        with httpx.Client(transport=transport, trust_env=False) as client:
+            response = client.get(url, timeout=TIMEOUT_SECONDS)
     except httpx.HTTPError:
         return NO_ANSWER
     return "" if response.is_success else problem_of(response)

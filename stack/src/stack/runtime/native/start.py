@@ -77,7 +77,8 @@ def start(console: Console, supervisor: Supervisor, settings: Settings, wanted: 
             for wait in list(waiting):
                 name = wait.part.name
                 info = infos.get(name, {})
-                if info.get("statename") == "RUNNING" and answers(wait.part):
+                # supervisord says RUNNING only a second after the start; who answers by then is up all the same.
+                if info.get("statename") in {"STARTING", "RUNNING"} and info["pid"] and answers(wait.part):
                     after = f" after {wait.seconds:.1f} s" if name in starting else ""
                     console.print(f"{name} answers{after}")
                     waiting.remove(wait)

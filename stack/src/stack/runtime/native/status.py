@@ -27,7 +27,7 @@ def status_table(supervisor: Supervisor, parts: Sequence[Part]) -> tuple[Table, 
     for part in parts:
         info = infos.get(part.name, {})
         state = info.get("statename", "UNKNOWN")
-        problem = health_problem(part) if state == "RUNNING" else f"is {state.lower()}"
+        problem = health_problem(part) if state in {"STARTING", "RUNNING"} else f"is {state.lower()}"
         if problem and not (part.on_demand and state == "STOPPED"):
             problems[part.name] = problem
         megabytes = _resident_megabytes(info.get("pid", 0))

@@ -1,5 +1,6 @@
 """What the pages show, and where it is read from: OAP's GraphQL and the demo service's HTTP interface."""
 
+from tracing_console.data.crash import CrashDesk, CrashError
 from tracing_console.data.feed import CRASHED, FAILED, RECOVERED, Feed
 from tracing_console.data.incidents import Played, Side, last_run
 from tracing_console.data.measures import MINUTES, Claim, claims, most_at_once, trends
@@ -19,6 +20,8 @@ __all__ = [
     "UI",
     "Answer",
     "Claim",
+    "CrashDesk",
+    "CrashError",
     "Feed",
     "LetterFilter",
     "OrderError",

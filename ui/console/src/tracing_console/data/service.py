@@ -168,6 +168,14 @@ class Service:
         """Cancel a task that runs; one that has ended already is a `ServiceError`."""
         await self._json("POST", f"/tasks/{quote(task_id, safe='')}/cancel")
 
+    async def jobs(self) -> dict[str, bool]:
+        """Return whether each job is paused, by its name."""
+        return {job["name"]: job["paused"] for job in (await self._json("GET", "/jobs"))["jobs"]}
+
+    async def pause(self, name: str, *, paused: bool) -> None:
+        """Let none of a job's tasks begin, or let them begin again."""
+        await self._json("POST", f"/jobs/{quote(name, safe='')}/{'pause' if paused else 'resume'}")
+
     async def replay_all(self, wanted: LetterFilter) -> tuple[int, int, str]:
         """Run the tasks of these dead letters again.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import httpx
 from oap_query import Oap, OapError
 
+from tracing_console.data.crash import CrashDesk
 from tracing_console.data.feed import Feed
 from tracing_console.data.log import logger
 from tracing_console.data.orders import Orders
@@ -34,6 +35,7 @@ class Sources:
         self.service = Service(settings.service_url)
         self.running = RunningTasks(self.oap)
         self.orders = Orders(settings.run_dir)
+        self.crash = CrashDesk(settings.crash_socket)
         self.feed = Feed(self.oap, self.service, settings.services, self.running)
         self.problems: dict[str, str] = {OAP: "", SERVICE: "", UI: "is not known yet"}
         """What is wrong with each source, as a sentence's end; empty while it works."""

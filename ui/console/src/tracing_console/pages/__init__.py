@@ -2,6 +2,7 @@
 
 from tracing_console.pages import (
     alarms,
+    crash,
     dead_letters,
     faults,
     incidents,
@@ -14,7 +15,7 @@ from tracing_console.pages import (
 )
 from tracing_console.pages.elements import WEB
 
-PAGES = (timeline, running, traces, trace, try_it, overview, dead_letters, alarms, faults, incidents)
+PAGES = (timeline, running, traces, trace, try_it, overview, dead_letters, alarms, crash, faults, incidents)
 """Each has `add(sources)`, which puts its page onto NiceGUI's app."""
 
 __all__ = ["PAGES", "WEB"]

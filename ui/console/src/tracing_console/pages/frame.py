@@ -25,6 +25,7 @@ PAGES: Final = (
     ("/overview", "Overview"),
     ("/dead-letters", "Dead letters"),
     ("/alarms", "Alarms"),
+    ("/crash", "Crash"),
     ("/faults", "Faults"),
     ("/incidents", "Incidents"),
 )

@@ -10,6 +10,7 @@ from oap_query import OapError
 
 from tracing_console.pages.elements import Grid
 from tracing_console.pages.frame import fill, frame, tag, text, trace_path
+from tracing_console.pages.jobs import JobList
 from tracing_console.pages.trace import cancel, cancellable_service
 
 if TYPE_CHECKING:
@@ -64,9 +65,11 @@ class _Running:
             with tag("div", "card"):
                 self.lost_grid = Grid(LOST_COLUMNS, "")
         self.lost.set_visibility(False)
+        self.jobs = JobList(sources)
 
     async def refresh(self) -> None:
         """Read what runs."""
+        await self.jobs.refresh()
         try:
             await self.sources.feed.refresh()  # it knows which segments of its services have arrived
         except OapError as error:
