@@ -113,7 +113,8 @@ def start(console: Console, supervisor: Supervisor, settings: Settings, wanted: 
             for wait in list(waiting):
                 name = wait.part.name
                 info = infos.get(name, {})
-                wait.answers = info.get("statename") in ALIVE_STATES and answers(wait.part)
+                runs = info.get("statename") in {"STARTING", "RUNNING"}
+                wait.answers = runs and (wait.answers or answers(wait.part))
                 if wait.answers and info.get("statename") == "RUNNING":
                     after = f" after {wait.seconds:.1f} s" if name in starting else ""
                     console.print(f"{name} answers{after}")
