@@ -6,7 +6,6 @@ import sys
 from typing import TYPE_CHECKING
 
 import psutil
-import pytest
 from harness import free_port
 from stack.runtime import NativeRuntime
 from stack.runtime.native import start
@@ -15,6 +14,7 @@ from standins import HTTP, wait_for, web_part
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import pytest
     from stack.runtime.native.parts import Part
     from stack.settings import Settings
 
