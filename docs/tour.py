@@ -105,7 +105,8 @@ def draw(roots: list[Node]) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">',
         f'<style>{STYLE}</style><rect class="ground" width="100%" height="100%" rx="6"/>',
-        f'<text class="h" x="12" y="{ROW}">span (times in ms)</text><text class="n" x="{LABELS + 60}" y="{ROW}">start</text>',
+        f'<text class="h" x="12" y="{ROW}">span (times in ms)</text>',
+        f'<text class="n" x="{LABELS + 60}" y="{ROW}">start</text>',
         f'<text class="n" x="{LABELS + NUMBERS - 8}" y="{ROW}">duration</text>',
     ]
     for place, (depth, node) in enumerate(rows, start=2):
