@@ -52,11 +52,11 @@ STOPS: Final = (
     Stop("threading", "GET", "/test/threading?duration=3", 4),
     Stop("create-task", "GET", "/test/create-task?duration=3", 3),
     Stop("process", "GET", "/test/process?duration=3", 4),
-    Stop("celery", "GET", "/test/celery?duration=3", 5),
-    Stop("queue", "GET", "/test/queue?duration=3", 5),
+    Stop("celery", "GET", "/test/celery?duration=3", 4),
+    Stop("queue", "GET", "/test/queue?duration=3", 4),
     Stop("parallel", "POST", "/complex-action?mode=parallel&duration=3", 5),
     Stop("sequential", "POST", "/complex-action?mode=sequential&duration=3", 5),
-    Stop("sequential-failure", "POST", "/complex-action?mode=sequential&duration=1", 6, "error"),
+    Stop("sequential-failure", "POST", "/complex-action?mode=sequential&duration=1", 8, "error"),
     Stop("retried", "GET", "/test?duration=1", 6, "error;times=2"),
     Stop("dead-letter", "GET", "/test?duration=1", 6, "error"),
     Stop("with-data", "POST", "/process?duration=3", 3, has_id=True),
@@ -105,8 +105,9 @@ def draw(roots: list[Node]) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">',
         f'<style>{STYLE}</style><rect class="ground" width="100%" height="100%" rx="6"/>',
-        f'<text class="h" x="12" y="{ROW}">span</text><text class="n" x="{LABELS + 60}" y="{ROW}">start ms</text>',
-        f'<text class="n" x="{LABELS + NUMBERS - 8}" y="{ROW}">duration ms</text>',
+        f'<text class="h" x="12" y="{ROW}">span (times in ms)</text>',
+        f'<text class="n" x="{LABELS + 60}" y="{ROW}">start</text>',
+        f'<text class="n" x="{LABELS + NUMBERS - 8}" y="{ROW}">duration</text>',
     ]
     for place, (depth, node) in enumerate(rows, start=2):
         span, y = node.span, place * ROW

@@ -24,7 +24,7 @@ def run(command: str) -> str:
         name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "MAKE", "COV_"))
     }
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
-    environment["SW_AGENT_NAME"] = "documents"
+    environment |= {"SW_AGENT_NAME": "documents", "SW_AGENT_COLLECTOR_BACKEND_SERVICES": "127.0.0.1:11800"}
     done = subprocess.run(
         ["bash", "-c", command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
@@ -47,7 +47,7 @@ def test_a_command_has_one_place_where_it_is_run(command: Command) -> None:
         assert (ROOT / named).is_file() or f"{named} " in stages.replace("\n", " "), f"{command}: {named} is not there"
 
 
-@pytest.mark.parametrize("command", TO_RUN)
+@pytest.mark.parametrize("command", TO_RUN, ids=str)
 def test_a_command_runs(command: str) -> None:
     run(command)
 
@@ -70,7 +70,7 @@ def test_the_readme_is_short() -> None:
 
 
 @pytest.mark.skipif("STACK_UP" not in os.environ, reason="STACK_UP=1 says that a stack is up on the usual ports")
-@pytest.mark.parametrize("command", WITH_STACK)
+@pytest.mark.parametrize("command", WITH_STACK, ids=str)
 def test_a_command_runs_beside_the_stack(command: str) -> None:
     said = run(command)
     if command.startswith("curl -i"):

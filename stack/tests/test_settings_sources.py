@@ -53,7 +53,7 @@ def test_a_file_of_any_usual_kind_is_read(root: Path, text: str) -> None:
         (b"SERVICE_PROT=8123\n", r"there is no variable SERVICE_PROT, did you mean SERVICE_PORT\?"),
         (b"service_prot=8123\n", r"there is no variable service_prot, did you mean SERVICE_PORT\?"),
         (b"SERVICE_MAX_RUNING=8\n", r"did you mean SERVICE_MAX_RUNNING\?"),
-        (b"SERVICE_COLOUR=red\n", r"there is no variable SERVICE_COLOUR$"),
+        (b"SERVICE_ZEBRAS=red\n", r"there is no variable SERVICE_ZEBRAS$"),
         (b"STORGE=banyandb\n", r"did you mean STORAGE\?"),
     ],
 )

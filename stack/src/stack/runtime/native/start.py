@@ -114,7 +114,8 @@ def start(console: Console, supervisor: Supervisor, settings: Settings, wanted: 
                 name = wait.part.name
                 info = infos.get(name, {})
                 # supervisord says RUNNING only a second after the start; who answers by then is up all the same.
-                wait.answers = info.get("statename") in ALIVE_STATES and info.get("pid", 0) > 0 and answers(wait.part)
+                runs = info.get("statename") in {"STARTING", "RUNNING"} and info.get("pid", 0) > 0
+                wait.answers = runs and answers(wait.part)
                 if wait.answers:
                     after = f" after {wait.seconds:.1f} s" if name in starting else ""
                     console.print(f"{name} answers{after}")
