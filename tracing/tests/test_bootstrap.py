@@ -357,7 +357,7 @@ def test_only_the_threads_that_are_wanted_begin(  # noqa: PLR0913, PLR0917
     bootstrap.begin_threads()
     assert [thread.name for thread in begun] == [f"skywalking-{name}" for name in names]
     assert all(thread.daemon for thread in begun)
-    assert [thread._target for thread in begun] == [agent.has(name) for name in names]
+    assert [vars(thread)["_target"] for thread in begun] == [agent.has(name) for name in names]
     assert agent.calls == ["init_queues", *(["runtime"] if meters and pvm else [])]
     assert agent.has("reporting") is True
     assert agent.started_pid == os.getpid()
@@ -379,21 +379,14 @@ def test_threads_that_run_are_only_talked_for(agent: Agent, monkeypatch: pytest.
 def test_the_agents_own_connection_is_closed(
     agent: Agent, settings: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, open_channel: bool
 ) -> None:
-    class Channel(grpc.Channel):  # type: ignore[misc]  # gRPC's stubs say so
-        subscribe = unary_unary = unary_stream = stream_unary = stream_stream = None
-
-        def unsubscribe(self, callback: object) -> None:
-            agent.calls.append(("unsubscribe", callback))
-
-        def close(self) -> None:
-            agent.calls.append("close")
-
-        def __enter__(self) -> None: ...
-        def __exit__(self, *_: object) -> None: ...
-
+    ends = {
+        "unsubscribe": lambda _self, callback: agent.calls.append(("unsubscribe", callback)),
+        "close": lambda _self: agent.calls.append("close"),
+    }
+    channel: Any = type("Channel", (grpc.Channel,), {**dict.fromkeys(grpc.Channel.__abstractmethods__), **ends})
     monkeypatch.setattr(bootstrap.time, "sleep", agent.calls.append)
     monkeypatch.setattr(bootstrap.atexit, "unregister", lambda func: agent.calls.append(("unregister", func)))
-    before = SimpleNamespace(channel=Channel() if open_channel else "closed", _cb="callback")
+    before = SimpleNamespace(channel=channel() if open_channel else "closed", _cb="callback")
     agent.__dict__[PRIVATE + "protocol"] = before
     settings.agent_protocol = "http"
     bootstrap._take_over()
@@ -467,7 +460,7 @@ def test_over_http_there_are_heartbeats_and_nothing_else(
     monkeypatch.setattr(heartbeat, "HttpTransport", Post)
     monkeypatch.setattr(heartbeat._HttpManagement, "get_instance_properties", lambda _self: ["one"])
     monkeypatch.setattr(heartbeat._HttpManagement, "refresh_instance_props", lambda _self: None)
-    over = OverHttp()
+    over: Any = OverHttp()
     for _ in range(2):
         over.heartbeat()
     who = {"service": "shop", "serviceInstance": "main"}
