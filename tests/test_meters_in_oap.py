@@ -12,7 +12,7 @@ from uuid import uuid4
 import httpx
 import pytest
 import yaml
-from harness import ROOT, OapServer, Server, embedded_oap, eventually, serve
+from harness import ROOT, EmbeddedOap, OapServer, Server, eventually, serve
 from oap_query import Metric, OapError, instances, read
 
 if TYPE_CHECKING:

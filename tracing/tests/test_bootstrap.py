@@ -362,7 +362,7 @@ def test_only_the_threads_that_are_wanted_begin(  # noqa: PLR0913, PLR0917
     assert agent.has("reporting") is True
     assert agent.started_pid == os.getpid()
     assert type(agent.has("protocol")) is OverGrpc
-    assert type(agent._finished) is bootstrap._Patience
+    assert type(agent._finished) is bootstrap._SlowEvent
     assert (service.begun, sampler.begun) == (meters, True)
 
 
@@ -393,7 +393,7 @@ def test_the_agents_own_connection_is_closed(
     closed = [("unsubscribe", "callback"), bootstrap._WATCH_SECONDS, "close"] if open_channel else []
     assert agent.calls == [*closed, ("unregister", agent.has("fini"))]
     assert type(agent.has("protocol")) is OverHttp
-    assert type(agent._finished) is bootstrap._Patience
+    assert type(agent._finished) is bootstrap._SlowEvent
 
 
 @pytest.mark.parametrize("running", [True, False])
@@ -419,7 +419,7 @@ def test_a_child_forgets_what_is_its_parents(
 def test_the_agents_threads_look_once_a_second_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float | None] = []
     monkeypatch.setattr(threading.Event, "wait", lambda _self, timeout=None: waited.append(timeout) or True)
-    patience = bootstrap._Patience()
+    patience = bootstrap._SlowEvent()
     for timeout in (0.02, 20.0):
         assert patience.wait(timeout) is True
     patience.wait()
