@@ -533,6 +533,7 @@ def test_who_flushes_without_a_thread_tries_until_the_time_is_over(  # noqa: PLR
 
     reporter = Reporter(reached=reached)
     monkeypatch.setattr(_reporter, "time", clock)
+    monkeypatch.setattr(_reporter, "RETRY_FLUSHING", 0.25)
     monkeypatch.setattr(reporter, "_round", one_round)
     lane: Any = SimpleNamespace(has_settled=lambda goal: goal == 7 and len(wanted) >= settles_at)
     assert reporter._deliver_here([(lane, 7), (lane, 7)], 1.0) is done

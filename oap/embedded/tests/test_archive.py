@@ -40,8 +40,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return jar, data
 
 
-def test_the_next_start_takes_the_archive(made: tuple[Path, Path]) -> None:
-    done = start(*made)
+def test_the_next_start_takes_the_archive(made: tuple[Path, Path], tmp_path: Path) -> None:
+    done = start(made[0], tmp_path)
     assert done.returncode == 0
     (loaded,) = [line for line in done.stderr.splitlines() if f" {H2} source" in line]
     assert "shared objects file" in loaded
@@ -69,7 +69,7 @@ def test_what_others_may_have_written_is_not_taken(made: tuple[Path, Path]) -> N
 
 @pytest.mark.parametrize("damage", ["cut", "middle", "head"])
 def test_a_broken_archive_costs_a_line_and_no_start(made: tuple[Path, Path], tmp_path: Path, damage: str) -> None:
-    jar, data = made
+    jar = made[0]
     archive = _archive.find([jar])
     assert archive is not None
     kept = tmp_path / "kept"
@@ -82,7 +82,7 @@ def test_a_broken_archive_costs_a_line_and_no_start(made: tuple[Path, Path], tmp
             file.seek(0 if damage == "head" else archive.stat().st_size // 2)
             file.write(b"\xff" * 100_000)
     try:
-        done = start(jar, data)
+        done = start(jar, tmp_path)  # it forgets what was loaded
     finally:
         archive.unlink()
         shutil.copy2(kept, archive)
