@@ -49,7 +49,7 @@ VARIANTS = {
         "this library, collector tuned", "#8fbbe0", "instrument(app)" + COLLECTOR, baseline="untraced+gc"
     ),
     "ours+unmetered": Variant(
-        "this library, without meters", "#1f6fb4", "instrument(app), SKYWALKING_BACKGROUND_METERS=false"
+        "this library, without meters", "#5b8fc0", "instrument(app), SKYWALKING_BACKGROUND_METERS=false"
     ),
     "fastapi": Variant(
         "FastAPI's own telemetry", "#2a9d74", f"on by default beside a {EXPORT}", OPENTELEMETRY, opentelemetry=True
