@@ -55,7 +55,7 @@ class Oap(Lane):
 
     def __init__(self, limit: int = 10_000) -> None:
         self.taken: list[SegmentObject] = []
-        super().__init__("segments", limit, bytes, self.take, str, lambda: True)
+        super().__init__("segments", limit, encode=bytes, send=self.take, describe=str, begin=lambda: True)
 
     def take(self, batch: list[bytes]) -> None:
         self.taken += SegmentCollection.FromString(b"".join(batch)).segments

@@ -36,7 +36,14 @@ def other() -> Other:
 
 @pytest.fixture
 def lane(other: Other) -> Lane:
-    return Lane("jobs", 100, str.encode, other.send, lambda item: f"job {item.decode()}", lambda: True)
+    return Lane(
+        "jobs",
+        100,
+        encode=str.encode,
+        send=other.send,
+        describe=lambda item: f"job {item.decode()}",
+        begin=lambda: True,
+    )
 
 
 def put(lane: Lane, *items: str) -> None:
@@ -117,7 +124,7 @@ def test_what_cannot_be_encoded_is_said_once_and_counted(lane: Lane, caplog: pyt
 
 def test_it_begins_with_the_first_and_only_until_it_has(other: Other) -> None:
     answers = deque([False, True, False])
-    lane = Lane("jobs", 100, str.encode, other.send, str, answers.popleft)
+    lane = Lane("jobs", 100, encode=str.encode, send=other.send, describe=str, begin=answers.popleft)
     put(lane, "a", "b", "c", "d")
     assert list(answers) == [False]
     assert lane.counts == Counts(0, 4, 0)
@@ -129,7 +136,7 @@ def test_a_beginning_that_fails_is_said_and_nothing_is_lost(other: Other, caplog
             raise ValueError("on purpose")
         return True
 
-    lane = Lane("jobs", 100, str.encode, other.send, str, begin)
+    lane = Lane("jobs", 100, encode=str.encode, send=other.send, describe=str, begin=begin)
     put(lane, "a", "b", "c", "d")
     assert lane.counts == Counts(0, 4, 0)
     assert [one.getMessage() for one in caplog.records] == ["the delivery of jobs can't begin yet"] * 2

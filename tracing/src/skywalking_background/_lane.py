@@ -65,10 +65,11 @@ class Lane:
         begin: called by each `put` until it returns `True`: starts what calls `step`.
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917  # what differs between segments and logs
+    def __init__(  # noqa: PLR0913  # what differs between segments and logs
         self,
         name: str,
         limit: int,
+        *,
         encode: Callable[[Any], bytes],
         send: Callable[[list[bytes]], object],
         describe: Callable[[bytes], str],

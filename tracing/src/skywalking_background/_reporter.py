@@ -86,18 +86,18 @@ class Reporter:
         self.segments = Lane(
             "segments",
             config.agent_trace_reporter_max_buffer_size,
-            encode_segment,
-            self._send_segments,
-            _describe_segment,
-            self.begin,
+            encode=encode_segment,
+            send=self._send_segments,
+            describe=_describe_segment,
+            begin=self.begin,
         )
         self.logs = Lane(
             "logs",
             config.agent_log_reporter_max_buffer_size,
-            encode_log,
-            self.transport.send_logs,
-            _describe_log,
-            self.begin,
+            encode=encode_log,
+            send=self.transport.send_logs,
+            describe=_describe_log,
+            begin=self.begin,
         )
         self.lanes = (self.segments, self.logs)
         # Reentrant, as a signal's handler may want to flush while its thread is in here.

@@ -51,7 +51,7 @@ class _Faults:
             self.state = _tile("rule")
             self.remaining = _tile("left")
             self.requests = _tile("requests seen")
-            self.struck = _tile("struck")
+            self.struck = _tile("requests with a fault")
             self.dead = _tile("dead letters")
         self.rule = text("p", "", "note").props('role="status"')
         text("h2", "A new rule")
@@ -74,7 +74,7 @@ class _Faults:
             self.rule.text = "This service has no fault board."
             return
         rule = board["rule"]
-        self.state.text = "holds" if rule else "none"
+        self.state.text = "active" if rule else "none"
         self.remaining.text = f"{board['remaining_seconds']:.0f} s"
         self.requests.text = f"{board['requests']:,}"
         share = f" ({board['struck'] / board['requests']:.0%})" if board["requests"] else ""
@@ -152,7 +152,7 @@ def _sentence(board: dict[str, Any]) -> str:
     if not board["enabled"]:
         return "Faults are switched off in this service: SERVICE_FAULTS_ENABLED=true allows them."
     if rule is None:
-        return "No rule holds: nothing is struck."
+        return "No rule is active: no request gets a fault."
     share = f"{rule['share'] * 100:.3g} %"
     words = f"{', '.join(rule['faults'])} for {share} of the requests, {rule['seconds']:g} s long, seed {rule['seed']}."
     if rule["schedule"] == "random":
