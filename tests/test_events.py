@@ -15,7 +15,7 @@ from consoles import forward
 from harness import OapServer, Server, eventually, free_port, serve
 from oap_query import endpoints, started
 from rich.console import Console
-from stack.runtime.scaling import tell_scaled
+from stack.runtime import tell_scaled
 from stack.settings import Settings
 from work_stack import run
 

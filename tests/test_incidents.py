@@ -10,7 +10,7 @@ import pytest
 from consoles import run_console
 from harness import OapServer, Server, eventually, serve
 from playwright.sync_api import expect
-from stack.incidents.player import folder_of, play
+from stack.incidents import folder_of, play
 from stack.settings import Settings
 from tracing_claims.incidents import BY_NAME
 

@@ -9,8 +9,7 @@ import pytest
 from harness import free_port, serve
 from oap_query import Span
 from stack.settings import Settings, UsageError
-from stack.verify import Wanted, own_service, verify_service
-from stack.verify.rules import Answer, check_trace
+from stack.verify import Answer, Wanted, check_trace, own_service, verify_service
 
 if TYPE_CHECKING:
     from pathlib import Path

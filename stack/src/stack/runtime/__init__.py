@@ -5,6 +5,7 @@ from stack.runtime.compose import ComposeRuntime
 from stack.runtime.engine import EngineError
 from stack.runtime.native import NativeRuntime, PartError, problem_of
 from stack.runtime.protocol import Runtime
+from stack.runtime.scaling import tell_scaled
 
 __all__ = [
     "ComposeRuntime",
@@ -15,4 +16,5 @@ __all__ = [
     "choose_runtime",
     "current_runtime",
     "problem_of",
+    "tell_scaled",
 ]

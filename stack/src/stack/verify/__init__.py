@@ -2,5 +2,6 @@
 
 from stack.verify.command import verify
 from stack.verify.own_service import Wanted, verify_service
+from stack.verify.rules import Answer, check_trace
 
-__all__ = ["Wanted", "verify", "verify_service"]
+__all__ = ["Answer", "Wanted", "check_trace", "verify", "verify_service"]
