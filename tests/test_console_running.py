@@ -262,7 +262,7 @@ def test_a_job_is_paused_and_resumed_by_two_presses_each(
     stand_in.endpoints += (("get", "/jobs"), ("post", "/jobs/{name}/pause"), ("post", "/jobs/{name}/resume"))
     with console_of(oap.url, stand_in, "demo", tmp_path) as url:
         page.goto(f"{url}/running")
-        row = page.locator("tr", has_text="resize")
+        row = page.locator("section tr", has_text="resize")
         expect(row).to_contain_text("begins tasks")
         row.get_by_role("button", name="Pause").click()
         expect(row.get_by_role("button", name="Really pause?")).to_be_visible()
@@ -274,7 +274,7 @@ def test_a_job_is_paused_and_resumed_by_two_presses_each(
         row.get_by_role("button", name="Really resume?").click()
         expect(row).to_contain_text("begins tasks")
         assert stand_in.orders == [("POST", "/jobs/resize/pause", {}), ("POST", "/jobs/resize/resume", {})]
-        expect(page.locator("tr", has_text="send")).to_contain_text("begins tasks")
+        expect(page.locator("section tr", has_text="send")).to_contain_text("begins tasks")
 
 
 def letter(number: int, name: str, error: str, minutes_ago: float) -> dict[str, Any]:

@@ -49,8 +49,11 @@ def events(oap: OapServer, service: str) -> list[dict[str, Any]]:
 
 def rows_of_crashed(oap: OapServer, service: str, start: datetime) -> list[dict[str, Any]]:
     """Search a service's crashed tasks as SkyWalking's UI does, by their tag."""
+    service_id = oap.client.service_id(service)
+    if service_id is None:  # which would be any service, to OAP
+        return []
     condition = {
-        "serviceId": oap.client.service_id(service),
+        "serviceId": service_id,
         "traceState": "ALL",
         "queryOrder": "BY_START_TIME",
         "tags": [{"key": "task.outcome", "value": "crashed"}],
