@@ -6,16 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 from demo_service import variants
-from stack.compare.brokers import find_redis
-from stack.compare.faults import suffer
-from stack.compare.rig import Rig
+from stack.compare import Rig, find_redis, suffer
 from stack.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from harness import OapServer
-    from stack.compare.faults import Fault
+    from stack.crash import Fault
 
 REQUESTS = 16
 

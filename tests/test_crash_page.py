@@ -13,7 +13,7 @@ import pytest
 from consoles import run_console
 from harness import OapServer, eventually
 from playwright.sync_api import expect
-from stack.compare.brokers import find_redis
+from stack.compare import find_redis
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +33,7 @@ def socket(oap: OapServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     grpc, http = (where.rpartition(":")[2] for where in (oap.grpc, oap.url))
     environment = {**os.environ, "RUN_DIR": str(folder), "OAP_GRPC_PORT": grpc, "OAP_HTTP_PORT": http}
     path = folder / "crash.sock"
-    command = [sys.executable, "-m", "stack.compare.crash_server", str(path), str(folder / "page")]
+    command = [sys.executable, "-m", "stack.crash.server", str(path), str(folder / "page")]
     process = subprocess.Popen(command, env=environment)
     try:
         assert eventually(path.exists)

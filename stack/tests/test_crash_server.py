@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from stack.compare import crash_server
-from stack.compare.crash_server import Desk, Server
+from stack.crash import server as crash_server
+from stack.crash.server import Desk, Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,4 +1,7 @@
-"""The ways to run work beside a request, side by side: `make compare` and `make crash`.
+"""The ways to run work beside a request, side by side: `make compare` and `make crash`."""
 
-Nothing is imported here: `crash_server` runs as a part of its own, and is to stay small.
-"""
+from stack.compare.brokers import find_redis
+from stack.compare.faults import suffer
+from stack.compare.rig import Rig
+
+__all__ = ["Rig", "find_redis", "suffer"]

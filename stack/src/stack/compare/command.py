@@ -18,13 +18,13 @@ from rich.table import Table
 
 from stack.compare import tables
 from stack.compare.brokers import RigError
-from stack.compare.fault_table import FAULTS, TITLES, applies
 from stack.compare.faults import suffer
 from stack.compare.limits import throughput
 from stack.compare.measure import QUICK, Found, Plan, cost, pace
 from stack.compare.pictures import draw_compared, draw_crashed
 from stack.compare.progress import Progress
 from stack.compare.rig import Rig
+from stack.crash import FAULTS, TITLES, applies
 from stack.settings import ROOT, UsageError
 from stack.terminal import new_console
 
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from stack.compare.brokers import Kind
-    from stack.compare.fault_table import Fault
     from stack.compare.faults import Outcome
     from stack.compare.measure import Pace
+    from stack.crash import Fault
     from stack.settings import Settings
 
 PAGE: Final = ROOT / "docs" / "alternatives.md"
@@ -79,7 +79,7 @@ def crash(settings: Settings, kind: Kind, names: Sequence[str] = (), *, quick: b
 def crash_followed(settings: Settings, kind: Kind, variant: str, fault: Fault, path: Path) -> int:
     """Let one fault happen to one variant, and write into a file how far that is; 0 when it went through.
 
-    For the console's page (`crash_server`).
+    For the console's page (`stack.crash.server`).
 
     Raises:
         UsageError: the variant does not exist, or can't have this fault.

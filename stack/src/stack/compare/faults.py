@@ -8,11 +8,11 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from stack.compare.fault_table import FAULTS, TITLES, Fault, applies
 from stack.compare.progress import Progress
 from stack.compare.requests import send
 from stack.compare.rig import VISIBILITY_SECONDS
 from stack.compare.traces import look_for
+from stack.crash import FAULTS, TITLES, Fault, applies
 
 if TYPE_CHECKING:
     from demo_service.ledger import Count

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from demo_service.variants import Variant
 
-    from stack.compare.fault_table import Fault
     from stack.compare.rig import Rig
+    from stack.crash import Fault
 
 LOOK_SECONDS: Final = 0.3
 

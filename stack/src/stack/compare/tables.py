@@ -7,8 +7,8 @@ from dataclasses import fields
 from statistics import median
 from typing import TYPE_CHECKING
 
-from stack.compare.fault_table import TITLES
 from stack.compare.measure import Pace
+from stack.crash import TITLES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

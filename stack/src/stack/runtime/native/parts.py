@@ -133,7 +133,7 @@ def crash_socket(settings: Settings) -> Path | None:
 
 
 def _crash(settings: Settings, socket: Path) -> Part:
-    words = ("-m", "stack.compare.crash_server", str(socket), str(settings.run_dir.absolute() / "compare" / "page"))
+    words = ("-m", "stack.crash.server", str(socket), str(settings.run_dir.absolute() / "compare" / "page"))
     return Part(
         "crash",
         (sys.executable, *words),

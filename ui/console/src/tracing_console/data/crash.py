@@ -1,4 +1,4 @@
-"""The part of the native stack that lets faults happen to the ways to run work: `stack.compare.crash_server`."""
+"""The part of the native stack that lets faults happen to the ways to run work: `stack.crash.server`."""
 
 from __future__ import annotations
 

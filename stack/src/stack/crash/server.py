@@ -25,7 +25,7 @@ from typing import Any, Final
 
 from demo_service.variants import VARIANTS
 
-from stack.compare.fault_table import FAULTS, TITLES, applies
+from stack.crash.fault_table import FAULTS, TITLES, applies
 
 END_SECONDS: Final = 30.0
 """How long a run may take to end its own processes."""
