@@ -29,7 +29,7 @@ class Threads(StrEnum):
 
 
 def log(event: str, task: str) -> None:
-    """Write the lines that the overview's example writes."""
+    """Log that the task has started and completed."""
     logger.info("Background task %s: %s", event, task, extra={"task": task})
 
 
