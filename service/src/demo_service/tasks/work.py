@@ -29,7 +29,7 @@ class Threads(StrEnum):
 
 
 def log(event: str, task: str) -> None:
-    """Log that the task has started and completed."""
+    """Log what happens to a task."""
     logger.info("Background task %s: %s", event, task, extra={"task": task})
 
 
