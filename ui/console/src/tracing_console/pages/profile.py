@@ -61,7 +61,8 @@ class _Profile:
             with tag("label"):
                 text("span", "Task")
                 self.task = tag("input").props(f'name="task" list="tasks" required maxlength={MAX_NAME} size=36')
-                self.task.props["defaultValue"] = task  # `value` would be set again with each update, over what is typed
+                # `value` would be set again with each update of the page, over what is typed.
+                self.task.props["defaultValue"] = task
             with tag("label"):
                 text("span", "For")
                 self.seconds = tag("select").props('name="seconds"')
