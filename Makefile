@@ -6,7 +6,7 @@ SYNCED := .venv/.synced
 PARALLEL := --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 # Tests of one part that start real servers for long: they run with the tests across parts.
 SERVERS := oap/embedded/tests/test_database.py service/tests/test_leftovers.py service/tests/test_workers.py stack/tests/test_own_redis.py \
-	stack/tests/test_runtime_native.py stack/tests/test_runtime_start.py
+	stack/tests/test_portable.py stack/tests/test_runtime_native.py stack/tests/test_runtime_start.py
 # Schemathesis is a plugin that takes half a second to load in each process; only tests/test_openapi.py needs it.
 UNIT_PYTEST := $(PARALLEL) -p no:schemathesis $(addprefix --ignore=,$(SERVERS))
 UNIT := $(filter-out tracing/mutants/%,$(wildcard */tests */*/tests))
