@@ -12,21 +12,18 @@ from uuid import uuid4
 import httpx
 import psutil
 import pytest
-from harness import OapServer, Server, eventually, serve
-from oap_query import log_lines
+from harness import OapServer, Server, T, eventually, serve
+from oap_query import log_lines, segments
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from oap_query import Span
+    from oap_query import Segment, Span
 
 TASKS = 200
 EVENTS = """query ($condition: EventQueryCondition) { data: queryEvents(condition: $condition) { events {
     uuid source { service serviceInstance } name type message parameters { key value } startTime endTime layer } } }"""
-
-ROWS = """query ($condition: TraceQueryCondition) {
-    data: queryBasicTraces(condition: $condition) { traces { segmentId endpointNames traceIds isError } } }"""
 
 
 def ask(server: Server, path: str, times: int) -> list[str]:
@@ -47,21 +44,13 @@ def events(oap: OapServer, service: str) -> list[dict[str, Any]]:
     return found
 
 
-def rows_of_crashed(oap: OapServer, service: str, start: datetime) -> list[dict[str, Any]]:
+def rows_of_crashed(oap: OapServer, service: str, start: datetime) -> list[Segment]:
     """Search a service's crashed tasks as SkyWalking's UI does, by their tag."""
-    service_id = oap.client.service_id(service)
-    if service_id is None:  # which would be any service, to OAP
-        return []
-    condition = {
-        "serviceId": service_id,
-        "traceState": "ALL",
-        "queryOrder": "BY_START_TIME",
-        "tags": [{"key": "task.outcome", "value": "crashed"}],
-    }
-    return [row for page in oap.client.pages(ROWS, condition, start) for row in page]
+    pages = segments(oap.client, start, service=service, tag=("task.outcome", "crashed"))
+    return [segment for page in pages for segment in page if segment.error]
 
 
-def all_of(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+def all_of(rows: list[T], count: int) -> list[T]:
     """Return the rows when they are as many."""
     return rows if len(rows) >= count else []
 
@@ -108,7 +97,7 @@ def test_a_task_is_seen_while_it_runs_and_its_event_ends_with_it(oap: OapServer,
     (ended,) = eventually(lambda: [one for one in events(oap, service.name) if one["endTime"]])
     spans = oap.client.wait_for_trace(trace_id, lambda found: any(span.name == "work" for span in found))
     (task,) = [span for span in spans if span.name == "work"]
-    assert (ended["uuid"], ended["startTime"], ended["type"]) == (event["uuid"], task.start, "Normal")
+    assert (ended["uuid"], ended["startTime"] // 1000, ended["type"]) == (event["uuid"], task.start // 1000, "Normal")
     assert 0 <= task.end - ended["endTime"] < 1_000
     assert ended["parameters"]["segment.id"] == task.segment_id == ended["uuid"]
     assert len(events(oap, service.name)) == 1
@@ -152,9 +141,9 @@ def test_200_tasks_of_a_killed_service_are_200_crashed_spans_and_200_dead_letter
             ("crashed", 1, True)
         }
         assert len(letters(server)) == TASKS
-        assert {row["traceIds"][0] for row in rows} == set(trace_ids)
-        assert len({row["segmentId"] for row in rows}) == len(rows) == TASKS
-        assert {(*row["endpointNames"], row["isError"]) for row in rows} == {("background_sleep_task", True)}
+        assert {row.trace_id for row in rows} == set(trace_ids)
+        assert len({row.segment_id for row in rows}) == len(rows) == TASKS
+        assert {row.name for row in rows} == {"background_sleep_task"}
         said = eventually(lambda: re.findall(r"(\d+) tasks ended with their processes", server.log))
         assert sum(map(int, said)) == TASKS
         ended = eventually(lambda: [e for e in events(oap, name) if e["parameters"]["task.outcome"] == "crashed"])

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,7 +17,7 @@ from skywalking import config
 from skywalking.protocol.event.Event_pb2 import Event, Type
 from skywalking.protocol.logging.Logging_pb2 import LogData
 from skywalking_background import _encoding, _events, _running, background_span, carry, untraced
-from skywalking_background._events import HEARTBEAT_SECONDS, RunningEvents
+from skywalking_background._events import HEARTBEAT_SECONDS, RunningEvents, TaskEvent
 from skywalking_background._failures import UnreachableError, UnwelcomeError
 from skywalking_background._faults import faults
 from skywalking_background._http import HttpTransport
@@ -253,7 +254,9 @@ def test_an_event_begins_lives_and_ends_under_one_id(events: Events, segments: S
     assert events.begun == [(segment.segment_id, segment.segment_id)]
     for event in events.found:
         assert (event.source.service, event.source.serviceInstance) == (config.agent_name, config.agent_instance_name)
-        assert (event.name, event.layer, event.startTime) == ("BackgroundTask", "GENERAL", span.start_time)
+        assert (event.name, event.layer) == ("BackgroundTask", "GENERAL")
+        assert event.parameters["task.since"] == str(span.start_time)
+        assert event.startTime // 1000 == span.start_time // 1000
         assert event.type == Type.Normal
         assert event.parameters["trace.id"] == segment.related_traces[0]
         assert (event.parameters["task.name"], event.parameters["task.id"]) == ("resize", "a1")
@@ -262,6 +265,19 @@ def test_an_event_begins_lives_and_ends_under_one_id(events: Events, segments: S
     assert int(alive.parameters["task.alive"]) >= int(begun.parameters["task.alive"])
     assert span.start_time < ended.endTime <= span.end_time
     assert [event.parameters["task.outcome"] for event in events.found] == ["running", "running", "ended"]
+
+
+def test_each_message_about_an_event_is_a_ms_later_within_the_second_of_its_start() -> None:
+    """So that BanyanDB shows the last one, and takes all of them for one event."""
+    start = 1_700_000_000_999
+    event = TaskEvent("id", "service", "instance", "resize", "a1", "trace", "segment", start, start)
+    seconds = (0, 30, 60, 90, 29_940)
+    messages = [replace(event, alive=start + 1000 * number) for number in seconds]
+    messages.append(replace(event, alive=start + 90_000_000, end=start + 90_000_000, outcome="crashed"))
+    found = [Event.FromString(message.encode()) for message in messages]
+    assert [one.startTime - 1_700_000_000_000 for one in found] == [0, 1, 2, 3, 998, 999]
+    assert Event.FromString(replace(event, alive=start + 90_000_000).encode()).startTime < found[-1].startTime
+    assert Event.FromString(replace(event, alive=start - 90_000).encode()).startTime == found[0].startTime
 
 
 @pytest.mark.parametrize(
