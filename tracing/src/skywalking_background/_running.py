@@ -53,11 +53,10 @@ class Watch(Generic[S]):
         there any more has ended.
         """
         taken: list[TaskSpan] = []
-        for span in list(self.fresh):
+        old = [span for span in list(self.fresh) if span.start_time < began_before]  # a clock may be put back: no order
+        for span in old:
             if len(taken) >= most:
                 break
-            if span.start_time >= began_before:
-                continue
             if len(self.known) >= LIMIT:
                 self.fresh.pop(span, None)
                 self._miss()
