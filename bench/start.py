@@ -1,8 +1,8 @@
 """From a clone to the first trace: how long it takes, and what each part takes of memory and disk.
 
-`.venv/bin/python bench/start.py --rounds 5` measures `make up RUNTIME=native` with warm caches, `--cold` also once with
-empty ones: a fresh clone, nothing downloaded, nothing compiled. It clones this repository's HEAD into a folder of its
-own and leaves nothing behind.
+`.venv/bin/python bench/start.py` measures `make up RUNTIME=native` with warm caches, `--cold 5` also with empty ones: a
+fresh clone, nothing downloaded, nothing compiled. `--runtime compose` measures containers, with images that are built
+already. It clones this repository's HEAD into a folder of its own and leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -33,31 +33,47 @@ ARCHIVE_SECONDS: Final = 180.0
 def main() -> int:
     """Measure, and print a table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="warm starts (default %(default)s)")
-    parser.add_argument("--cold", action="store_true", help="also one start with empty caches, which downloads 137 MB")
+    parser.add_argument("--rounds", type=int, default=5, help="starts of each kind (default %(default)s)")
+    parser.add_argument("--cold", type=int, default=0, help="starts with empty caches, each of which downloads 137 MB")
+    parser.add_argument("--runtime", choices=("native", "compose"), default="native")
     parser.add_argument("--first-port", type=int, default=28700)
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="start-"))
     try:
         clone = folder / "clone"
         subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)  # noqa: S607  # whichever the user has
-        environment = _environment(arguments.first_port)
-        print("| start | `make up` returns | first trace in OAP |\n|---|---|---|")
+        environment = _environment(arguments.first_port, arguments.runtime)
+        print("| start: median, each | `make up` returns | first trace in OAP |\n|---|---|---|")
+        if arguments.runtime == "compose":
+            _make(clone, environment, "doctor")  # what is no part of a start: our own tools
+            _tell("no data yet", [_start(clone, environment, keep=False) for _ in range(arguments.rounds)])
+            _tell("with data", [_start(clone, environment) for _ in range(arguments.rounds)])
+            _make(clone, environment, "clean")
+            return 0
         if arguments.cold:
-            caches = {name: str(folder / name.lower()) for name in ("OAP_EMBEDDED_CACHE", "UV_CACHE_DIR")}
-            _tell("cold: nothing downloaded", [_start(clone, {**environment, **caches}, keep=False)])
-            shutil.rmtree(clone / ".venv")
+            _tell("cold: nothing downloaded", [_cold(clone, folder, environment) for _ in range(arguments.cold)])
         _tell("first in a clone, caches filled", [_start(clone, environment, keep=False, archive=True)])
-        _tell(f"warm, median of {arguments.rounds}", [_start(clone, environment) for _ in range(arguments.rounds)])
+        _tell("warm", [_start(clone, environment) for _ in range(arguments.rounds)])
         _show_parts(clone, environment)
         return 0
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _environment(first_port: int) -> dict[str, str]:
+def _environment(first_port: int, runtime: str) -> dict[str, str]:
     ports = {name: str(first_port + place) for place, name in enumerate(PORTS)}
-    return {**os.environ, **ports, "RUNTIME": "native"}
+    images = {"IMAGES": "local"} if runtime == "compose" else {}
+    return {**os.environ, **ports, **images, "RUNTIME": runtime}
+
+
+def _cold(clone: Path, folder: Path, environment: dict[str, str]) -> tuple[float, float]:
+    """Start with empty caches, which are deleted afterwards."""
+    caches = {name: str(folder / name.lower()) for name in ("OAP_EMBEDDED_CACHE", "UV_CACHE_DIR")}
+    try:
+        return _start(clone, {**environment, **caches}, keep=False)
+    finally:
+        for made in (*caches.values(), str(clone / ".venv")):
+            shutil.rmtree(made, ignore_errors=True)
 
 
 def _start(
@@ -139,7 +155,8 @@ def _make(clone: Path, environment: dict[str, str], *words: str) -> str:
 
 def _tell(title: str, seconds: list[tuple[float, float]]) -> None:
     up, traced = (median(one[place] for one in seconds) for place in (0, 1))
-    print(f"| {title} | {up:.1f} s | {traced:.1f} s |", flush=True)
+    each = "" if len(seconds) == 1 else ": " + ", ".join(f"{one[0]:.1f}" for one in seconds)
+    print(f"| {title} | {up:.1f} s{each} | {traced:.1f} s |", flush=True)
 
 
 if __name__ == "__main__":

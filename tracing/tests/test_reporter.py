@@ -157,6 +157,32 @@ def test_the_process_introduces_itself_first(port: int, segments: list[Any]) -> 
     assert collector.instances == [config.agent_instance_name]
 
 
+def test_under_load_few_calls_are_made(port: int, segments: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_reporter, "INTERVAL", 0.01)
+    monkeypatch.setattr(_reporter, "SPACING", 60.0)
+    reporter = Reporter()
+
+    def put(number: int) -> None:
+        for _ in range(number):
+            reporter.segments.put(make_segment(segments))
+
+    def sent(number: int, seconds: float = 10.0) -> bool:
+        deadline = time.monotonic() + seconds
+        while reporter.counts()["segments"].sent < number and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return reporter.counts()["segments"].sent == number
+
+    with listening(Collector(), port):
+        put(1)
+        assert sent(1)  # at once, after a pause
+        put(9)
+        assert not sent(10, seconds=0.3)
+        put(1)
+        assert sent(11)  # half of what may wait
+        put(1)
+        assert reporter.flush()  # somebody waits
+
+
 def test_a_batch_has_bounded_bytes(port: int, segments: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_lane, "BATCH_BYTES", 10_000)
     monkeypatch.setattr(config, "agent_trace_reporter_max_buffer_size", 1000)

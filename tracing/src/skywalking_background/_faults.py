@@ -59,7 +59,11 @@ def faults() -> dict[str, int]:
     return dict(found)
 
 
-_ORDERS: Final = (KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError)
+def cancelled(error: BaseException | None) -> bool:
+    """Say whether an error is how asyncio, or Trio, ends a task."""
+    if isinstance(error, asyncio.CancelledError):
+        return True
+    return isinstance(error, getattr(sys.modules.get("trio"), "Cancelled", ()))
 
 
 def is_order(error: BaseException) -> bool:
@@ -68,8 +72,8 @@ def is_order(error: BaseException) -> bool:
     All other errors are those of the work, also where a library does not derive its own from `Exception`.
     """
     if isinstance(error, BaseExceptionGroup):
-        return error.subgroup(_ORDERS) is not None
-    return isinstance(error, _ORDERS)
+        return any(is_order(one) for one in error.exceptions)
+    return isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)) or cancelled(error)
 
 
 def safe_text(value: object) -> str:

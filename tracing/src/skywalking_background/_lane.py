@@ -147,6 +147,11 @@ class Lane:
         return self.settled >= goal or not (self._queue or self._taken)
 
     @property
+    def fills_a_batch(self) -> bool:
+        """Whether enough waits for a call of its own, or half of what may wait."""
+        return len(self._queue) >= min(BATCH_ITEMS, self.limit // 2) or self._bytes_in - self._bytes_out >= BATCH_BYTES
+
+    @property
     def stuck(self) -> bool:
         """Whether something is set aside."""
         return bool(self._aside)

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["Counts", "Lane", "Reporter", "Transport", "encode_segment"]
 
 
-INTERVAL: Final = 0.25  # seconds between two batches: how late a finished span may leave
+INTERVAL: Final = 0.25  # seconds between two looks at what there is to do
+SPACING: Final = 1.0  # seconds between two deliveries under load: a call costs as much CPU as a hundred spans
 RETRY_MAX: Final = 5.0  # seconds: the longest wait before OAP is tried again
 RETRY_FLUSHING: Final = 0.25  # seconds: the wait while somebody waits for the delivery
 RETRY_ASIDE_FLUSHING: Final = 1.0  # seconds: likewise, for what was refused
@@ -106,7 +107,7 @@ class Reporter:
         self._thread: threading.Thread | None = None
         self._speaking = threading.local()
         self._begun = False
-        self._try_again = 0.0  # as of `time.monotonic()`
+        self._try_again = self._taken_at = 0.0  # as of `time.monotonic()`; the latter: when OAP took something
         self._wanted = False  # somebody waits for a delivery
         self._started = 0  # rounds
         self._failed_round = self._idle_round = -1  # the last one that failed, that had nothing left to try
@@ -228,6 +229,7 @@ class Reporter:
 
     def _run(self) -> None:
         wait = INTERVAL
+        error: Exception | None = None
         first = True
         while True:
             with self._changed:
@@ -235,7 +237,8 @@ class Reporter:
                 self._wanted = False
             try:
                 self._on_round()
-                error = self._round(wanted=wanted)
+                if wanted or error is not None or self._is_due():
+                    error = self._round(wanted=wanted)
             except Exception:  # noqa: BLE001  # whatever it is, the thread goes on, and so does the delivery
                 self._complain(
                     "reporter", "the delivery to OAP at %s failed, and is tried again", self.address, exc_info=True
@@ -245,6 +248,10 @@ class Reporter:
             if first:
                 first = False
                 self._on_first_round()
+
+    def _is_due(self) -> bool:
+        """Say whether to deliver now: at once after a pause, and what fills a batch."""
+        return time.monotonic() >= self._taken_at + SPACING or any(lane.fills_a_batch for lane in self.lanes)
 
     def _round(self, *, wanted: bool) -> Exception | None:
         """Deliver until nothing is left or something fails, and return what failed."""
@@ -345,6 +352,7 @@ class Reporter:
     def _succeeded(self) -> None:
         with self._changed:
             self.reached = True
+            self._taken_at = time.monotonic()
             self._gave_up_with = None
             self._changed.notify_all()
 

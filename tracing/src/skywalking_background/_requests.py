@@ -181,10 +181,12 @@ class Request:
             self.close(sys.exception() if self.status >= _SERVER_ERROR else None, whole=True)
 
     def leave(self) -> None:
-        """End the request as its client left before it had the whole response."""
-        if not self.finished and not self.ending:  # a server may say so while it sends the last of it
-            self.left = True
-            self.close(None)
+        """End the request as its client left, mostly before it had the whole response."""
+        if self.finished:
+            return
+        # A server may say so while it sends the last of it, and Starlette then cancels what sends it.
+        self.left = not self.ending
+        self.close(None, whole=self.ending)
 
     def start(self, message: Message) -> Message:
         """Note the response's status and put the trace id into its headers."""

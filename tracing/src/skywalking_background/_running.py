@@ -6,10 +6,9 @@ for a task that nobody has looked at yet, and none that the garbage collector wo
 
 from __future__ import annotations
 
-from asyncio import CancelledError
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from skywalking_background._faults import logger, safe_text
+from skywalking_background._faults import cancelled, logger, safe_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,11 +52,10 @@ class Watch(Generic[S]):
         there any more has ended.
         """
         taken: list[TaskSpan] = []
-        for span in list(self.fresh):
+        old = [span for span in list(self.fresh) if span.start_time < began_before]  # a clock may be put back: no order
+        for span in old:
             if len(taken) >= most:
                 break
-            if span.start_time >= began_before:
-                continue
             if len(self.known) >= LIMIT:
                 self.fresh.pop(span, None)
                 self._miss()
@@ -130,6 +128,6 @@ def outcome(span: TaskSpan, error: BaseException | None) -> str:
     tag = (span.made("tags") or {}).get("task.outcome")
     if tag is not None and not isinstance(tag, list):
         return safe_text(tag.val)
-    if isinstance(error, CancelledError):
+    if cancelled(error):
         return "cancelled"
     return "failed" if error is not None or span.error_occurred else "ended"

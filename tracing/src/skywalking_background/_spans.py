@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import sys
 import threading
 import time
 import traceback
@@ -93,10 +94,18 @@ def record_error(span: Span, error: BaseException) -> None:
 
 
 def strand_here() -> object:
-    """Identify what runs now: the asyncio task, or the thread where there is none."""
+    """Identify what runs now: the task of asyncio or Trio, or the thread where there is none."""
     loop = asyncio._get_running_loop()  # noqa: SLF001  # documented for event loops: does not raise without one
-    task = None if loop is None else asyncio.current_task(loop)
+    task = _trio_task() if loop is None else asyncio.current_task(loop)
     return threading.get_ident() if task is None else id(task)
+
+
+def _trio_task() -> object:
+    current: Callable[[], object] | None = getattr(sys.modules.get("trio.lowlevel"), "current_task", None)
+    try:
+        return None if current is None else current()
+    except RuntimeError:  # not in Trio, but in a thread of its own
+        return None
 
 
 class background_span:  # noqa: N801  # reads as a keyword: `with background_span("resize"):`
