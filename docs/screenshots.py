@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import httpx
-from demo_service.variants import VARIANTS
 from oap_query import Oap
 from playwright.async_api import async_playwright
 from stack.settings import exempt_loopback, load_settings
+from tracing_claims.variants import VARIANTS
 
 if TYPE_CHECKING:
     from oap_query import Span

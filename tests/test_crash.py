@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from demo_service import variants
 from stack.compare import Rig, find_redis, suffer
 from stack.settings import Settings
+from tracing_claims import variants
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

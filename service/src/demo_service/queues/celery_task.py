@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 import redis
 from celery import Task
 from skywalking_background import current_trace_id
+from tracing_claims import variants
 
-from demo_service import ledger, variants
+from demo_service import ledger
 from demo_service.dead_letters import DeadLetters, Redactor
 from demo_service.logging import task_id
 from demo_service.queues.broker import CELERY_QUEUE, CELERY_TASK, MAX_DELIVERIES, broker_of

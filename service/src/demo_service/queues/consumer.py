@@ -16,8 +16,9 @@ from faststream.redis import RedisBroker, StreamSub
 from faststream.redis.annotations import RedisStreamMessage
 from redis.exceptions import RedisError
 from skywalking_background import current_trace_id, event, flush, tag
+from tracing_claims import variants
 
-from demo_service import ledger, variants
+from demo_service import ledger
 from demo_service.dead_letters import DeadLetters, Redactor
 from demo_service.logging import configure_logging, task_id
 from demo_service.queues.broker import GROUP, MAX_DELIVERIES, MESSAGE_QUEUE, MESSAGE_TASK, Broker, broker_of

@@ -8,22 +8,21 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from tracing_claims.variants import FAULTS
+
 from stack.compare.progress import Progress
 from stack.compare.requests import send
 from stack.compare.rig import VISIBILITY_SECONDS
 from stack.compare.traces import look_for
-from stack.crash import FAULTS, TITLES, Fault, applies
 
 if TYPE_CHECKING:
     from demo_service.ledger import Count
-    from demo_service.variants import Variant
     from oap_query import Oap
+    from tracing_claims.variants import Fault, Variant
 
     from stack.compare.requests import Sent
     from stack.compare.rig import Rig
     from stack.compare.traces import Shown
-
-__all__ = ["FAULTS", "TITLES", "Fault", "Outcome", "applies", "suffer"]
 
 WARM_UP: Final = 8
 SENDING_SECONDS: Final = 4.0
@@ -70,7 +69,7 @@ def suffer(  # noqa: PLR0913, PLR0917  # what it is about
     asyncio.run(send(rig.url, variant, WARM_UP, work_seconds=0, at_once=5))  # a pool's processes, connections
     rig.wait_until_idle(variant, QUIET_SECONDS)
     rig.forget()
-    progress = progress or Progress(None, variant, fault, count)
+    progress = progress or Progress(None)
     quiet = QUIET_WITH_BROKER_SECONDS if variant.broker else QUIET_SECONDS
     with progress.counting(rig, variant):
         progress.tell(step=f"sending {count} requests within {SENDING_SECONDS:.0f} s")
@@ -94,7 +93,7 @@ async def _send(rig: Rig, variant: Variant, fault: Fault, count: int, progress: 
     def each(answered: int) -> None:
         progress.tell(answered=answered)
         if answered == max(1, count // 2):
-            progress.tell(step=f"{TITLES[fault]}, while requests come in")
+            progress.tell(step=f"{FAULTS[fault]}, while requests come in")
             thread.start()
 
     work = SHORT_WORK_SECONDS if variant.process in {"pool", "worker"} else WORK_SECONDS
@@ -138,7 +137,6 @@ def _outcome(  # noqa: PLR0913, PLR0917  # what it is made of
         )
         shown = len(found.lost & seen.broken)
         unfinished = len(sent.traces) - seen.complete
-    progress.tell(step="over", ended=True)
     return Outcome(
         variant.name,
         fault,

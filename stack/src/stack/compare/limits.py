@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from stack.compare.requests import send
 
 if TYPE_CHECKING:
-    from demo_service.variants import Variant
+    from tracing_claims.variants import Variant
 
     from stack.compare.rig import Rig
 

@@ -20,8 +20,8 @@ from stack.compare.traces import look_for
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from demo_service.variants import Variant
     from oap_query import Oap
+    from tracing_claims.variants import Variant
 
     from stack.compare.brokers import Kind
     from stack.settings import Settings

@@ -1,10 +1,10 @@
-"""How far one fault of one variant is, in a file that the console follows while it happens."""
+"""How far `make crash` is, in a file that the console follows."""
 
 from __future__ import annotations
 
 import json
+import os
 import threading
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,46 +12,48 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from demo_service.variants import Variant
+    from tracing_claims.variants import Fault, Variant
 
     from stack.compare.rig import Rig
-    from stack.crash import Fault
 
 LOOK_SECONDS: Final = 0.3
 
 
 class Progress:
-    """What is known so far; written anew at each change.
+    """What is known so far of one fault of one variant; written anew at each change.
 
     Args:
         path: the file, a JSON object; `None` writes nothing.
-        variant: which one.
-        fault: what happens to it.
-        requests: how many are sent.
     """
 
-    def __init__(self, path: Path | None, variant: Variant, fault: Fault, requests: int) -> None:
+    def __init__(self, path: Path | None) -> None:
         self.path = path
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
-        self._known: dict[str, Any] = {
-            "variant": variant.name,
-            "fault": fault,
-            "requests": requests,
-            "began": time.time(),
-            "step": "starting a service, a worker, a consumer and a broker",
-            "ended": False,
-            "error": "",
-            "answered": 0,
-            "refused": None,
-            "accepted": 0,
-            "done": 0,
-            "done_twice": 0,
-            "dead": 0,
-            "open": 0,
-            "lost": None,
-            "shown": None,
-            "traces": [],
-        }
+        self._known: dict[str, Any] = {}
+
+    def begin(self, variant: Variant, fault: Fault, requests: int) -> None:
+        """Forget the one before: so many requests are now sent to a variant, which gets a fault meanwhile."""
+        self.tell(
+            variant=variant.name,
+            fault=fault,
+            requests=requests,
+            pid=os.getpid(),
+            step="getting a service, a worker, a consumer and a broker ready",
+            ended=False,
+            error="",
+            answered=0,
+            refused=None,
+            accepted=0,
+            done=0,
+            done_twice=0,
+            dead=0,
+            open=0,
+            lost=None,
+            shown=None,
+            traces=[],
+        )
 
     def tell(self, **values: Any) -> None:  # noqa: ANN401  # what JSON can hold
         """Write down what has changed."""

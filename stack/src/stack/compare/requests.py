@@ -13,7 +13,7 @@ import httpx
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from demo_service.variants import Variant
+    from tracing_claims.variants import Variant
 
 TIMEOUT_SECONDS: Final = 90.0
 CONNECTIONS: Final = 20

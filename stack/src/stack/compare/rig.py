@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from demo_service.variants import Variant
+    from tracing_claims.variants import Variant
 
     from stack.compare.brokers import Kind
     from stack.settings import Settings
