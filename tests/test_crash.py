@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from harness import OapServer
-    from stack.crash import Fault
+    from tracing_claims.variants import Fault
 
 REQUESTS = 16
 

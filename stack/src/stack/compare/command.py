@@ -164,7 +164,7 @@ def _crash(  # noqa: PLR0913  # what the command line says
     folder = settings.run_dir / "compare"
     title = f"{NAMES[kind]}, {count} requests each, {_machine()}"
     picture = (PAGE.parent if docs else folder) / f"crash-{kind}.png"
-    draw_crashed(outcomes, TITLE, FAULTS, title, picture)
+    draw_crashed(outcomes, TITLE, title, picture)
     text = f"{title}.\n"
     for name, rows in tables.crashed(outcomes, TITLE).items():
         _print(console, name, tables.CRASHED, rows)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Final, Self
 
 import psutil
 
-from stack.compare.requests import send
 from stack.compare.rig import Rig
 from stack.compare.traces import look_for
+from stack.load import send
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -100,27 +100,28 @@ def pace(rig: Rig, variant: Variant, plan: Plan, oap: Oap | None) -> Pace:
     Raises:
         RigError, OapError: something does not answer.
     """
-    asyncio.run(send(rig.url, variant, WARM_UP, work_seconds=0, at_once=5))
+    asyncio.run(send(rig.url + variant.path, WARM_UP, seconds=0, at_once=5))
     rig.wait_until_idle(variant, 30)
     rig.forget()
     with _Meter(rig) as meter:
-        sent = asyncio.run(send(rig.url, variant, plan.paced, work_seconds=PACED_SECONDS, rate=plan.rate))
+        sent = asyncio.run(send(rig.url + variant.path, plan.paced, seconds=PACED_SECONDS, rate=plan.rate))
         rig.wait_until_idle(variant, 30)
     times = rig.times(variant)
+    milliseconds = [one.milliseconds for one in sent if one.succeeded]
     # Where the client waits for the work, it is written down as accepted after it.
     delays = [max(0.0, begun - times.accepted[one]) for one, begun in times.begun.items() if one in times.accepted]
     complete = math.nan
     if oap is not None:
-        shown = look_for(oap, variant, sent.traces, expected=len(sent.traces), seconds=TRACE_SECONDS)
-        complete = shown.complete / len(sent.traces)
+        traces = [one.trace_id for one in sent if one.succeeded]
+        complete = look_for(oap, variant, traces, expected=len(traces), seconds=TRACE_SECONDS).complete / len(traces)
     rig.forget()
     began = time.time()
-    asyncio.run(send(rig.url, variant, plan.burst, work_seconds=0, at_once=20))
+    asyncio.run(send(rig.url + variant.path, plan.burst, seconds=0, at_once=20))
     rig.wait_until_idle(variant, 60)
     burst = rig.times(variant).done
     return Pace(
-        median(sent.milliseconds),
-        _p99(sent.milliseconds),
+        median(milliseconds),
+        _p99(milliseconds),
         median(delays),
         _p99(delays),
         len(burst) / (max(burst.values()) / 1000 - began),
@@ -139,7 +140,7 @@ def cost(settings: Settings, kind: Kind, variant: Variant, plan: Plan) -> Cost:
     began = time.monotonic()
     with Rig(settings, kind, parts=parts, broker=variant.broker, folder="cost") as rig:
         seconds = time.monotonic() - began
-        asyncio.run(send(rig.url, variant, WARM_UP, work_seconds=0, at_once=5))
+        asyncio.run(send(rig.url + variant.path, WARM_UP, seconds=0, at_once=5))
         rig.wait_until_idle(variant, 30)
         before = _memory_mb(rig)
         processes = sum(len(family) for family in rig.processes().values())
@@ -157,7 +158,7 @@ async def _peak(rig: Rig, variant: Variant, count: int) -> tuple[float, int]:
         The most memory meanwhile (MB), and how many of them run at once.
     """
     at_once = count if variant.name == "blocking" else 50
-    sending = asyncio.create_task(send(rig.url, variant, count, work_seconds=LONG_SECONDS, at_once=at_once))
+    sending = asyncio.create_task(send(rig.url + variant.path, count, seconds=LONG_SECONDS, at_once=at_once))
     deadline, peak = time.monotonic() + LONG_SECONDS / 2, 0.0
     while not sending.done() and time.monotonic() < deadline:
         await asyncio.sleep(LOOK_SECONDS)

@@ -20,8 +20,8 @@ import httpx
 import psutil
 from demo_service import ledger
 
-from stack.compare.brokers import Broker, RigError, family_of, free_port
-from stack.settings import HOST
+from stack.compare.brokers import Broker, RigError, family_of
+from stack.settings import HOST, free_port
 from stack.terminal import last_lines
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ from stack.load.command import load
 from stack.load.locust import LOCUSTFILE, Load, Request, percentile, read_requests, scenarios, start_locust
 from stack.load.memory import draw_memory, growth_mb
 from stack.load.meter import Meter, Sample
+from stack.load.requests import Sent, send
 from stack.load.traces import TraceCount, most_at_once, wait_for_traces
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Meter",
     "Request",
     "Sample",
+    "Sent",
     "TraceCount",
     "draw_memory",
     "growth_mb",
@@ -20,6 +22,7 @@ __all__ = [
     "percentile",
     "read_requests",
     "scenarios",
+    "send",
     "start_locust",
     "wait_for_traces",
 ]

@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     worker_name: str = "demo-worker"
     """The name of the service's worker in SkyWalking. The timeline shows its tasks too."""
     run_dir: Path | None = None
-    """The run folder of the stack, where it runs as processes on this machine: the guided incidents and `make crash` are
+    """The run folder of the stack, where it runs as processes on this machine: guided incidents and `make crash` are
     started and followed from the console. In a container there is none."""
     ui_url: Url | None = None
     """SkyWalking's own UI, as the browser reaches it. Links to it appear while it answers. It must have OAP's version:

@@ -5,7 +5,7 @@ from tracing_console.data.flame import TaskProfile, frames, split
 from tracing_console.data.measures import MINUTES, Claim, claims, most_at_once, trends
 from tracing_console.data.orders import OrderError, Orders
 from tracing_console.data.running import RunningTask, RunningTasks
-from tracing_console.data.runs import Crash, Played, Side, last_crash, last_run
+from tracing_console.data.runs import Crash, LostTrace, Played, Side, last_crash, last_run
 from tracing_console.data.service import Answer, LetterFilter, Request, Service, ServiceError
 from tracing_console.data.sources import OAP, SERVICE, UI, Sources
 from tracing_console.data.ui_link import UiLink, alarms_url, endpoint_url, service_url, tasks_url, ui_link
@@ -23,6 +23,7 @@ __all__ = [
     "Crash",
     "Feed",
     "LetterFilter",
+    "LostTrace",
     "OrderError",
     "Orders",
     "Played",
