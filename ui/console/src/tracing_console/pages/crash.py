@@ -138,12 +138,12 @@ class _Crash:
 def verdict(run: Crash) -> str:
     """Say in a sentence how far a run is, or what has come out."""
     if not run.ended:
-        return f"Now: {run['step']}."
+        return f"Now: {run.step}."
     if not run.lost:
         return "Over: nothing that was accepted is lost."
     shown = run.shown
     seen = "SkyWalking was not asked" if shown is None else f"SkyWalking shows {shown} of them as failed"
-    return f"Over: {run['lost']} of {run['accepted']} that were accepted are lost; {seen}."
+    return f"Over: {run.lost} of {run.accepted} that were accepted are lost; {seen}."
 
 
 def bars(run: Crash) -> list[dict[str, Any]]:
