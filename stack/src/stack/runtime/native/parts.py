@@ -50,6 +50,7 @@ def native_parts(settings: Settings) -> list[Part]:
     oap = [python, "-m", "oap_embedded", "run", "--data", str(settings.run_dir / "oap")]
     oap += ["--overlay", str(ROOT / "oap" / "config"), "--host", HOST, "--heap", settings.oap_heap]
     oap += ["--grpc-port", str(settings.oap_grpc_port), "--http-port", str(settings.oap_http_port)]
+    oap += ["--console-url", settings.console_url]
     secret = alarm_secret(settings.run_dir)
     if is_ready(settings) and dashboards_of(settings).is_dir():
         oap += ["--dashboards", str(dashboards_of(settings))]
