@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING, Any, Final
 
 from nicegui import ui
@@ -10,7 +11,8 @@ from tracing_claims.variants import BY_NAME, FAULTS, VARIANTS
 
 from tracing_console.data import OrderError, last_crash
 from tracing_console.pages.elements import Grid
-from tracing_console.pages.frame import frame, options, tag, text, trace_path
+from tracing_console.pages.forms import choice, options
+from tracing_console.pages.frame import frame, tag, text, trace_path
 
 if TYPE_CHECKING:
     from tracing_claims.variants import Variant
@@ -59,13 +61,16 @@ class _Crash:
         self.sources = sources
         run = last_crash(sources.settings.run_dir)
         with tag("div", "tools").props('style="margin-bottom: 4px"'):
-            self.variant_choice = _labelled("Way to run the work")
-            self.fault_choice = _labelled("Fault")
+            self.variant = choice(
+                "Way to run the work", {one.name: one.title for one in VARIANTS}, run.variant if run else ""
+            )
+            self.fault = choice("Fault", {})
             self.begin = text("button", "Let it happen", "button primary").props('type="button"')
             self.end = text("button", "End it", "button danger").props('type="button"')
-        self.variant_choice.on("change", self.choose_variant, js_handler="event => emit(event.target.value)")
-        self.fault_choice.on("change", self.choose_fault, js_handler="event => emit(event.target.value)")
-        self.begin.on("click", self.start)
+        fields = json.dumps([self.variant.html_id, self.fault.html_id])
+        chosen = f"() => emit(...{fields}.map(id => document.getElementById(id).value))"
+        self.variant.on("change", self.choose, js_handler=chosen)
+        self.begin.on("click", self.start, js_handler=chosen)
         self.end.on("click", self.stop)
         self.how = text("p", "", "note")
         text("p", SAFE, "note")
@@ -75,30 +80,26 @@ class _Crash:
             self.bars = Grid(BARS, "")
         with tag("div").props('style="margin-top: 14px"') as self.lost, tag("div", "card"):
             self.traces = Grid(TRACES, "")
-        self.variant = BY_NAME.get(run.variant if run else "", VARIANTS[0])
-        self.fault = run.fault if run else ""
-        options(self.variant_choice, {one.name: one.title for one in VARIANTS}, self.variant.name)
-        self._choose(self.variant)
+        self._offer(BY_NAME.get(run.variant if run else "", VARIANTS[0]), run.fault if run else "")
         self._show(run)
 
     async def refresh(self) -> None:
         """Read how it stands."""
         self._show(await asyncio.to_thread(last_crash, self.sources.settings.run_dir))
 
-    def choose_variant(self, event: Any) -> None:  # noqa: ANN401  # NiceGUI's own
-        """Take a variant; offer the faults that it can have."""
-        if event.args in BY_NAME:
-            self._choose(BY_NAME[event.args])
+    def choose(self, event: Any) -> None:  # noqa: ANN401  # NiceGUI's own
+        """Take a way; offer the faults that it can have."""
+        variant, fault = event.args
+        if variant in BY_NAME:
+            self._offer(BY_NAME[variant], fault)
 
-    def choose_fault(self, event: Any) -> None:  # noqa: ANN401  # NiceGUI's own
-        """Take a fault."""
-        if event.args in self.variant.faults:
-            self.fault = event.args
-
-    async def start(self) -> None:
+    async def start(self, event: Any) -> None:  # noqa: ANN401  # NiceGUI's own
         """Have the runner let it happen."""
+        variant, fault = event.args
+        if variant not in BY_NAME or fault not in BY_NAME[variant].faults:
+            return
         try:
-            await self.sources.orders.give("crash", "--variants", self.variant.name, "--faults", self.fault)
+            await self.sources.orders.give("crash", "--variants", variant, "--faults", fault)
         except OrderError as error:
             ui.notify(str(error), type="negative")
         await self.refresh()
@@ -108,12 +109,8 @@ class _Crash:
         self.sources.orders.end()
         await self.refresh()
 
-    def _choose(self, variant: Variant) -> None:
-        self.variant = variant
-        if self.fault not in variant.faults:
-            self.fault = next(iter(variant.faults))
-        self.fault_choice.clear()
-        options(self.fault_choice, {fault: FAULTS[fault] for fault in variant.faults}, self.fault)
+    def _offer(self, variant: Variant, fault: str) -> None:
+        options(self.fault, {each: FAULTS[each] for each in variant.faults}, fault)
         safe = "; ".join(FAULTS[fault] for fault, survives in variant.faults.items() if survives)
         self.how.text = f"{variant.how} It {f'loses nothing at: {safe}' if safe else 'promises nothing'}."
 
@@ -176,9 +173,3 @@ def _trace(one: LostTrace) -> dict[str, Any]:
         "trace": {"text": one.id, "href": trace_path(one.id), "mono": True},
         "state": failed if one.failed else {"text": "a request without the end of its work", "tone": "bad"},
     }
-
-
-def _labelled(label: str) -> ui.element:
-    with tag("label"):
-        text("span", label)
-        return tag("select")
