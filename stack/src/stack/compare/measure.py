@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import math
-import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from statistics import median, quantiles
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 import psutil
 
 from stack.compare.rig import Rig
 from stack.compare.traces import look_for
-from stack.load import send
+from stack.load import again_and_again, send
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from oap_query import Oap
     from tracing_claims.variants import Variant
 
@@ -103,9 +100,11 @@ def pace(rig: Rig, variant: Variant, plan: Plan, oap: Oap | None) -> Pace:
     asyncio.run(send(rig.url + variant.path, WARM_UP, seconds=0, at_once=5))
     rig.wait_until_idle(variant, 30)
     rig.forget()
-    with _Meter(rig) as meter:
+    cpu = _Cpu(rig)
+    with again_and_again(cpu.look, LOOK_SECONDS):
         sent = asyncio.run(send(rig.url + variant.path, plan.paced, seconds=PACED_SECONDS, rate=plan.rate))
         rig.wait_until_idle(variant, 30)
+    cpu_seconds = cpu.used()
     times = rig.times(variant)
     milliseconds = [one.milliseconds for one in sent if one.succeeded]
     # Where the client waits for the work, it is written down as accepted after it.
@@ -125,7 +124,7 @@ def pace(rig: Rig, variant: Variant, plan: Plan, oap: Oap | None) -> Pace:
         median(delays),
         _p99(delays),
         len(burst) / (max(burst.values()) / 1000 - began),
-        meter.cpu_seconds / plan.paced * 1000,
+        cpu_seconds / plan.paced * 1000,
         complete,
     )
 
@@ -193,36 +192,22 @@ def _memory_mb(rig: Rig) -> float:
     return total
 
 
-class _Meter:
-    """CPU time of all processes of the rig, while it is entered."""
+class _Cpu:
+    """CPU time of all processes of a rig since now."""
 
     def __init__(self, rig: Rig) -> None:
         self.rig = rig
-        self.before: dict[int, float] = {}
+        self.before = self._look()
         self.now: dict[int, float] = {}
-        self.over = threading.Event()
-        self.thread = threading.Thread(target=self._run, daemon=True)
 
-    @property
-    def cpu_seconds(self) -> float:
-        """What they have used; a process that has ended meanwhile up to when it was last seen."""
+    def used(self) -> float:
+        """Return the seconds that they have used; a process that has ended meanwhile up to when it was last seen."""
+        self.look()
         return sum(used - self.before.get(pid, 0.0) for pid, used in self.now.items())
 
-    def __enter__(self) -> Self:
-        self.before = self._look()
-        self.thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.over.set()
-        self.thread.join()
+    def look(self) -> None:
+        """See what they have used by now: one that ends takes it along."""
         self.now.update(self._look())
-
-    def _run(self) -> None:
-        while not self.over.wait(LOOK_SECONDS):
-            self.now.update(self._look())
 
     def _look(self) -> dict[int, float]:
         seen = {}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import threading
-from contextlib import contextmanager
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
+from stack.load import again_and_again
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from tracing_claims.variants import Fault, Variant
@@ -65,27 +67,18 @@ class Progress:
             beside.write_text(json.dumps(self._known))
             beside.rename(self.path)
 
-    @contextmanager
-    def counting(self, rig: Rig, variant: Variant) -> Iterator[None]:
+    def counting(self, rig: Rig, variant: Variant) -> AbstractContextManager[None]:
         """Write down what the ledger says, again and again, meanwhile."""
-        over = threading.Event()
-        thread = threading.Thread(target=self._count, args=(rig, variant, over), daemon=True)
-        if self.path is not None:
-            thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            if self.path is not None:
-                thread.join()
+        if self.path is None:
+            return nullcontext()
+        return again_and_again(lambda: self._count(rig, variant), LOOK_SECONDS)
 
-    def _count(self, rig: Rig, variant: Variant, over: threading.Event) -> None:
-        while not over.wait(LOOK_SECONDS):
-            found = rig.count(variant)
-            self.tell(
-                accepted=len(found.accepted),
-                done=len(found.accepted & found.done),
-                done_twice=len(found.done_twice),
-                dead=len(found.dead),
-                open=len(found.lost),
-            )
+    def _count(self, rig: Rig, variant: Variant) -> None:
+        found = rig.count(variant)
+        self.tell(
+            accepted=len(found.accepted),
+            done=len(found.accepted & found.done),
+            done_twice=len(found.done_twice),
+            dead=len(found.dead),
+            open=len(found.lost),
+        )

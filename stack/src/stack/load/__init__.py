@@ -3,7 +3,7 @@
 from stack.load.command import load
 from stack.load.locust import LOCUSTFILE, Load, Request, percentile, read_requests, scenarios, start_locust
 from stack.load.memory import draw_memory, growth_mb
-from stack.load.meter import Meter, Sample
+from stack.load.meter import Meter, Sample, again_and_again
 from stack.load.requests import Sent, send
 from stack.load.traces import TraceCount, most_at_once, wait_for_traces
 
@@ -15,6 +15,7 @@ __all__ = [
     "Sample",
     "Sent",
     "TraceCount",
+    "again_and_again",
     "draw_memory",
     "growth_mb",
     "load",
