@@ -35,7 +35,6 @@ FLAGS: Final = (
 TASKS: Final = 1150
 """Enough that 1,000 run at the same time, though the first ones end before the last begin."""
 RATE: Final = 140  # tasks per second: their ten seconds overlap
-WIDE: Final = {"width": 1400, "height": 980}
 FAULTS: Final = ("error", "error;times=2", "delay=500ms")
 
 
@@ -50,15 +49,15 @@ async def main() -> int:
         return 1
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        await take(browser, settings, "/", "timeline-light")
-        await take(browser, settings, f"/traces/{trace_id}", "trace-light")
-        await take(browser, settings, "/overview", "overview-dark")
+        await take(browser, settings, "/", "timeline-light", ".timeline[data-bars]:not([data-bars='0'])")
+        await take(browser, settings, f"/traces/{trace_id}", "trace-light", ".span-row")
+        await take(browser, settings, "/overview", "overview-dark", "td")
         for name, trace in (await run_variants(settings)).items():
             await take_waterfall(browser, settings, trace, f"variant-{name}")
         running = await start_long(settings)
-        await take(browser, settings, "/running", "running-light")
-        await take(browser, settings, f"/traces/{running}", "trace-running-light")
-        await take(browser, settings, "/profile?task=long_running_task&seconds=1", "profile-light")
+        await take(browser, settings, "/running", "running-light", "td:has-text('long_running_task') a")
+        await take(browser, settings, f"/traces/{running}", "trace-running-light", ".span-row")
+        await take(browser, settings, "/profile?task=long_running_task&seconds=1", "profile-light", ".flame g")
         await browser.close()
     for path in sorted(TARGET.glob("*.png")):
         print(f"{path.relative_to(Path.cwd())}  {path.stat().st_size // 1024} KB")
@@ -143,18 +142,21 @@ async def start_long(settings: Settings) -> str:
     return trace_id
 
 
-async def take(browser: Browser, settings: Settings, path: str, name: str) -> None:
-    """Open a page, wait until it is drawn, save it; its name says whether in light or dark colours."""
-    context = await browser.new_context(viewport=WIDE, color_scheme="dark" if name.endswith("-dark") else "light")
+async def take(browser: Browser, settings: Settings, path: str, name: str, sign: str) -> None:
+    """Open a page, wait until there is what it is about, save it; its name says whether in light or dark colours."""
+    context = await browser.new_context(
+        viewport={"width": 1400, "height": 980}, color_scheme="dark" if name.endswith("-dark") else "light"
+    )
     page = await context.new_page()
     await page.goto(settings.console_url + path)
-    await page.wait_for_timeout(4000)
+    if path.startswith("/profile"):
+        await page.get_by_role("button", name="Look", exact=True).click()
+    await page.locator(sign).first.wait_for()
     if path == "/":
         await page.get_by_role("button", name="1 min").click()
-        await page.wait_for_timeout(1500)
-    elif path.startswith("/profile"):
-        await page.get_by_role("button", name="Look", exact=True).click()
-        await page.locator(".flame g").first.wait_for()
+    elif path.startswith("/traces/"):
+        await page.get_by_role("button", name="Close all").click()
+    await page.wait_for_timeout(4000)
     await page.screenshot(path=TARGET / f"{name}.png")
     await context.close()
 
