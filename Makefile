@@ -90,7 +90,7 @@ endif
 load-ui: $(SYNCED) ## start Locust's web page
 	@$(PY) -m stack load-ui
 
-screenshots: $(SYNCED) ## make docs/screenshots/ and docs/tour/ from the running stack, with 1,000 tasks at once (needs Chromium)
+screenshots: $(SYNCED) ## make docs/screenshots/ and docs/tour/ from the running stack, with 1,000 tasks at once (needs Chromium, SERVICE_PROFILING_ENABLED)
 	@$(PY) docs/screenshots.py
 	@$(PY) docs/tour.py
 

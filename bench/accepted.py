@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -26,7 +25,7 @@ import httpx
 import psutil
 from rich.console import Console
 from rich.table import Table
-from stack.settings import exempt_loopback
+from stack.settings import exempt_loopback, free_port
 
 HERE: Final = Path(__file__).parent
 LEVELS: Final = ("off", "batch", "written", "synced")
@@ -48,9 +47,7 @@ class Result:
 
 def run(level: str, requests: int, folder: Path) -> Result:
     """Start the service at a level, load it, and look at its CPU time and the answers."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = {
         **os.environ,
         "SERVICE_PORT": str(port),

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import socket
 import statistics
 import sys
 import tempfile
@@ -26,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from stack.report import Measured, Step, measure
 from stack.runtime import NativeRuntime
-from stack.settings import ROOT, Settings, exempt_loopback
+from stack.settings import ROOT, Settings, exempt_loopback, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,14 +60,6 @@ def stack(workers: int) -> Iterator[tuple[Settings, Oap]]:
             yield settings, Oap(settings.oap_url, timeout=60)
         finally:
             NativeRuntime(settings).down()
-
-
-def free_port() -> int:
-    """Return a port of the loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def stored(settings: Settings, oap: Oap, traces: int) -> Stored:

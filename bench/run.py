@@ -12,7 +12,6 @@ import math
 import os
 import platform
 import random
-import socket
 import statistics
 import subprocess
 import sys
@@ -28,7 +27,7 @@ import psutil
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from stack.settings import exempt_loopback
+from stack.settings import exempt_loopback, free_port
 from variants import VARIANTS, sink
 
 HERE = Path(__file__).parent
@@ -66,9 +65,7 @@ class Result:
 def run(variant: str, tasks: int) -> Result:
     """Measure one variant once."""
     with sink() as (address, count_arrived):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         environment = {
             **os.environ,
             "BENCH_VARIANT": variant,

@@ -1,6 +1,7 @@
 """`make screenshots`: pictures of the console for the README, from the running stack and a real run.
 
-It sends some 1,000 requests to the service, so that 1,000 tasks run at once, then opens each page in Chromium.
+It sends some 1,000 requests to the service, so that 1,000 tasks run at once, then opens each page in Chromium. The
+service must be one whose tasks may be looked at: `SERVICE_PROFILING_ENABLED=true make up`.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import httpx
-from demo_service.variants import VARIANTS
 from oap_query import Oap
 from playwright.async_api import async_playwright
 from stack.settings import exempt_loopback, load_settings
+from tracing_claims.variants import VARIANTS
 
 if TYPE_CHECKING:
     from oap_query import Span
-    from playwright.async_api import Browser, Page
+    from playwright.async_api import Browser
     from stack.settings import Settings
 
 TARGET: Final = Path(__file__).parent / "screenshots"
@@ -34,8 +35,6 @@ FLAGS: Final = (
 TASKS: Final = 1150
 """Enough that 1,000 run at the same time, though the first ones end before the last begin."""
 RATE: Final = 140  # tasks per second: their ten seconds overlap
-WIDE: Final = {"width": 1400, "height": 980}
-PHONE: Final = {"width": 390, "height": 844}
 FAULTS: Final = ("error", "error;times=2", "delay=500ms")
 
 
@@ -50,18 +49,15 @@ async def main() -> int:
         return 1
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        for scheme in ("light", "dark"):
-            await take(browser, settings, "/", f"timeline-{scheme}", scheme)
-            await take(browser, settings, f"/traces/{trace_id}", f"trace-{scheme}", scheme)
-            await take(browser, settings, "/overview", f"overview-{scheme}", scheme)
-        await take(browser, settings, "/traces", "traces-light", "light")
-        await take(browser, settings, "/try", "try-light", "light")
-        await take(browser, settings, "/", "timeline-phone", "light", PHONE)
+        await take(browser, settings, "/", "timeline-light", ".timeline[data-bars]:not([data-bars='0'])")
+        await take(browser, settings, f"/traces/{trace_id}", "trace-light", ".span-row")
+        await take(browser, settings, "/overview", "overview-dark", "td")
         for name, trace in (await run_variants(settings)).items():
             await take_waterfall(browser, settings, trace, f"variant-{name}")
         running = await start_long(settings)
-        await take(browser, settings, "/running", "running-light", "light")
-        await take(browser, settings, f"/traces/{running}", "trace-running-light", "light")
+        await take(browser, settings, "/running", "running-light", "td:has-text('long_running_task') a")
+        await take(browser, settings, f"/traces/{running}", "trace-running-light", ".span-row")
+        await take(browser, settings, "/profile?task=long_running_task&seconds=1", "profile-light", ".flame g")
         await browser.close()
     for path in sorted(TARGET.glob("*.png")):
         print(f"{path.relative_to(Path.cwd())}  {path.stat().st_size // 1024} KB")
@@ -146,30 +142,23 @@ async def start_long(settings: Settings) -> str:
     return trace_id
 
 
-async def take(  # noqa: PLR0913, PLR0917  # what makes a picture
-    browser: Browser, settings: Settings, path: str, name: str, scheme: str, size: dict[str, int] = WIDE
-) -> None:
-    """Open a page, wait until it is drawn, save it."""
-    context = await browser.new_context(viewport=size, color_scheme=scheme)  # type: ignore[arg-type]
+async def take(browser: Browser, settings: Settings, path: str, name: str, sign: str) -> None:
+    """Open a page, wait until there is what it is about, save it; its name says whether in light or dark colours."""
+    context = await browser.new_context(
+        viewport={"width": 1400, "height": 980}, color_scheme="dark" if name.endswith("-dark") else "light"
+    )
     page = await context.new_page()
     await page.goto(settings.console_url + path)
-    await page.wait_for_timeout(4000)
+    if path.startswith("/profile"):
+        await page.get_by_role("button", name="Look", exact=True).click()
+    await page.locator(sign).first.wait_for()
     if path == "/":
         await page.get_by_role("button", name="1 min").click()
-        await page.wait_for_timeout(1500)
-    elif path == "/try":
-        await press(page)
+    elif path.startswith("/traces/"):
+        await page.get_by_role("button", name="Close all").click()
+    await page.wait_for_timeout(4000)
     await page.screenshot(path=TARGET / f"{name}.png")
     await context.close()
-
-
-async def press(page: Page) -> None:
-    """Let the page show some answers."""
-    for title in ("1 request", "50 at once", "Three, side by side", "Blocking"):
-        await page.get_by_role("button", name=f"Send: {title}").click()
-        await page.wait_for_timeout(400)
-    await page.wait_for_timeout(3500)
-    await page.evaluate("scrollTo(0, 0)")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Locator, Page
 
 PAGES = (
     "/",
@@ -266,6 +266,67 @@ def test_an_absent_oap_is_said_and_its_return_needs_no_reload(
         assert int(page.locator(".timeline").get_attribute("data-bars") or 0) >= 15  # what was there stays
     log = (tmp_path / "console.log").read_text()
     assert log.count("OAP does not answer") == 2
+
+
+@pytest.fixture(scope="module")
+def unsteady(oap: OapServer, service: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+    """A console, and the port at which it looks for its service: it is there while somebody forwards it."""
+    folder, port = tmp_path_factory.mktemp("unsteady"), free_port()
+    with run_console(
+        folder,
+        CONSOLE_OAP_URL=oap.url,
+        CONSOLE_SERVICE_URL=f"http://127.0.0.1:{port}",
+        CONSOLE_SERVICE_NAME=service.name,
+        CONSOLE_RUN_DIR=str(folder),
+    ) as url:
+        yield url, port
+
+
+TYPED = {"number": "7", "datetime-local": "2026-01-02T03:04:05"}
+FORMS = {
+    "/": 4, "/running": 2, "/traces?endpoint=one&least=1&most=2": 7, "/logs?task=one&id=two": 6, "/try": 5,
+    "/dead-letters": 6, "/alarms": 2, "/crash": 3, "/faults": 10, "/profile?task=one": 3,
+}  # fmt: skip
+"""How many fields each page has, with the one in its head."""
+
+
+@pytest.mark.parametrize("path", FORMS)
+def test_what_is_typed_stays_while_the_page_is_updated(
+    page: Page, service: Server, unsteady: tuple[str, int], path: str
+) -> None:
+    console, port = unsteady
+    banner = page.locator(".banner")
+    with forward(port, int(service.url.rpartition(":")[2])):
+        page.goto(console + path)
+        expect(page.locator(".pill.up")).to_have_count(2)
+        expect(banner).to_be_hidden()
+        fields = [one for one in page.locator("input, select").all() if one.is_visible()]
+        assert len(fields) == FORMS[path]
+        typed = [fill(field) for field in fields]
+    expect(banner).to_be_visible()
+    assert [value(field) for field in fields] == typed
+    with forward(port, int(service.url.rpartition(":")[2])):
+        expect(banner).to_be_hidden()
+        assert [value(field) for field in fields] == typed
+
+
+def fill(field: Locator) -> object:
+    """Change a field, and return what is in it then."""
+    kind = field.get_attribute("type") or field.evaluate("one => one.localName")
+    if kind == "select":
+        field.select_option(index=field.locator("option").count() - 1)
+    elif kind == "checkbox":
+        field.set_checked(not field.is_checked())
+    else:
+        field.fill(TYPED.get(kind, "typed"))
+    changed = value(field)
+    if kind == "select":
+        field.page.wait_for_timeout(500)  # it may change what the next one offers
+    return changed
+
+
+def value(field: Locator) -> object:
+    return field.evaluate("one => one.type === 'checkbox' ? one.checked : one.value")
 
 
 @pytest.mark.parametrize("body", [b"<html>busy</html>", b"[]", b'{"data": {}}', b'{"data": {"time": null}}'])

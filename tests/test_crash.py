@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from demo_service import variants
 from stack.compare import Rig, find_redis, suffer
 from stack.settings import Settings
+from tracing_claims import variants
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from harness import OapServer
-    from stack.crash import Fault
+    from tracing_claims.variants import Fault
 
 REQUESTS = 16
 

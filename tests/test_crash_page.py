@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -25,25 +22,13 @@ RUN_MS = 240_000  # on a machine that does other things too
 
 
 @pytest.fixture
-def socket(oap: OapServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Where the part listens that lets faults happen, as the native stack runs it."""
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A stack's run folder; nothing that a run has started is left in it."""
     if find_redis() is None:
         pytest.skip("there is no Redis here: apt-get install redis-server")
     folder = tmp_path_factory.mktemp("c")
-    grpc, http = (where.rpartition(":")[2] for where in (oap.grpc, oap.url))
-    environment = {**os.environ, "RUN_DIR": str(folder), "OAP_GRPC_PORT": grpc, "OAP_HTTP_PORT": http}
-    path = folder / "crash.sock"
-    command = [sys.executable, "-m", "stack.crash.server", str(path), str(folder / "page")]
-    process = subprocess.Popen(command, env=environment)
-    try:
-        assert eventually(path.exists)
-        yield path
-    finally:
-        process.terminate()
-        assert process.wait(60) == 0
-    assert not path.exists()
-    eventually(lambda: not left_in(folder))
-    assert left_in(folder) == []
+    yield folder
+    assert eventually(lambda: not left_in(folder))
 
 
 def left_in(folder: Path) -> list[int]:
@@ -57,9 +42,11 @@ def left_in(folder: Path) -> list[int]:
 
 
 def test_what_a_killed_service_loses_is_seen_while_it_happens(
-    page: Page, oap: OapServer, socket: Path, tmp_path: Path
+    page: Page, oap: OapServer, run_dir: Path, tmp_path: Path
 ) -> None:
-    with run_console(tmp_path, CONSOLE_OAP_URL=oap.url, CONSOLE_CRASH_SOCKET=str(socket)) as url:
+    grpc, http = (where.rpartition(":")[2] for where in (oap.grpc, oap.url))
+    stack = {"CONSOLE_RUN_DIR": str(run_dir), "OAP_GRPC_PORT": grpc, "OAP_HTTP_PORT": http}
+    with run_console(tmp_path, CONSOLE_OAP_URL=oap.url, **stack) as url:
         page.goto(f"{url}/crash")
         page.get_by_label("Way to run the work").select_option(label="Threads")
         expect(page.get_by_label("Fault").locator("option")).to_have_count(2)  # there is no broker to restart
@@ -85,11 +72,11 @@ def test_what_a_killed_service_loses_is_seen_while_it_happens(
 
         page.goto(f"{url}/crash")
         page.get_by_role("button", name="Let it happen").click()
-        eventually(lambda: left_in(socket.parent))
-        assert left_in(socket.parent)
+        eventually(lambda: left_in(run_dir))
+        assert left_in(run_dir)
         page.get_by_role("button", name="End it").click()
-        expect(page.locator("p[role=status]")).to_contain_text("It can't go on: it was ended", timeout=RUN_MS)
-        assert left_in(socket.parent) == []
+        expect(page.locator("p[role=status]")).to_contain_text("It can’t go on: it was ended", timeout=RUN_MS)
+        assert left_in(run_dir) == []
 
 
 def test_where_there_is_no_such_part_the_page_says_so(page: Page, oap: OapServer, tmp_path: Path) -> None:

@@ -226,7 +226,7 @@ def values(oap: OapServer, expression: str, service: str | None) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    "expression", [pytest.param(one, id=w["widget"]["title"]) for w in WIDGETS for one in w["expressions"]]
+    "expression", [pytest.param(one, id=w["widget"]["title"]) for w in WIDGETS for one in w.get("expressions", ())]
 )
 def test_each_widget_has_data(metered_oap: OapServer, service: list[Server], expression: str) -> None:
     assert eventually(lambda: values(metered_oap, expression, service[0].name))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from demo_service.tasks import Job, Retry
+from harness import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,9 +34,7 @@ class Postgres:
         self.user = "postgres" if os.getuid() == 0 else None  # it refuses to run as root
         if self.user:
             shutil.chown(folder, self.user)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.run("initdb", "--pgdata", str(self.data), "--username", "letters", "--auth", "trust", "--no-sync")
         self.url = f"postgresql+asyncpg://letters@127.0.0.1:{self.port}/postgres"
         self.server: subprocess.Popen[bytes] | None = None

@@ -9,12 +9,13 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
-from demo_service import VARIANTS, ledger
+from demo_service import ledger
 from demo_service.dead_letters import DeadLetters
 from demo_service.queues.broker import MAX_DELIVERIES
 from demo_service.queues.consumer import Consumer
 from demo_service.settings import Settings
 from demo_service.tasks import Interrupted, process_pool
+from tracing_claims.variants import VARIANTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 from oap_query import Span
 from stack.compare import command, limits, tables
-from stack.compare.faults import Outcome, applies
+from stack.compare.faults import Outcome
 from stack.compare.measure import Cost, Found, Pace, _p99
+from stack.compare.progress import Progress
 from stack.compare.traces import look_for
-from stack.settings import UsageError
+from stack.settings import Settings, UsageError
+from tracing_console.data import last_crash
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,18 +104,11 @@ def test_a_retry_is_neither_an_end_nor_broken() -> None:
     assert (shown.complete, shown.ended, shown.broken) == (2, {"1", "4"}, {"3", "4"})
 
 
-def test_a_variant_that_promises_is_held_to_it() -> None:
-    assert command._promises(outcome(variant="celery", fault="kill"))
-    assert command._promises(outcome(variant="queue", fault="broker"))
-    assert command._promises(outcome(variant="background-task", fault="term"))
-    assert not command._promises(outcome(variant="background-task", fault="kill"))
-    assert not command._promises(outcome(variant="create-task", fault="term"))
-
-
 def test_faults_are_for_those_that_can_have_them() -> None:
-    assert applies(CELERY, "broker")
-    assert not applies(PROCESS, "broker")
-    assert applies(PROCESS, "kill")
+    assert list(CELERY.faults) == ["kill", "term", "broker"]
+    assert list(PROCESS.faults) == ["kill", "term"]
+    with pytest.raises(UsageError, match="none of process can have the fault broker"):
+        command.crash(Settings(_env_file=None), "redis", ["process"], ["broker"])
 
 
 def test_only_known_variants_are_chosen() -> None:
@@ -149,3 +144,19 @@ def test_the_tables_say_what_was_found(
     assert "old" not in text
     with pytest.raises(UsageError, match="has no place for it"):
         command._write(console, tmp_path / "compare-redis", [], "", docs=True)
+
+
+def test_how_far_a_run_is_can_be_read_meanwhile(tmp_path: Path) -> None:
+    assert last_crash(tmp_path) is None
+    progress = Progress(tmp_path / "compare" / "progress.json")
+    progress.begin(CELERY, "kill", 200)
+    progress.tell(answered=7, lost=3, traces=[{"id": "t1", "failed": True}])
+    run = last_crash(tmp_path)
+    assert run is not None
+    assert (run.variant, run.fault, run.requests, run.lost, run.ended) == ("celery", "kill", 200, 3, False)
+    assert run.traces[0].failed
+    progress.begin(PROCESS, "term", 24)
+    run = last_crash(tmp_path)
+    assert run is not None
+    assert (run.variant, run.lost, run.traces) == ("process", None, [])
+    assert [file.name for file in (tmp_path / "compare").iterdir()] == ["progress.json"]

@@ -17,7 +17,8 @@ from stack.incidents.pictures import draw
 from stack.incidents.player import folder_of, play
 from stack.incidents.plays import PLAYS, Play, Seen
 from stack.incidents.record import Lane, Piece, Side, Symptom
-from stack.incidents.stage import PlayError, Sent, Stage
+from stack.incidents.stage import PlayError, Stage
+from stack.load import Sent
 from stack.settings import ROOT, Settings, UsageError
 from tracing_claims.incidents import BY_NAME, INCIDENTS, TONES
 

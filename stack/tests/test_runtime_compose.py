@@ -6,12 +6,15 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
+import subprocess
 import sys
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 from argon2 import PasswordHasher
 from pydantic import SecretStr
 from stack.runtime import ComposeRuntime, EngineError, NativeRuntime, choose_runtime, current_runtime, passwords
@@ -207,3 +210,20 @@ def test_a_password_of_ones_own_is_taken(
 @pytest.mark.parametrize(("text", "size"), [("397.5MiB", 416_808_960), ("0B", 0), ("1.25GiB", 1_342_177_280)])
 def test_sizes_are_read_as_docker_writes_them(text: str, size: int) -> None:
     assert containers.parse_bytes(text) == size
+
+
+def test_oap_in_compose_gets_our_configuration_with_what_the_settings_say(tmp_path: Path) -> None:
+    script = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["oap"]["entrypoint"][2].replace("$$", "$")
+    image, mounted = tmp_path / "skywalking", ROOT / "oap" / "config"
+    (image / "config").mkdir(parents=True)
+    (image / "config" / "application.yml").touch()
+    (image / "docker-entrypoint.sh").touch()
+    script = script.replace("/skywalking/our-config", str(mounted)).replace("/skywalking", str(image))
+    given = {"CONSOLE_URL": "http://127.0.0.1:9000", "ALARM_SECRET": "secret", "PATH": os.environ["PATH"]}
+    subprocess.run(["bash", "-c", script], cwd=tmp_path, env=given, check=True)
+    (board,) = json.loads((tmp_path / "config/ui-initialized-templates/general/background-tasks.json").read_text())
+    (link,) = (each["graph"] for each in board["configuration"]["children"] if each["type"] == "Text")
+    assert link["url"] == "http://127.0.0.1:9000"
+    hook = yaml.safe_load((tmp_path / "config" / "alarm-settings.yml").read_text())["hooks"]["webhook"]["background"]
+    assert (hook["urls"], hook["headers"]) == (["http://service:8000/alarms"], {"Authorization": "Bearer secret"})
+    assert (tmp_path / "config" / "application.yml").exists()

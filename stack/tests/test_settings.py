@@ -40,7 +40,6 @@ def test_names_that_are_allowed_reach_every_part(tmp_path: Path) -> None:
         "worker": [],
         "consumer": [],
         "console": ["stack.example"],
-        "crash": [],
         "loadtest": ["stack.example"],
     }
     without = native_parts(Settings(run_dir=tmp_path, allowed_hosts=""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import re
 import socket
 from pathlib import Path
@@ -229,6 +230,20 @@ def test_the_meters_that_an_overlay_brings_are_read(tmp_path, monkeypatch, overl
     assert _run._environment(asked)["SW_METER_ANALYZER_ACTIVE_FILES"] == files
     monkeypatch.setenv("SW_METER_ANALYZER_ACTIVE_FILES", "mine")
     assert _run._environment(asked)["SW_METER_ANALYZER_ACTIVE_FILES"] == "mine"
+
+
+def test_the_dashboard_links_to_the_console_where_it_is(tmp_path):
+    target = _run.assemble(tmp_path / "config", OVERLAY)
+    board = target / "ui-initialized-templates" / "general" / "background-tasks.json"
+    for url in (_run.CONSOLE_URL, "http://127.0.0.1:26001"):
+        _run._link_console(target, url)
+        (link,) = (
+            each["graph"]
+            for each in json.loads(board.read_text())[0]["configuration"]["children"]
+            if each["type"] == "Text"
+        )
+        assert link["url"] == url
+        assert link["content"].endswith(f" at {url}")
 
 
 def test_alarms_are_sent_where_the_environment_says_unless_the_rules_do(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ def main() -> int:
         message = f"a package in {sys.prefix} is damaged ({error}): run the command again, which repairs it"
         print(f"stack: {message}", file=sys.stderr)  # noqa: T201
         return 1
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what a command has started is ended with it
     return run()
 
 

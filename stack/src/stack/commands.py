@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from oap_embedded import OapEmbeddedError
+from tracing_claims.variants import FAULTS
 
 from stack.document import json_only
 from stack.runtime import EngineError, choose_runtime, current_runtime
@@ -115,11 +115,10 @@ def _run(arguments: argparse.Namespace, settings: Settings, found: Found) -> int
         case "compare" | "crash":
             from stack.compare import command as comparing  # noqa: PLC0415
 
-            if arguments.command == "crash" and arguments.progress is not None:
-                (variant,), (fault,) = arguments.variants, arguments.faults
-                return comparing.crash_followed(settings, arguments.broker, variant, fault, arguments.progress)
-            run = comparing.compare if arguments.command == "compare" else comparing.crash
-            return run(settings, arguments.broker, arguments.variants, quick=arguments.quick, docs=arguments.docs)
+            told = {"quick": arguments.quick, "docs": arguments.docs}
+            if arguments.command == "crash":
+                return comparing.crash(settings, arguments.broker, arguments.variants, arguments.faults, **told)
+            return comparing.compare(settings, arguments.broker, arguments.variants, **told)
         case _:
             from stack.load import Load, load  # noqa: PLC0415
 
@@ -196,9 +195,8 @@ def _parser() -> argparse.ArgumentParser:
         comparing.add_argument("--variants", nargs="*", default=())
         comparing.add_argument("--quick", action="store_true")
         comparing.add_argument("--docs", action="store_true")
-        if name == "crash":  # how the console's page asks for one of each
-            comparing.add_argument("--faults", nargs=1, choices=("kill", "term", "broker"), help=argparse.SUPPRESS)
-            comparing.add_argument("--progress", type=Path, help=argparse.SUPPRESS)
+        if name == "crash":
+            comparing.add_argument("--faults", nargs="*", choices=FAULTS, default=())
     commands.add_parser("incident").add_argument("name", nargs="?", default="")
     commands.add_parser("report").add_argument("--quick", action="store_true")
     return parser

@@ -11,7 +11,7 @@ from oap_embedded._archive import make
 from oap_embedded._errors import OapEmbeddedError
 from oap_embedded._fetch import cache_directory, fetch
 from oap_embedded._lock import write_lock
-from oap_embedded._run import Options, run
+from oap_embedded._run import CONSOLE_URL, Options, run
 
 
 def main() -> int:
@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     start.add_argument("--http-port", type=_port, default=12800, help="for queries (default %(default)s)")
     start.add_argument("--overlay", type=Path, help="folder whose files replace those of the configuration")
     start.add_argument("--dashboards", type=Path, help="folder of a release's ui-initialized-templates")
+    start.add_argument("--console-url", default=CONSOLE_URL, help="what the dashboards link to (default %(default)s)")
     start.add_argument("--heap", default="512m", help="Java's largest heap (default %(default)s)")
     return parser
 

@@ -30,6 +30,9 @@ _URL: Final = "SW_STORAGE_H2_URL"
 WEBHOOK_VARIABLE: Final = "OAP_EMBEDDED_WEBHOOK"
 """Where alarms are sent to; not an option, as it may hold a secret, and everybody sees a command line."""
 
+CONSOLE_URL: Final = "http://127.0.0.1:8088"
+"""What dashboards of an overlay link to, unless the console is elsewhere."""
+
 _METERS: Final = "SW_METER_ANALYZER_ACTIVE_FILES"
 _NO_HOOKS: Final = "hooks: {}\n"
 _FLAGS: Final = (
@@ -57,6 +60,7 @@ class Options:
     heap: str
     dashboards: Path | None = None
     """The release's `ui-initialized-templates`, which OAP hands out to SkyWalking's UI; the overlay's come on top."""
+    console_url: str = CONSOLE_URL
 
 
 def run(options: Options) -> NoReturn:
@@ -74,6 +78,7 @@ def run(options: Options) -> NoReturn:
         data.mkdir(parents=True, exist_ok=True)
         _claim(data)
         configuration = assemble(_plain.folder(data) / "config", options.overlay, options.dashboards)
+        _link_console(configuration, options.console_url)
         _hook_alarms(configuration, os.environ.get(WEBHOOK_VARIABLE, ""))
         temporary = data / "tmp"
         shutil.rmtree(temporary, ignore_errors=True)
@@ -105,6 +110,11 @@ def assemble(target: Path, overlay: Path | None, dashboards: Path | None = None)
     if overlay is not None:
         shutil.copytree(overlay, target, dirs_exist_ok=True)
     return target
+
+
+def _link_console(configuration: Path, url: str) -> None:
+    for dashboard in configuration.glob("ui-initialized-templates/*/*.json"):
+        dashboard.write_text(dashboard.read_text().replace(CONSOLE_URL, url))
 
 
 def _hook_alarms(configuration: Path, url: str) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
+from tracing_claims.variants import MAX_SECONDS
 
 from demo_service.http.query import Parameters
-from demo_service.variants import MAX_SECONDS
 
 if TYPE_CHECKING:
     from fastapi import Request

@@ -1,4 +1,4 @@
-"""`GET /test…`: the same work in each of the ways of `demo_service.VARIANTS`."""
+"""`GET /test…`: the same work in each of the ways of `tracing_claims.variants`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from uuid import uuid4
 
 from fastapi import APIRouter, Query, Request
 from pydantic import model_validator
+from tracing_claims import variants
 
-from demo_service import ledger, variants
+from demo_service import ledger
 from demo_service.http.problems import problems
 from demo_service.http.starting import Fault, Start
 from demo_service.http.timing import Timing
@@ -17,10 +18,11 @@ from demo_service.tasks import Threads, Work, sleep_tasks, wait_or_compute
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from tracing_claims.variants import Variant
+
     from demo_service import tasks
     from demo_service.queues import Publisher
     from demo_service.tasks import LooseTasks
-    from demo_service.variants import Variant
 
 CPU_SECONDS = 1.0
 """How long work computes by default, if tasks take longer than that."""

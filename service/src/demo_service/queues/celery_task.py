@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from typing import TYPE_CHECKING, Any, Final
 
 import redis
 from celery import Task
 from skywalking_background import current_trace_id
+from tracing_claims import variants
 
-from demo_service import ledger, variants
+from demo_service import ledger
 from demo_service.dead_letters import DeadLetters, Redactor
 from demo_service.logging import task_id
 from demo_service.queues.broker import CELERY_QUEUE, CELERY_TASK, MAX_DELIVERIES, broker_of
-from demo_service.tasks import Interrupted, Retry, Work, do, letter_of, parse_fault
+from demo_service.tasks import Interrupted, Retry, Work, do, letter_of, log_failed_attempt, parse_fault
 from demo_service.tasks import Task as TaskRecord
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from demo_service.settings import Settings
 
-logger = logging.getLogger(__name__)
 
 COUNTED_SECONDS: Final = 24 * 3600
 """Redis: how long it is remembered how often a task was begun."""
@@ -53,14 +52,7 @@ def add_task(app: Celery, settings: Settings) -> Task:
             ledger.note("begun", variants.CELERY.name, self.request.id)
             do(CELERY_TASK, seconds, work)
         except RETRY.on as error:
-            logger.warning(
-                "Attempt %d of %d of %s failed: %s",
-                attempt,
-                RETRY.attempts,
-                CELERY_TASK,
-                error,
-                extra={"attempt": attempt},
-            )
+            log_failed_attempt(attempt, RETRY.attempts, CELERY_TASK, error)
             if attempt == RETRY.attempts:
                 raise
             raise self.retry(exc=error, countdown=_countdown_seconds(attempt)) from error

@@ -16,8 +16,9 @@ from faststream.redis import RedisBroker, StreamSub
 from faststream.redis.annotations import RedisStreamMessage
 from redis.exceptions import RedisError
 from skywalking_background import current_trace_id, event, flush, tag
+from tracing_claims import variants
 
-from demo_service import ledger, variants
+from demo_service import ledger
 from demo_service.dead_letters import DeadLetters, Redactor
 from demo_service.logging import configure_logging, task_id
 from demo_service.queues.broker import GROUP, MAX_DELIVERIES, MESSAGE_QUEUE, MESSAGE_TASK, Broker, broker_of
@@ -30,7 +31,7 @@ from demo_service.queues.message_queue import (
     make_rabbit,
     make_redis,
 )
-from demo_service.tasks import Interrupted, Retry, Work, compute, letter_of, log, parse_fault
+from demo_service.tasks import Interrupted, Retry, Work, compute, letter_of, log, log_failed_attempt, parse_fault
 from demo_service.tasks import Task as TaskRecord
 
 if TYPE_CHECKING:
@@ -77,14 +78,7 @@ class Consumer:
                     await self._attempt(body, attempt)
                     break
                 except RETRY.on as error:
-                    logger.warning(
-                        "Attempt %d of %d of %s failed: %s",
-                        attempt,
-                        RETRY.attempts,
-                        MESSAGE_TASK,
-                        error,
-                        extra={"attempt": attempt},
-                    )
+                    log_failed_attempt(attempt, RETRY.attempts, MESSAGE_TASK, error)
                     if attempt == RETRY.attempts:
                         raise
                     await asyncio.sleep(RETRY.wait_seconds(attempt))

@@ -10,7 +10,7 @@ from demo_service.tasks.recovery import Recovery
 from demo_service.tasks.registry import Registry, State, Task
 from demo_service.tasks.release import release
 from demo_service.tasks.room import Refused, Room
-from demo_service.tasks.work import Threads, Work, compute, do, log, wait_or_compute
+from demo_service.tasks.work import Threads, Work, compute, do, log, log_failed_attempt, wait_or_compute
 
 __all__ = [
     "BOARD",
@@ -38,6 +38,7 @@ __all__ = [
     "do",
     "letter_of",
     "log",
+    "log_failed_attempt",
     "parse_fault",
     "release",
     "wait_or_compute",

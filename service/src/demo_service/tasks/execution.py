@@ -18,6 +18,7 @@ from demo_service.tasks.faults import BOARD
 from demo_service.tasks.letters import letter_of
 from demo_service.tasks.registry import State
 from demo_service.tasks.release import release
+from demo_service.tasks.work import log_failed_attempt
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -330,14 +331,7 @@ class Execution:
             self.error, self._traceback = failure, failure.__traceback__
             task.error = describe(failure)
             shared.registry.move(task, State.FAILED)
-            logger.warning(
-                "Attempt %d of %d of %s failed: %s",
-                number,
-                self._job.retry.attempts,
-                task.name,
-                task.error,
-                extra={"attempt": number},
-            )
+            log_failed_attempt(number, self._job.retry.attempts, task.name, task.error)
             if failure is error:
                 raise
             raise failure  # noqa: B904  # `from` would show the context that a redacted error hides

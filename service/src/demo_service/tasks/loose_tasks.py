@@ -6,8 +6,9 @@ import asyncio
 from uuid import uuid4
 
 from skywalking_background import background_span
+from tracing_claims import variants
 
-from demo_service import ledger, variants
+from demo_service import ledger
 from demo_service.logging import task_id
 from demo_service.tasks.room import Refused
 from demo_service.tasks.work import do_in_loop

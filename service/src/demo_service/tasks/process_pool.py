@@ -14,8 +14,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from skywalking_background import carry
+from tracing_claims import variants
 
-from demo_service import ledger, variants
+from demo_service import ledger
 from demo_service.tasks.work import do
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 from anyio import to_thread
 from skywalking_background import carry
+from tracing_claims import variants
 
-from demo_service import ledger, variants
+from demo_service import ledger
 from demo_service.logging import task_id
 from demo_service.tasks import process_pool
 from demo_service.tasks.jobs import Retry, job

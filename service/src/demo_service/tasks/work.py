@@ -33,6 +33,11 @@ def log(event: str, task: str) -> None:
     logger.info("Background task %s: %s", event, task, extra={"task": task})
 
 
+def log_failed_attempt(number: int, attempts: int, task: str, error: object) -> None:
+    """Log that an attempt of a task failed, and how many it has."""
+    logger.warning("Attempt %d of %d of %s failed: %s", number, attempts, task, error, extra={"attempt": number})
+
+
 def compute(seconds: float) -> None:
     """Keep a core busy; in an event loop, nothing else happens meanwhile."""
     end = time.perf_counter() + seconds

@@ -16,7 +16,7 @@ from typing import Final, Literal
 
 import psutil
 
-from stack.settings import HOST
+from stack.settings import HOST, free_port
 
 RABBITMQ: Final = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 """Debian's; the one on the PATH wants to run as another user."""
@@ -155,14 +155,6 @@ def find_redis() -> Path | None:
         if server.exists():
             return server
     return None
-
-
-def free_port() -> int:
-    """Return a port of the loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def family_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:

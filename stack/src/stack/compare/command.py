@@ -6,15 +6,14 @@ import json
 import os
 import platform
 import re
-import signal
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
-from demo_service.variants import VARIANTS
 from oap_query import Oap, OapError
 from rich.markup import escape
 from rich.table import Table
+from tracing_claims.variants import BY_NAME, FAULTS, VARIANTS
 
 from stack.compare import tables
 from stack.compare.brokers import RigError
@@ -24,7 +23,6 @@ from stack.compare.measure import QUICK, Found, Plan, cost, pace
 from stack.compare.pictures import draw_compared, draw_crashed
 from stack.compare.progress import Progress
 from stack.compare.rig import Rig
-from stack.crash import FAULTS, TITLES, applies
 from stack.settings import ROOT, UsageError
 from stack.terminal import new_console
 
@@ -32,20 +30,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from demo_service.variants import Variant
     from rich.console import Console
+    from tracing_claims.variants import Fault, Variant
 
     from stack.compare.brokers import Kind
     from stack.compare.faults import Outcome
     from stack.compare.measure import Pace
-    from stack.crash import Fault
     from stack.settings import Settings
 
 PAGE: Final = ROOT / "docs" / "alternatives.md"
 REQUESTS: Final = 200
 QUICK_REQUESTS: Final = 24
 NAMES: Final = {"redis": "Redis", "rabbitmq": "RabbitMQ"}
-BY_NAME: Final = {variant.name: variant for variant in VARIANTS}
 TITLE: Final = {variant.name: variant.title for variant in VARIANTS}
 
 
@@ -69,40 +65,25 @@ def compare(
     )
 
 
-def crash(settings: Settings, kind: Kind, names: Sequence[str] = (), *, quick: bool = False, docs: bool = False) -> int:
-    """Let each fault happen to each variant; 1 when one loses something that promises not to."""
-    return _tell(
-        settings, lambda console, oap: _crash(settings, console, oap, kind, choose(names), quick=quick, docs=docs)
-    )
-
-
-def crash_followed(settings: Settings, kind: Kind, variant: str, fault: Fault, path: Path) -> int:
-    """Let one fault happen to one variant, and write into a file how far that is; 0 when it went through.
-
-    For the console's page (`stack.crash.server`).
+def crash(  # noqa: PLR0913  # what the command line says
+    settings: Settings,
+    kind: Kind,
+    names: Sequence[str] = (),
+    faults: Sequence[Fault] = (),
+    *,
+    quick: bool = False,
+    docs: bool = False,
+) -> int:
+    """Let each fault happen to each variant; 1 when one loses something that promises not to.
 
     Raises:
-        UsageError: the variant does not exist, or can't have this fault.
+        UsageError: there is no such variant, or none that can have such a fault.
     """
-    (wanted,) = choose([variant])
-    if not applies(wanted, fault):
-        raise UsageError(f"{variant} can't have the fault {fault}: it needs no broker")
-    progress = Progress(path, wanted, fault, REQUESTS)
-    progress.tell()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGINT is ignored below a shell's background job
-    oap: Oap | None = Oap(settings.oap_url, timeout=60)
-    if oap is not None and not oap.healthy():
-        oap = None
-    try:
-        with Rig(settings, kind, folder="page") as rig:
-            suffer(rig, wanted, fault, REQUESTS, oap, progress)
-    except (RigError, OapError) as error:
-        progress.tell(error=str(error), ended=True)
-        return 1
-    except KeyboardInterrupt:
-        progress.tell(error="it was ended", ended=True)
-        raise
-    return 0
+    wanted = choose(names)
+    pairs = [(one, fault) for fault in FAULTS if fault in (faults or FAULTS) for one in wanted if fault in one.faults]
+    if not pairs:
+        raise UsageError(f"none of {', '.join(one.name for one in wanted)} can have the fault {' or '.join(faults)}")
+    return _tell(settings, lambda console, oap: _crash(settings, console, oap, kind, pairs, quick=quick, docs=docs))
 
 
 def _tell(settings: Settings, run: Callable[[Console, Oap | None], int]) -> int:
@@ -156,35 +137,44 @@ def _compare(  # noqa: PLR0913  # what the command line says
 
 
 def _crash(  # noqa: PLR0913  # what the command line says
-    settings: Settings, console: Console, oap: Oap | None, kind: Kind, wanted: list[Variant], *, quick: bool, docs: bool
+    settings: Settings,
+    console: Console,
+    oap: Oap | None,
+    kind: Kind,
+    pairs: list[tuple[Variant, Fault]],
+    *,
+    quick: bool,
+    docs: bool,
 ) -> int:
     outcomes: list[Outcome] = []
     count = QUICK_REQUESTS if quick else REQUESTS
-    with Rig(settings, kind) as rig:
-        for fault in FAULTS:
-            for variant in wanted:
-                if applies(variant, fault):
-                    console.print(f"{TITLES[fault]}: {variant.title}")
-                    outcomes.append(suffer(rig, variant, fault, count, oap))
+    progress = Progress(settings.run_dir / "compare" / "progress.json")
+    progress.begin(*pairs[0], count)
+    try:
+        with Rig(settings, kind) as rig:
+            for variant, fault in pairs:
+                console.print(f"{FAULTS[fault]}: {variant.title}")
+                progress.begin(variant, fault, count)
+                outcomes.append(suffer(rig, variant, fault, count, oap, progress))
+    except BaseException as error:
+        progress.tell(error=str(error) or "it was ended")
+        raise
+    finally:
+        progress.tell(ended=True)
     folder = settings.run_dir / "compare"
     title = f"{NAMES[kind]}, {count} requests each, {_machine()}"
     picture = (PAGE.parent if docs else folder) / f"crash-{kind}.png"
-    draw_crashed(outcomes, TITLE, TITLES, title, picture)
+    draw_crashed(outcomes, TITLE, title, picture)
     text = f"{title}.\n"
     for name, rows in tables.crashed(outcomes, TITLE).items():
         _print(console, name, tables.CRASHED, rows)
         text += f"\n**{name}**\n\n{tables.markdown(tables.CRASHED, rows)}\n"
     raw = [asdict(one) for one in outcomes]
     _write(console, folder / f"crash-{kind}", raw, f"{text}\n![{title}]({picture.name})", docs=docs)
-    broken = [one for one in outcomes if one.lost and _promises(one)]
+    broken = [one for one in outcomes if one.lost and BY_NAME[one.variant].faults[one.fault]]
     for one in broken:
-        console.print(f"[red]{TITLE[one.variant]} lost {one.lost} at {TITLES[one.fault]},[/] and promises to lose none")
+        console.print(f"[red]{TITLE[one.variant]} lost {one.lost} at {FAULTS[one.fault]},[/] and promises to lose none")
     return 1 if broken else 0
-
-
-def _promises(outcome: Outcome) -> bool:
-    variant = BY_NAME[outcome.variant]
-    return variant.survives_term if outcome.fault == "term" else variant.survives_kill
 
 
 def _machine() -> str:

@@ -8,22 +8,21 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from tracing_claims.variants import FAULTS
+
 from stack.compare.progress import Progress
-from stack.compare.requests import send
 from stack.compare.rig import VISIBILITY_SECONDS
 from stack.compare.traces import look_for
-from stack.crash import FAULTS, TITLES, Fault, applies
+from stack.load import send
 
 if TYPE_CHECKING:
     from demo_service.ledger import Count
-    from demo_service.variants import Variant
     from oap_query import Oap
+    from tracing_claims.variants import Fault, Variant
 
-    from stack.compare.requests import Sent
     from stack.compare.rig import Rig
     from stack.compare.traces import Shown
-
-__all__ = ["FAULTS", "TITLES", "Fault", "Outcome", "applies", "suffer"]
+    from stack.load import Sent
 
 WARM_UP: Final = 8
 SENDING_SECONDS: Final = 4.0
@@ -67,20 +66,20 @@ def suffer(  # noqa: PLR0913, PLR0917  # what it is about
         RigError: something does not come back.
         OapError: OAP does not answer.
     """
-    asyncio.run(send(rig.url, variant, WARM_UP, work_seconds=0, at_once=5))  # a pool's processes, connections
+    asyncio.run(send(rig.url + variant.path, WARM_UP, seconds=0, at_once=5))  # a pool's processes, connections
     rig.wait_until_idle(variant, QUIET_SECONDS)
     rig.forget()
-    progress = progress or Progress(None, variant, fault, count)
+    progress = progress or Progress(None)
     quiet = QUIET_WITH_BROKER_SECONDS if variant.broker else QUIET_SECONDS
     with progress.counting(rig, variant):
         progress.tell(step=f"sending {count} requests within {SENDING_SECONDS:.0f} s")
         sent = asyncio.run(_send(rig, variant, fault, count, progress))
-        progress.tell(step=f"waiting until nothing happens any more, for {quiet:.0f} s at most", refused=sent.failed)
+        progress.tell(step=f"waiting until nothing happens any more, for {quiet:.0f} s at most", refused=_refused(sent))
         found = rig.wait_until_idle(variant, quiet)
     return _outcome(variant, fault, sent, found, oap, progress)
 
 
-async def _send(rig: Rig, variant: Variant, fault: Fault, count: int, progress: Progress) -> Sent:
+async def _send(rig: Rig, variant: Variant, fault: Fault, count: int, progress: Progress) -> list[Sent]:
     errors: list[BaseException] = []
 
     def strike() -> None:
@@ -94,16 +93,20 @@ async def _send(rig: Rig, variant: Variant, fault: Fault, count: int, progress: 
     def each(answered: int) -> None:
         progress.tell(answered=answered)
         if answered == max(1, count // 2):
-            progress.tell(step=f"{TITLES[fault]}, while requests come in")
+            progress.tell(step=f"{FAULTS[fault]}, while requests come in")
             thread.start()
 
     work = SHORT_WORK_SECONDS if variant.process in {"pool", "worker"} else WORK_SECONDS
-    sent = await send(rig.url, variant, count, work_seconds=work, rate=count / SENDING_SECONDS, each=each)
+    sent = await send(rig.url + variant.path, count, seconds=work, rate=count / SENDING_SECONDS, each=each)
     if thread.ident is not None:
         await asyncio.to_thread(thread.join)
     if errors:
         raise errors[0]
     return sent
+
+
+def _refused(sent: list[Sent]) -> int:
+    return sum(not one.succeeded for one in sent)
 
 
 def _strike(rig: Rig, variant: Variant, fault: Fault) -> None:
@@ -121,29 +124,27 @@ def _strike(rig: Rig, variant: Variant, fault: Fault) -> None:
 
 
 def _outcome(  # noqa: PLR0913, PLR0917  # what it is made of
-    variant: Variant, fault: Fault, sent: Sent, found: Count, oap: Oap | None, progress: Progress
+    variant: Variant, fault: Fault, sent: list[Sent], found: Count, oap: Oap | None, progress: Progress
 ) -> Outcome:
     shown = unfinished = None
+    answered = [one.trace_id for one in sent if one.succeeded]
     good = len(found.accepted & found.done)
     progress.tell(done=good, done_twice=len(found.done_twice), dead=len(found.dead), open=0, lost=len(found.lost))
     if oap is not None and variant.name != "blocking":
         progress.tell(step="looking in SkyWalking for each trace")
 
         def each(seen: Shown) -> None:
-            traces = [{"id": trace, "failed": failed} for trace, failed in seen.unfinished(sent.traces)[:MOST_TRACES]]
+            traces = [{"id": trace, "failed": failed} for trace, failed in seen.unfinished(answered)[:MOST_TRACES]]
             progress.tell(shown=len(found.lost & seen.broken), traces=traces if found.lost else [])
 
-        seen = look_for(
-            oap, variant, sent.traces, expected=min(good, len(sent.traces)), seconds=TRACE_SECONDS, each=each
-        )
+        seen = look_for(oap, variant, answered, expected=min(good, len(answered)), seconds=TRACE_SECONDS, each=each)
         shown = len(found.lost & seen.broken)
-        unfinished = len(sent.traces) - seen.complete
-    progress.tell(step="over", ended=True)
+        unfinished = len(answered) - seen.complete
     return Outcome(
         variant.name,
         fault,
         len(found.accepted),
-        sent.failed,
+        _refused(sent),
         len(found.accepted & found.done),
         len(found.done_twice),
         len(found.dead),

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from stack.compare.requests import send
+from stack.load import send
 
 if TYPE_CHECKING:
-    from demo_service.variants import Variant
+    from tracing_claims.variants import Variant
 
     from stack.compare.rig import Rig
 
@@ -53,7 +53,7 @@ def _step(rig: Rig, variant: Variant, count: int) -> float:
     """Send work as fast as it goes; return the seconds from the first begin to the last end."""
     rig.forget()
     at_once = MOST_CONNECTIONS if variant.name == "blocking" else MOST_CLIENTS
-    asyncio.run(send(rig.url, variant, count, work_seconds=WORK_SECONDS, at_once=min(count, at_once)))
+    asyncio.run(send(rig.url + variant.path, count, seconds=WORK_SECONDS, at_once=min(count, at_once)))
     rig.wait_until_idle(variant, QUIET_SECONDS)
     times = rig.times(variant)
     return (max(times.done.values()) - min(times.begun.values())) / 1000

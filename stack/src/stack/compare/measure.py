@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import math
-import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from statistics import median, quantiles
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 import psutil
 
-from stack.compare.requests import send
 from stack.compare.rig import Rig
 from stack.compare.traces import look_for
+from stack.load import again_and_again, send
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
-    from demo_service.variants import Variant
     from oap_query import Oap
+    from tracing_claims.variants import Variant
 
     from stack.compare.brokers import Kind
     from stack.settings import Settings
@@ -100,31 +97,34 @@ def pace(rig: Rig, variant: Variant, plan: Plan, oap: Oap | None) -> Pace:
     Raises:
         RigError, OapError: something does not answer.
     """
-    asyncio.run(send(rig.url, variant, WARM_UP, work_seconds=0, at_once=5))
+    asyncio.run(send(rig.url + variant.path, WARM_UP, seconds=0, at_once=5))
     rig.wait_until_idle(variant, 30)
     rig.forget()
-    with _Meter(rig) as meter:
-        sent = asyncio.run(send(rig.url, variant, plan.paced, work_seconds=PACED_SECONDS, rate=plan.rate))
+    cpu = _Cpu(rig)
+    with again_and_again(cpu.look, LOOK_SECONDS):
+        sent = asyncio.run(send(rig.url + variant.path, plan.paced, seconds=PACED_SECONDS, rate=plan.rate))
         rig.wait_until_idle(variant, 30)
+    cpu_seconds = cpu.used()
     times = rig.times(variant)
+    milliseconds = [one.milliseconds for one in sent if one.succeeded]
     # Where the client waits for the work, it is written down as accepted after it.
     delays = [max(0.0, begun - times.accepted[one]) for one, begun in times.begun.items() if one in times.accepted]
     complete = math.nan
     if oap is not None:
-        shown = look_for(oap, variant, sent.traces, expected=len(sent.traces), seconds=TRACE_SECONDS)
-        complete = shown.complete / len(sent.traces)
+        traces = [one.trace_id for one in sent if one.succeeded]
+        complete = look_for(oap, variant, traces, expected=len(traces), seconds=TRACE_SECONDS).complete / len(traces)
     rig.forget()
     began = time.time()
-    asyncio.run(send(rig.url, variant, plan.burst, work_seconds=0, at_once=20))
+    asyncio.run(send(rig.url + variant.path, plan.burst, seconds=0, at_once=20))
     rig.wait_until_idle(variant, 60)
     burst = rig.times(variant).done
     return Pace(
-        median(sent.milliseconds),
-        _p99(sent.milliseconds),
+        median(milliseconds),
+        _p99(milliseconds),
         median(delays),
         _p99(delays),
         len(burst) / (max(burst.values()) / 1000 - began),
-        meter.cpu_seconds / plan.paced * 1000,
+        cpu_seconds / plan.paced * 1000,
         complete,
     )
 
@@ -139,7 +139,7 @@ def cost(settings: Settings, kind: Kind, variant: Variant, plan: Plan) -> Cost:
     began = time.monotonic()
     with Rig(settings, kind, parts=parts, broker=variant.broker, folder="cost") as rig:
         seconds = time.monotonic() - began
-        asyncio.run(send(rig.url, variant, WARM_UP, work_seconds=0, at_once=5))
+        asyncio.run(send(rig.url + variant.path, WARM_UP, seconds=0, at_once=5))
         rig.wait_until_idle(variant, 30)
         before = _memory_mb(rig)
         processes = sum(len(family) for family in rig.processes().values())
@@ -157,7 +157,7 @@ async def _peak(rig: Rig, variant: Variant, count: int) -> tuple[float, int]:
         The most memory meanwhile (MB), and how many of them run at once.
     """
     at_once = count if variant.name == "blocking" else 50
-    sending = asyncio.create_task(send(rig.url, variant, count, work_seconds=LONG_SECONDS, at_once=at_once))
+    sending = asyncio.create_task(send(rig.url + variant.path, count, seconds=LONG_SECONDS, at_once=at_once))
     deadline, peak = time.monotonic() + LONG_SECONDS / 2, 0.0
     while not sending.done() and time.monotonic() < deadline:
         await asyncio.sleep(LOOK_SECONDS)
@@ -192,36 +192,22 @@ def _memory_mb(rig: Rig) -> float:
     return total
 
 
-class _Meter:
-    """CPU time of all processes of the rig, while it is entered."""
+class _Cpu:
+    """CPU time of all processes of a rig since now."""
 
     def __init__(self, rig: Rig) -> None:
         self.rig = rig
-        self.before: dict[int, float] = {}
+        self.before = self._look()
         self.now: dict[int, float] = {}
-        self.over = threading.Event()
-        self.thread = threading.Thread(target=self._run, daemon=True)
 
-    @property
-    def cpu_seconds(self) -> float:
-        """What they have used; a process that has ended meanwhile up to when it was last seen."""
+    def used(self) -> float:
+        """Return the seconds that they have used; a process that has ended meanwhile up to when it was last seen."""
+        self.look()
         return sum(used - self.before.get(pid, 0.0) for pid, used in self.now.items())
 
-    def __enter__(self) -> Self:
-        self.before = self._look()
-        self.thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.over.set()
-        self.thread.join()
+    def look(self) -> None:
+        """See what they have used by now: one that ends takes it along."""
         self.now.update(self._look())
-
-    def _run(self) -> None:
-        while not self.over.wait(LOOK_SECONDS):
-            self.now.update(self._look())
 
     def _look(self) -> dict[int, float]:
         seen = {}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tracing_claims.variants import FAULTS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
@@ -44,16 +46,14 @@ def draw_compared(found: Mapping[str, Found], titles: Mapping[str, str], title: 
     plt.close(figure)
 
 
-def draw_crashed(
-    outcomes: Sequence[Outcome], titles: Mapping[str, str], faults: Mapping[str, str], title: str, path: Path
-) -> None:
+def draw_crashed(outcomes: Sequence[Outcome], titles: Mapping[str, str], title: str, path: Path) -> None:
     """Draw what became of the requests, a panel for each fault."""
     import matplotlib as mpl  # noqa: PLC0415
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt  # noqa: PLC0415
 
-    kinds = [fault for fault in faults if any(one.fault == fault for one in outcomes)]
+    kinds = [fault for fault in FAULTS if any(one.fault == fault for one in outcomes)]
     figure, panels = plt.subplots(1, len(kinds), figsize=(5 * len(kinds), 4), layout="constrained", squeeze=False)
     for axis, fault in zip(panels.flat, kinds, strict=True):
         rows = [one for one in outcomes if one.fault == fault]
@@ -66,7 +66,7 @@ def draw_crashed(
         ):
             axis.barh(names, values, left=left, color=colour, label=label)
             left = [before + value for before, value in zip(left, values, strict=True)]
-        axis.set_title(faults[fault])
+        axis.set_title(FAULTS[fault])
         axis.invert_yaxis()
         axis.set_xlabel("requests")
     figure.legend(*panels.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)

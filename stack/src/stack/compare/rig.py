@@ -20,15 +20,15 @@ import httpx
 import psutil
 from demo_service import ledger
 
-from stack.compare.brokers import Broker, RigError, family_of, free_port
-from stack.settings import HOST
+from stack.compare.brokers import Broker, RigError, family_of
+from stack.settings import HOST, free_port
 from stack.terminal import last_lines
 
 if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from demo_service.variants import Variant
+    from tracing_claims.variants import Variant
 
     from stack.compare.brokers import Kind
     from stack.settings import Settings

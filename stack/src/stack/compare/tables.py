@@ -7,8 +7,9 @@ from dataclasses import fields
 from statistics import median
 from typing import TYPE_CHECKING
 
+from tracing_claims.variants import FAULTS
+
 from stack.compare.measure import Pace
-from stack.crash import TITLES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -105,7 +106,7 @@ def crashed(outcomes: Sequence[Outcome], titles: Mapping[str, str]) -> dict[str,
             NOTHING if one.shown is None else f"{one.shown} of {one.lost}",
             NOTHING if one.unfinished is None else str(one.unfinished),
         )
-        tables.setdefault(TITLES[one.fault], []).append(row)
+        tables.setdefault(FAULTS[one.fault], []).append(row)
     return tables
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from demo_service.variants import Variant
     from oap_query import Oap, Span
+    from tracing_claims.variants import Variant
 
 PAUSE_SECONDS: Final = 3.0
 """OAP writes down what it got every few seconds."""

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from oap_query import Span
 
     from stack.incidents.record import Tone
-    from stack.incidents.stage import Sent, Stage
+    from stack.incidents.stage import Stage
+    from stack.load import Sent
 
 Traces = dict[str, "list[Span]"]
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-import httpx
 from oap_query import Metric, read
 
+from stack.load import send
 from stack.verify.small_service import kill_with_workers, service_beside
 
 if TYPE_CHECKING:
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    import httpx
     from oap_query import Oap, Span
 
+    from stack.load import Sent
     from stack.settings import Settings
 
 TRACE_SECONDS: Final = 40.0
@@ -34,17 +36,6 @@ READERS: Final = 8
 
 class PlayError(Exception):
     """The incident could not be played to its end; the text says why."""
-
-
-@dataclass(frozen=True)
-class Sent:
-    """One request of an incident and its answer."""
-
-    at_ms: float
-    """When it was sent, since the epoch."""
-    milliseconds: float
-    status: int
-    trace_id: str
 
 
 @dataclass
@@ -91,25 +82,16 @@ class Stage:
     def send(  # noqa: PLR0913  # each is one thing that an incident wants different
         self, method: str, path: str, count: int, *, rate: float, fault: str = "", seconds: float | None = None
     ) -> list[Sent]:
-        """Send requests, so many a second, and return their answers in the order in which they were sent."""
-        params = {} if seconds is None else {"duration": f"{seconds:g}"}
+        """Send requests, so many a second, and return their answers in the order in which they were sent.
+
+        Raises:
+            PlayError: one is not answered.
+        """
         headers = {"X-Fault": fault} if fault else {}
-        url = httpx.URL(self.url).join(path)
-
-        async def one(client: httpx.AsyncClient, number: int, began: float) -> Sent:
-            await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))
-            at, start = time.time(), time.perf_counter()
-            answer = await client.request(method, url.copy_merge_params(params), headers=headers)
-            milliseconds = (time.perf_counter() - start) * 1000
-            return Sent(at * 1000, milliseconds, answer.status_code, answer.headers.get("X-Trace-Id", ""))
-
-        async def every() -> list[Sent]:
-            limits = httpx.Limits(max_connections=count)
-            async with httpx.AsyncClient(timeout=60, limits=limits, trust_env=False) as client:
-                began = time.monotonic()
-                return list(await asyncio.gather(*(one(client, number, began) for number in range(count))))
-
-        return asyncio.run(every())
+        sent = asyncio.run(send(f"{self.url}{path}", count, method=method, seconds=seconds, headers=headers, rate=rate))
+        if not all(one.status for one in sent):
+            raise PlayError(f"the incident’s service does not answer: its log is in {self.folder}")
+        return sent
 
     def traces(
         self, sent: Sequence[Sent], complete: Callable[[list[Span]], bool], seconds: float = TRACE_SECONDS

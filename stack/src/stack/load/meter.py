@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 import psutil
@@ -13,12 +13,31 @@ import psutil
 from stack.runtime import NativeRuntime
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
     from stack.settings import Settings
 
 LOOK_SECONDS: Final = 0.5
 """Time between two samples."""
+
+
+@contextmanager
+def again_and_again(look: Callable[[], object], seconds: float = LOOK_SECONDS) -> Iterator[None]:
+    """Look every so many seconds, in a thread, until the block ends."""
+    over = threading.Event()
+
+    def run() -> None:
+        while not over.wait(seconds):
+            look()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 class Sample(NamedTuple):
@@ -40,18 +59,16 @@ class Meter:
     def __init__(self, settings: Settings, parts: tuple[str, ...] = ("service", "oap")) -> None:
         self.samples: dict[str, list[Sample]] = {part: [] for part in parts}
         self._runtime = NativeRuntime(settings)
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._sampling = again_and_again(self._look)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._sampling.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over.set()
-        self._thread.join()
+        self._sampling.__exit__(kind, error, trace)
 
     def cpu_percent(self, part: str, start: float, end: float) -> float:
         """Return the share of one core that a part used between two moments, in percent; NaN if unknown."""
@@ -68,12 +85,11 @@ class Meter:
             (sample.memory_mb for sample in self.samples[part] if start <= sample.time <= end), default=float("nan")
         )
 
-    def _run(self) -> None:
-        while not self._over.wait(LOOK_SECONDS):
-            pids = self._runtime.pids()
-            for part, samples in self.samples.items():
-                if sample := _sample(pids.get(part, 0)):
-                    samples.append(sample)
+    def _look(self) -> None:
+        pids = self._runtime.pids()
+        for part, samples in self.samples.items():
+            if sample := _sample(pids.get(part, 0)):
+                samples.append(sample)
 
 
 def _sample(pid: int) -> Sample | None:

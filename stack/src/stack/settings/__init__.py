@@ -5,7 +5,7 @@ from stack.settings.caches import choose_cache
 from stack.settings.loading import load_settings, recorded_runtime
 from stack.settings.model import DEFAULT_RUN_DIR, NAME_LIMIT_CHARACTERS, SECRETS, Settings
 from stack.settings.names import known_names, typing_errors
-from stack.settings.network import exempt_loopback
+from stack.settings.network import exempt_loopback, free_port
 
 __all__ = [
     "DEFAULT_RUN_DIR",
@@ -17,6 +17,7 @@ __all__ = [
     "UsageError",
     "choose_cache",
     "exempt_loopback",
+    "free_port",
     "known_names",
     "load_settings",
     "recorded_runtime",

@@ -1,11 +1,14 @@
-"""A company's network: proxies are for what leaves this machine, and never for the stack's own parts."""
+"""The network: a free port, and a company's proxies, which are never for the stack's own parts."""
 
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
+
+from stack.settings.basics import HOST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -15,6 +18,14 @@ PROXIES: Final = ("http_proxy", "https_proxy", "all_proxy", "ftp_proxy", "grpc_p
 """In small letters; most programs read them in capitals too."""
 EXCEPTIONS: Final = ("no_proxy", "no_grpc_proxy")
 CERTIFICATES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+
+
+def free_port() -> int:
+    """Return a port of the loopback interface that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def proxies(environment: Mapping[str, str]) -> dict[str, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx
 import psutil
 
-from stack.settings import HOST
+from stack.settings import HOST, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,9 +84,7 @@ def service_beside(
     Raises:
         httpx.HTTPError: it does not answer; its log is in the folder.
     """
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
+    port = free_port()
     environment = {
         # Without the settings of the user's own service: its database, who is told of its dead letters.
         **{name: value for name, value in os.environ.items() if not name.startswith("SERVICE_")},

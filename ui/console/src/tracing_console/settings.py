@@ -40,15 +40,13 @@ class Settings(BaseSettings):
     worker_name: str = "demo-worker"
     """The name of the service's worker in SkyWalking. The timeline shows its tasks too."""
     run_dir: Path | None = None
-    """The run folder of the stack, where it runs as processes on this machine: the guided incidents can be started and
-    followed from the console. In a container there is none."""
+    """The run folder of the stack, where it runs as processes on this machine: guided incidents and `make crash` are
+    started and followed from the console. In a container there is none."""
     ui_url: Url | None = None
     """SkyWalking's own UI, as the browser reaches it. Links to it appear while it answers. It must have OAP's version:
     over the native OAP 10.1 the UI of 10.4 shows an empty page."""
     ui_check_url: Url | None = None
     """The same, as the console reaches it, if that is another address (in containers)."""
-    crash_socket: Path | None = None
-    """Where the part listens that lets faults happen for the page `/crash`; `None`: the page says so."""
     ui_trace_path: str = CLASSIC
     """The path of a trace in that UI; Horizon's is `/layer/general/trace?traceId={trace_id}`."""
 

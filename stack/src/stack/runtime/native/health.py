@@ -23,22 +23,18 @@ def health_problem(part: Part) -> str:
     """Say why the part's health check does not succeed; an empty text when it does."""
     if part.health.startswith("redis://"):
         return _redis_problem(part)
-    path = part.health.removeprefix("unix://")
-    socket = path if path != part.health else None
-    url = part.health if socket is None else "http://socket/"
     try:
-        response = _client(socket).get(url)
+        response = _client().get(part.health)
     except httpx.HTTPError:
         return NO_ANSWER
     return "" if response.is_success else problem_of(response)
 
 
 @cache
-def _client(socket: str | None) -> httpx.Client:
+def _client() -> httpx.Client:
     """Return one client for all checks: a new one reads all certificates, 20 ms of CPU ten times a second and part."""
     no_connection_is_kept = httpx.Limits(max_keepalive_connections=0)
-    transport = httpx.HTTPTransport(uds=socket, limits=no_connection_is_kept) if socket else None
-    return httpx.Client(timeout=TIMEOUT_SECONDS, trust_env=False, limits=no_connection_is_kept, transport=transport)
+    return httpx.Client(timeout=TIMEOUT_SECONDS, trust_env=False, limits=no_connection_is_kept)
 
 
 def problem_of(response: httpx.Response) -> str:

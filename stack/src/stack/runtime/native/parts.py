@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from oap_embedded import cache_directory
 
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from stack.settings import Settings
 
 
-SOCKET_PATH_LIMIT_BYTES: Final = 100
-"""Of a unix socket."""
-
-
 @dataclass(frozen=True)
 class Part:
     """One supervised process."""
@@ -31,8 +27,7 @@ class Part:
     name: str
     command: tuple[str, ...]
     health: str
-    """A URL that answers with success when the part works; of Redis `redis://…`, without its password; `unix://…` for
-    HTTP over a socket of that path."""
+    """A URL that answers with success when the part works; of Redis `redis://…`, without its password."""
     ports: dict[str, int]
     """The ports that it listens on, by the variables that change them."""
     environment: dict[str, str] = field(default_factory=dict)
@@ -51,10 +46,11 @@ class Part:
 
 def native_parts(settings: Settings) -> list[Part]:
     """Return the parts, in the order in which they are shown. They end in the reverse order: brokers after workers."""
-    python, broker, crash = sys.executable, find_broker(settings), crash_socket(settings)
+    python, broker = sys.executable, find_broker(settings)
     oap = [python, "-m", "oap_embedded", "run", "--data", str(settings.run_dir / "oap")]
     oap += ["--overlay", str(ROOT / "oap" / "config"), "--host", HOST, "--heap", settings.oap_heap]
     oap += ["--grpc-port", str(settings.oap_grpc_port), "--http-port", str(settings.oap_http_port)]
+    oap += ["--console-url", settings.console_url]
     secret = alarm_secret(settings.run_dir)
     if is_ready(settings) and dashboards_of(settings).is_dir():
         oap += ["--dashboards", str(dashboards_of(settings))]
@@ -108,12 +104,10 @@ def native_parts(settings: Settings) -> list[Part]:
                 "CONSOLE_OAP_URL": settings.oap_url,
                 "CONSOLE_SERVICE_URL": settings.service_url,
                 "CONSOLE_SERVICE_NAME": settings.service_name,
-                **({"CONSOLE_CRASH_SOCKET": str(crash)} if crash else {}),
                 **({"CONSOLE_UI_URL": settings.ui_url} if is_ready(settings) else {}),
                 "CONSOLE_RUN_DIR": str(settings.run_dir),
             },
         ),
-        *([_crash(settings, crash)] if crash else []),
         *([_ui(settings)] if is_ready(settings) else []),
         Part(
             "loadtest",
@@ -124,25 +118,6 @@ def native_parts(settings: Settings) -> list[Part]:
             on_demand=True,
         ),
     ]
-
-
-def crash_socket(settings: Settings) -> Path | None:
-    """Return where orders of the console's page `/crash` go; `None` where the run folder's path is too long for it."""
-    path = settings.run_dir.absolute() / "crash.sock"
-    return path if len(bytes(path)) <= SOCKET_PATH_LIMIT_BYTES else None
-
-
-def _crash(settings: Settings, socket: Path) -> Part:
-    words = ("-m", "stack.crash.server", str(socket), str(settings.run_dir.absolute() / "compare" / "page"))
-    return Part(
-        "crash",
-        (sys.executable, *words),
-        f"unix://{socket}",
-        {},
-        {"RUN_DIR": str(settings.run_dir)},  # the run means this stack
-        memory_megabytes=25,
-        stop_seconds=35,
-    )
 
 
 def _ui(settings: Settings) -> Part:

@@ -1,12 +1,11 @@
 """What the pages show, and where it is read from: OAP's GraphQL and the demo service's HTTP interface."""
 
-from tracing_console.data.crash import CrashDesk, CrashError
 from tracing_console.data.feed import CRASHED, FAILED, RECOVERED, Feed
 from tracing_console.data.flame import TaskProfile, frames, split
-from tracing_console.data.incidents import Played, Side, last_run
 from tracing_console.data.measures import MINUTES, Claim, claims, most_at_once, trends
 from tracing_console.data.orders import OrderError, Orders
 from tracing_console.data.running import RunningTask, RunningTasks
+from tracing_console.data.runs import Crash, LostTrace, Played, Side, last_crash, last_run
 from tracing_console.data.service import Answer, LetterFilter, Request, Service, ServiceError
 from tracing_console.data.sources import OAP, SERVICE, UI, Sources
 from tracing_console.data.ui_link import UiLink, alarms_url, endpoint_url, service_url, tasks_url, ui_link
@@ -21,10 +20,10 @@ __all__ = [
     "UI",
     "Answer",
     "Claim",
-    "CrashDesk",
-    "CrashError",
+    "Crash",
     "Feed",
     "LetterFilter",
+    "LostTrace",
     "OrderError",
     "Orders",
     "Played",
@@ -41,6 +40,7 @@ __all__ = [
     "claims",
     "endpoint_url",
     "frames",
+    "last_crash",
     "last_run",
     "most_at_once",
     "service_url",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from tracing_console.data.log import logger
@@ -42,7 +43,7 @@ class Orders:
         return " ".join(self._words)
 
     async def give(self, *words: str) -> None:
-        """Run a command of the runner, such as `incident sequential`. The words are ours, never a reader's.
+        """Run a command of the runner, such as `incident sequential`. The words are our tables', never a reader's.
 
         Raises:
             OrderError: it can't be, or another one runs.
@@ -67,6 +68,12 @@ class Orders:
             raise OrderError(f"It could not be started: {error}.") from error
         logger.warning("order: %s (its output is in %s)", self.running, log)
         self._waiting = asyncio.create_task(self._wait(self._process))
+
+    def end(self) -> None:
+        """Have the order's process end all that it has started, and then itself."""
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                self._process.terminate()
 
     async def _wait(self, process: Process) -> None:
         code = await process.wait()

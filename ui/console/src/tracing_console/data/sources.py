@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final
 import httpx
 from oap_query import Oap, OapError
 
-from tracing_console.data.crash import CrashDesk
 from tracing_console.data.feed import Feed
 from tracing_console.data.log import logger
 from tracing_console.data.orders import Orders
@@ -34,7 +33,6 @@ class Sources:
         self.oap = Oap(settings.oap_url)
         self.service = Service(settings.service_url)
         self.running = RunningTasks(self.oap)
-        self.crash = CrashDesk(settings.crash_socket)
         self.orders = Orders(settings.run_dir)
         self.feed = Feed(self.oap, self.service, settings.services, self.running)
         self.problems: dict[str, str] = {OAP: "", SERVICE: "", UI: "is not known yet"}

@@ -12,7 +12,8 @@ from oap_query import OapError, alarms, tells_recovery
 
 from tracing_console.data import UI, ServiceError, alarms_url
 from tracing_console.pages.elements import Grid
-from tracing_console.pages.frame import frame, options, tag, text
+from tracing_console.pages.forms import choice
+from tracing_console.pages.frame import frame, tag, text
 from tracing_console.pages.rows import Links
 
 if TYPE_CHECKING:
@@ -50,9 +51,7 @@ class _Alarms:
     def __init__(self, sources: Sources, hours: str) -> None:
         self.sources, self.hours = sources, hours
         with tag("form", "tools").props('method="get" action="/alarms" style="margin-bottom: 16px"'):
-            with tag("label"):
-                text("span", "In the last")
-                options(tag("select").props("name=hours"), TIMES, hours)
+            choice("In the last", TIMES, hours).props("name=hours")
             text("button", "Show", "button").props('type="submit"')
             self.ui_link = text("a", "Alarms in the SkyWalking UI").props('rel="noreferrer"')
             self.ui_link.set_visibility(False)

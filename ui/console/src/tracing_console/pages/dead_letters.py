@@ -10,7 +10,8 @@ from nicegui import ui
 
 from tracing_console.data import LetterFilter, ServiceError
 from tracing_console.pages.elements import Grid
-from tracing_console.pages.frame import fill, frame, tag, text, trace_path
+from tracing_console.pages.forms import choice, entry, names_or_all, options
+from tracing_console.pages.frame import frame, tag, text, trace_path
 
 if TYPE_CHECKING:
     from tracing_console.data import Sources
@@ -122,11 +123,11 @@ class _DeadLetters:
 
     def _form(self) -> None:
         with tag("form", "tools").props('style="margin-bottom: 16px"') as form:
-            self.name = _labelled("Task", "select")
-            self.error = _labelled("Error", "select")
-            self.reason = _labelled("Reason", "select")
-            after = _labelled("Died from", "input").props('type="datetime-local" step="1"')
-            before = _labelled("Died until", "input").props('type="datetime-local" step="1"')
+            self.name = choice("Task", {})
+            self.error = choice("Error", {})
+            self.reason = choice("Reason", {})
+            after = entry("Died from").props('type="datetime-local" step="1"')
+            before = entry("Died until").props('type="datetime-local" step="1"')
             text("button", "Clear", "button").props('type="reset"')
         fields = [item.html_id for item in (self.name, self.error, self.reason, after, before)]
         # The browser knows its timezone, the console does not.
@@ -147,7 +148,7 @@ class _DeadLetters:
             choices = sorted(values - {""})
             if choices != self.choices.get(key):
                 self.choices[key] = choices
-                fill(select, choices, chosen)
+                options(select, names_or_all(choices), chosen)
 
     def _show_bulk(self, *, shown: bool, count: int) -> None:
         self.replay.set_visibility(shown)
@@ -226,9 +227,3 @@ def _error_type(letter: dict[str, Any]) -> str:
 
 def _local(iso: str) -> str:
     return f"{datetime.fromisoformat(iso).astimezone():%Y-%m-%d %H:%M:%S}"
-
-
-def _labelled(label: str, kind: str) -> ui.element:
-    with tag("label"):
-        text("span", label)
-        return tag(kind)

@@ -12,7 +12,8 @@ from oap_query import OapError
 from tracing_console.data import ServiceError, trends
 from tracing_console.pages.curves import curves
 from tracing_console.pages.elements import Trend
-from tracing_console.pages.frame import frame, options, tag, text
+from tracing_console.pages.forms import choice, number
+from tracing_console.pages.frame import frame, tag, text
 
 if TYPE_CHECKING:
     from tracing_console.data import Sources
@@ -129,13 +130,10 @@ class _Faults:
                         text("code", fault)
                         text("small", meaning)
             with tag("div", "tools"):
-                share = _number("Share (%)", "20", "0", "100")
-                seconds = _number("For (s)", "60", "1", "3600")
-                seed = _number("Seed", "1", "0", "9007199254740991", step="1")
-                with tag("label"):
-                    text("span", "When")
-                    schedule = tag("select")
-                    options(schedule, SCHEDULES, "steady")
+                share = number("Share (%)", "20", 0, 100)
+                seconds = number("For (s)", "60", 1, 3600)
+                seed = number("Seed", "1", 0, 2**53 - 1, step="1")
+                schedule = choice("When", SCHEDULES, "steady")
                 text("button", "Set the rule", "button primary").props('type="submit"')
                 text("button", "Clear", "button").props('type="button"').on("click", self.clear)
         fields = json.dumps([item.html_id for item in (share, seconds, seed, schedule)])
@@ -165,14 +163,6 @@ def _tile(label: str) -> ui.label:
         number = text("b", "…")
         text("span", label)
     return number
-
-
-def _number(label: str, value: str, least: str, most: str, *, step: str = "any") -> ui.element:
-    with tag("label"):
-        text("span", label)
-        field = tag("input", "short").props(f'type="number" required min="{least}" max="{most}" step="{step}"')
-        field.props["value"] = value
-    return field
 
 
 _EFFECT: Final = (

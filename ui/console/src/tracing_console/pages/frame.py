@@ -127,19 +127,3 @@ def _warning(sources: Sources) -> str:
 def trace_path(trace_id: str) -> str:
     """Return the path of a trace's page."""
     return f"/traces/{quote(trace_id, safe='')}"
-
-
-def options(select: ui.element, choices: dict[str, str], chosen: str) -> None:
-    """Add options to a select element: `choices` are texts by value."""
-    with select:
-        for value, label in choices.items():
-            option = text("option", label)
-            option.props["value"] = value
-            if value == chosen:
-                option.props["selected"] = True
-
-
-def fill(select: ui.element, names: list[str], chosen: str) -> None:
-    """Replace the options of a select element by these names and one for all."""
-    select.clear()
-    options(select, {"": "all", **{name: name for name in names}}, chosen)

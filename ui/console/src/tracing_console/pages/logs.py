@@ -11,7 +11,8 @@ from nicegui import ui
 from oap_query import OapError, search_lines, services
 
 from tracing_console.pages.elements import Grid
-from tracing_console.pages.frame import fill, frame, options, tag, text, trace_path
+from tracing_console.pages.forms import choice, entry, names_or_all, options
+from tracing_console.pages.frame import frame, tag, text, trace_path
 
 if TYPE_CHECKING:
     from oap_query import LogLine
@@ -47,7 +48,7 @@ def add(sources: Sources) -> None:
         wanted = {key: value for key, value in tags.items() if value}
         since = datetime.now(UTC) - timedelta(minutes=int(minutes))
         try:
-            fill(choices, await asyncio.to_thread(services, sources.oap), service)
+            options(choices, names_or_all(await asyncio.to_thread(services, sources.oap)), service)
             found = await asyncio.to_thread(
                 search_lines, sources.oap, since, service=service, tags=wanted, limit=MAX_LINES
             )
@@ -66,21 +67,11 @@ def lines_path(task_id: str) -> str:
 
 def _form(service: str, level: str, values: dict[str, str], minutes: str) -> ui.element:
     with tag("form", "tools").props('method="get" action="/logs" style="margin-bottom: 16px"'):
-        with tag("label"):
-            text("span", "Service")
-            chosen = tag("select").props("name=service")
-            fill(chosen, [service] if service else [], service)
-        with tag("label"):
-            text("span", "Level")
-            options(tag("select").props("name=level"), {"": "all", **{one: one for one in LEVELS}}, level)
+        chosen = choice("Service", names_or_all([service] if service else []), service).props("name=service")
+        choice("Level", names_or_all(LEVELS), level).props("name=level")
         for name, label in (("task", "Task’s name"), ("id", "Task’s id")):
-            with tag("label"):
-                text("span", label)
-                field = tag("input").props(f'name="{name}" type="search" autocomplete="off"')
-                field.props["value"] = values[name]
-        with tag("label"):
-            text("span", "In the last")
-            options(tag("select").props("name=minutes"), TIMES, minutes)
+            entry(label, values[name]).props(f'name="{name}" type="search" autocomplete="off"')
+        choice("In the last", TIMES, minutes).props("name=minutes")
         text("button", "Search", "button primary").props('type="submit"')
     return chosen
 

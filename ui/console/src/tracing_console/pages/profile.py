@@ -10,7 +10,8 @@ from nicegui import ui
 
 from tracing_console.data import ServiceError, frames, split
 from tracing_console.pages.elements import Flame, Grid
-from tracing_console.pages.frame import frame, options, tag, text
+from tracing_console.pages.forms import choice, entry
+from tracing_console.pages.frame import frame, tag, text
 
 if TYPE_CHECKING:
     from tracing_console.data import Sources, TaskProfile
@@ -58,15 +59,8 @@ class _Profile:
         self.sources = sources
         self.found: TaskProfile | None = None
         with tag("form", "tools").props('style="margin-bottom: 16px"') as form:
-            with tag("label"):
-                text("span", "Task")
-                self.task = tag("input").props(f'name="task" list="tasks" required maxlength={MAX_NAME} size=36')
-                # `value` would be set again with each update of the page, over what is typed.
-                self.task.props["defaultValue"] = task
-            with tag("label"):
-                text("span", "For")
-                self.seconds = tag("select").props('name="seconds"')
-                options(self.seconds, SECONDS, seconds)
+            entry("Task", task).props(f'name="task" list="tasks" required maxlength={MAX_NAME} size=36')
+            choice("For", SECONDS, seconds).props('name="seconds"')
             self.button = text("button", "Look", "button primary").props('type="submit"')
         form.on(
             "submit.prevent",

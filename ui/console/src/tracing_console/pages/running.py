@@ -9,7 +9,8 @@ from nicegui import ui
 from oap_query import OapError
 
 from tracing_console.pages.elements import Grid
-from tracing_console.pages.frame import fill, frame, tag, text, trace_path
+from tracing_console.pages.forms import choice, names_or_all, options
+from tracing_console.pages.frame import frame, tag, text, trace_path
 from tracing_console.pages.jobs import JobList
 from tracing_console.pages.profile import profile_path, profiled_service
 from tracing_console.pages.trace import cancel, cancellable_service
@@ -51,9 +52,8 @@ class _Running:
     def __init__(self, sources: Sources, service: str) -> None:
         self.sources, self.service = sources, service
         self.services: list[str] = []
-        with tag("div", "tools").props('style="margin-bottom: 16px"'), tag("label"):
-            text("span", "Service")
-            self.choice = tag("select")
+        with tag("div", "tools").props('style="margin-bottom: 16px"'):
+            self.choice = choice("Service", {})
         self.choice.on("change", self.choose, js_handler="event => emit(event.target.value)")
         self._fill([service] if service else [])
         with tag("div", "card"):
@@ -105,7 +105,7 @@ class _Running:
     def _fill(self, services: list[str]) -> None:
         if services != self.services or not self.choice.default_slot.children:
             self.services = services
-            fill(self.choice, services, self.service)
+            options(self.choice, names_or_all(services), self.service)
 
 
 def _row(item: RunningTask, cancellable: str, profiled: str) -> dict[str, Any]:

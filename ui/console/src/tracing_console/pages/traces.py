@@ -12,7 +12,8 @@ from nicegui import ui
 from oap_query import OapError, segments, services, summaries, whole
 
 from tracing_console.pages.elements import Grid
-from tracing_console.pages.frame import fill, frame, options, tag, text, trace_path
+from tracing_console.pages.forms import choice, entry, names_or_all, options
+from tracing_console.pages.frame import frame, tag, text, trace_path
 
 if TYPE_CHECKING:
     from oap_query import Oap, Segment, Summary
@@ -118,7 +119,7 @@ def add(sources: Sources) -> None:
             return
         try:
             known = await asyncio.to_thread(services, sources.oap)
-            fill(choices, known, service)
+            options(choices, names_or_all(known), service)
             found, is_more, is_cut = await asyncio.to_thread(find, sources.oap, search)
         except OapError as error:
             grid.show_when_empty(f"{error}. Reload the page when OAP is back.")
@@ -138,35 +139,18 @@ def add(sources: Sources) -> None:
 
 def _form(values: dict[str, str]) -> ui.element:
     with tag("form", "tools").props('method="get" action="/traces" style="margin-bottom: 16px"'):
-        with _field("Service"):
-            chosen = tag("select").props("name=service")
-            fill(chosen, [values["service"]] if values["service"] else [], values["service"])
-        with _field("Endpoint or task contains"):
-            _input("endpoint", values, "search")
-        with _field("State"):
-            options(tag("select").props("name=state"), STATES, values["state"])
-        with _field("From (ms)"):
-            _input("least", values, "number")
-        with _field("To (ms)"):
-            _input("most", values, "number")
-        with _field("In the last"):
-            options(tag("select").props("name=minutes"), TIMES, values["minutes"])
+        service = values["service"]
+        chosen = choice("Service", names_or_all([service] if service else []), service).props("name=service")
+        name = entry("Endpoint or task contains", values["endpoint"])
+        name.props('name="endpoint" type="search" autocomplete="off"')
+        choice("State", STATES, values["state"]).props("name=state")
+        for key, label in (("least", "From (ms)"), ("most", "To (ms)")):
+            limit = entry(label, values[key]).classes("short")
+            limit.props(f'name="{key}" type="number" autocomplete="off" min="0" step="1" placeholder="any"')
+        choice("In the last", TIMES, values["minutes"]).props("name=minutes")
         text("button", "Search", "button primary").props('type="submit"')
         text("a", "Search log lines").props('href="/logs"')
     return chosen
-
-
-def _field(label: str) -> ui.element:
-    with tag("label") as field:
-        text("span", label)
-    return field
-
-
-def _input(name: str, values: dict[str, str], kind: str) -> None:
-    field = tag("input").props(f'name="{name}" type="{kind}" autocomplete="off"')
-    if kind == "number":
-        field.classes("short").props('min="0" step="1" placeholder="any"')
-    field.props["value"] = values[name]
 
 
 def _parse(values: dict[str, str], limit: str) -> Search | str:

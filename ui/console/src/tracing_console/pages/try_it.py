@@ -14,6 +14,7 @@ from tracing_claims import RESPONSE_LIMIT_MS
 
 from tracing_console.data import Answer, Request, ServiceError
 from tracing_console.pages.elements import Grid
+from tracing_console.pages.forms import choice, number
 from tracing_console.pages.frame import frame, tag, text, trace_path
 
 if TYPE_CHECKING:
@@ -162,11 +163,11 @@ class _TryPage:
     def _own(self) -> None:
         endpoints = list(dict.fromkeys((p.request.method, p.request.path) for p in PRESETS))
         with tag("form", "card own tools") as form:
-            endpoint = _choice("Endpoint", [f"{method} {path}" for method, path in endpoints])
+            endpoint = choice("Endpoint", {f"{method} {path}": f"{method} {path}" for method, path in endpoints})
             self.needs += [(option, path) for option, (_, path) in zip(endpoint, endpoints, strict=True)]
-            fault = _choice("Fault", ["none", *(p.request.fault for p in FAULTS)])
-            duration = _number("Task runs (s)", "10", "0", "60", "any")
-            times = _number("Times", "1", "1", str(MAX_REQUESTS), "1")
+            fault = choice("Fault", {"": "none", **{p.request.fault: p.request.fault for p in FAULTS}})
+            duration = number("Task runs (s)", "10", 0, 60)
+            times = number("Times", "1", 1, MAX_REQUESTS, step="1")
             button = text("button", "Send", "button primary").props('type="submit"')
 
         async def submit(event: Any) -> None:  # noqa: ANN401  # NiceGUI's own
@@ -178,7 +179,7 @@ class _TryPage:
                     method,
                     path,
                     float(seconds),
-                    "" if wrong == "none" else wrong,
+                    wrong,
                     body=BODY if path == "/process" else None,
                 )
                 count = max(1, min(int(often), MAX_REQUESTS))
@@ -250,22 +251,3 @@ def _remark(request: Request, times: list[float]) -> str:
     if request.path.endswith("/blocking"):
         return "the client waited"
     return "at once" if times[0] < RESPONSE_LIMIT_MS else ""
-
-
-def _choice(label: str, values: list[str]) -> ui.element:
-    with tag("label"):
-        text("span", label)
-        with tag("select") as select:
-            for value in values:
-                text("option", value)
-    return select
-
-
-def _number(label: str, value: str, least: str, most: str, step: str) -> ui.element:
-    with tag("label"):
-        text("span", label)
-        field = tag("input").props(
-            f'type="number" required min="{least}" max="{most}" step="{step}" style="width: 110px"'
-        )
-        field.props["value"] = value
-    return field

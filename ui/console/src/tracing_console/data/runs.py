@@ -1,4 +1,4 @@
-"""What the runner has noted of its guided incidents: `<run_dir>/incidents/<name>/run.json`."""
+"""What the runner notes in its folder: `incidents/<name>/run.json`, and `compare/progress.json` of `make crash`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ValidationError
+from tracing_claims.variants import Fault  # pydantic reads it
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,6 +59,50 @@ class Played(BaseModel):
     pid: int
     before: Side | None
     after: Side | None
+
+
+class LostTrace(BaseModel):
+    """A trace without a good end of its work."""
+
+    id: str
+    failed: bool
+    """Whether SkyWalking shows the work as failed."""
+
+
+class Crash(BaseModel):
+    """The last fault of a variant, as far as it has come; `None` is what is not known yet."""
+
+    variant: str
+    fault: Fault
+    requests: int
+    pid: int
+    step: str
+    ended: bool
+    error: str
+    """Why it could not go on."""
+    refused: int | None
+    accepted: int
+    done: int
+    done_twice: int
+    dead: int
+    open: int
+    lost: int | None
+    shown: int | None
+    """Those of the lost that SkyWalking shows as failed."""
+    traces: list[LostTrace]
+
+
+def last_crash(run_dir: Path | None) -> Crash | None:
+    """Return the last run of `make crash`; `None` where there is none, or none that can be read."""
+    if run_dir is None:
+        return None
+    try:
+        run = Crash.model_validate_json((run_dir / "compare" / "progress.json").read_bytes())
+    except (OSError, ValidationError):
+        return None
+    if not run.ended and not _lives(run.pid):
+        return run.model_copy(update={"ended": True, "error": "it was ended before it was through"})
+    return run
 
 
 def last_run(run_dir: Path | None, name: str) -> Played | None:

@@ -1,7 +1,4 @@
-"""The ways to run the same work beside a request: one table for endpoints, console, load, compare, crash and docs.
-
-Light on purpose: it imports nothing, so that other parts can read it without the web framework.
-"""
+"""The ways to run work beside a request: one table for endpoints, console, `make compare`, `make crash` and docs."""
 
 from __future__ import annotations
 
@@ -12,6 +9,15 @@ MAX_SECONDS: Final = 60.0
 """The longest work of a request."""
 MAX_CPU_SECONDS: Final = 5.0
 """The longest work that computes: in some variants nobody else is served meanwhile."""
+
+
+Fault = Literal["kill", "term", "broker"]
+FAULTS: Final[dict[Fault, str]] = {
+    "kill": "kill -9 of the process that does the work",
+    "term": "SIGTERM, and a new process",
+    "broker": "restart of the broker",
+}
+"""What `make crash` lets happen, by the names it knows them by."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +43,12 @@ class Variant:
     """The process that does it: `pool` is a child of the service."""
     broker: bool = False
     """Whether it needs `BROKER_URL`, and thus also has to survive a restart of the broker."""
+
+    @property
+    def faults(self) -> dict[Fault, bool]:
+        """What can happen to it, and whether it promises to lose nothing then."""
+        found: dict[Fault, bool] = {"kill": self.survives_kill, "term": self.survives_term}
+        return {**found, "broker": self.survives_kill} if self.broker else found
 
 
 BLOCKING: Final = Variant(
@@ -118,3 +130,4 @@ QUEUE: Final = Variant(
 
 VARIANTS: Final = (BLOCKING, BACKGROUND_TASK, CREATE_TASK, THREADING, PROCESS, CELERY, QUEUE)
 """All of them, from the simplest to the safest."""
+BY_NAME: Final = {variant.name: variant for variant in VARIANTS}
