@@ -314,6 +314,7 @@ def fill(field: Locator) -> object:
     """Change a field, and return what is in it then."""
     kind = field.get_attribute("type") or field.evaluate("one => one.localName")
     if kind == "select":
+        expect(field.locator("option")).not_to_have_count(0)  # what it offers may come with the first answer
         field.select_option(index=field.locator("option").count() - 1)
     elif kind == "checkbox":
         field.set_checked(not field.is_checked())
