@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,14 +71,16 @@ def server(request: pytest.FixtureRequest, oap: OapServer, tmp_path: Path) -> It
             return False
 
     with log.open("wb") as output:
-        process = subprocess.Popen([BIN / program, *words], env=environment, stdout=output, stderr=output)
+        process = subprocess.Popen(
+            [BIN / program, *words], env=environment, stdout=output, stderr=output, start_new_session=True
+        )
     try:
         wait_until(up, process, log, 60)
         yield Server(url, name, process, log)
     finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # its workers, too
+        process.wait()
 
 
 def ask(client: httpx.Client, path: str) -> str:
