@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import inspect
+import os
 import subprocess
 import sys
 import time
 from contextlib import suppress
+from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
-from skywalking_background import _faults, background_span, faults, untraced
+from skywalking.protocol.event.Event_pb2 import Event
+from skywalking_background import _agent, _faults, _life_events, _meters, background_span, faults, untraced
 from trees import find, outline, tags, tree
 
 pytest.importorskip("celery", reason="Celery is not installed: pip install celery")
 
 from celery import Celery, signals
+from billiard.einfo import ExceptionInfo
 from celery.app.trace import trace_task
-from celery.exceptions import Ignore, Reject, Retry
+from celery.concurrency import prefork, solo
+from celery.exceptions import Ignore, Reject, Retry, WorkerLostError
+from celery.worker.request import Context, Request
 from skywalking_background.celery import instrument
 
 if TYPE_CHECKING:
@@ -229,6 +236,170 @@ def test_what_fails_in_tracing_stays_there(app: Celery, segments: Segments, monk
     _faults._seen.clear()
     run(app, nothing)
     assert outline([segments[-1]]) == "Entry celery/task"
+
+
+# What the worker's main process sees of a task, and of itself.
+
+
+SENT = {"id": "7", "task": "task", "retries": 1, "sw8-x": "0-1000000000000"}
+DELIVERY = {"exchange": "", "routing_key": "celery", "redelivered": True}
+
+
+def request(app: Celery) -> Request:
+    """A task's message as the worker's main process has it, which began the task 2 s ago."""
+    app.task(name="task", bind=True)(nothing)
+    message = SimpleNamespace(
+        headers=SENT,
+        body="",
+        payload=((), {}, {}),
+        content_type="application/json",
+        content_encoding="utf-8",
+        delivery_info=DELIVERY,
+        properties={},
+    )
+    made = Request(message, app=app)
+    made.time_start = time.time() - 2
+    return made
+
+
+class Sender(SimpleNamespace):
+    """What a signal comes from, by which Celery looks for who wants to hear it."""
+
+    __hash__ = object.__hash__
+
+
+def raised(error: Exception) -> ExceptionInfo:
+    try:
+        raise error
+    except Exception:  # noqa: BLE001
+        return ExceptionInfo()
+
+
+def lose(app: Celery) -> None:
+    request(app).on_failure(raised(WorkerLostError("signal 9")), send_failed_event=False)
+
+
+def let_time_out(app: Celery) -> None:
+    request(app).on_timeout(soft=False, timeout=1.5)
+
+
+def revoke(app: Celery, *, expired: bool) -> None:
+    sender = request(app).task
+    context = Context({**SENT, "delivery_info": DELIVERY})
+    signals.task_revoked.send(sender, request=context, terminated=False, expired=expired, signum=None)
+
+
+@pytest.mark.parametrize(
+    ("happens", "outcome", "failed", "seconds"),
+    [
+        (lose, "crashed", "WorkerLostError", 2),
+        (let_time_out, "timed out", "TimeLimitExceeded", 2),
+        (lambda app: revoke(app, expired=False), "revoked", "", 0),
+        (lambda app: revoke(app, expired=True), "expired", "", 0),
+    ],
+)
+def test_what_never_ends_in_its_process_is_told_by_the_main_one(
+    app: Celery,
+    segments: Segments,
+    monkeypatch: pytest.MonkeyPatch,
+    happens: Callable[[Celery], None],
+    outcome: str,
+    failed: str,
+    seconds: float,
+) -> None:
+    counted: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(_meters, "count", lambda *what: counted.append(what))
+    with background_span("the worker's own"):
+        happens(app)
+        with background_span("goes on"):
+            pass
+    span = find(segments, "celery/task")
+    assert outline([segment for segment in segments if span in segment.spans]).startswith("Entry celery/task")
+    assert outline([segments[-1]]) == "Local the worker's own\n  Local goes on"
+    assert int(tags(span).pop("transmission.latency")) > 1000
+    assert {key: value for key, value in tags(span).items() if key != "transmission.latency"} == {
+        "mq.broker": "memory://localhost",
+        "mq.queue": "celery",
+        "mq.redelivered": "true",
+        "task.attempt": "2",
+        "task.id": "7",
+        "task.name": "task",
+        "task.outcome": outcome,
+    }
+    assert seconds <= (span.end_time - span.start_time) / 1000 < seconds + 1
+    assert [item.val for log in span.logs for item in log.items if item.key == "error.kind"] == [failed] * bool(failed)
+    assert counted == [("crashed", "celery/task", 1)] * bool(failed)
+
+
+def test_what_the_task_tells_of_itself_is_not_told_twice(app: Celery, segments: Segments) -> None:
+    made = request(app)
+    made.on_failure(raised(ValueError("the task's own")), send_failed_event=False)
+    made.on_timeout(soft=True, timeout=1)
+    signals.task_revoked.send(made.task, request=Context(SENT), terminated=True, expired=False, signum="TERM")
+    assert segments == []
+
+
+@pytest.mark.parametrize("headers", [SENT, None])
+def test_a_task_that_nobody_knows_is_a_failed_span(app: Celery, segments: Segments, headers: Any) -> None:
+    message = SimpleNamespace(headers=headers, delivery_info=DELIVERY)
+    told = {"message": message, "exc": KeyError("task"), "name": "gone", "id": "7"}
+    with background_span("the worker's own"):
+        signals.task_unknown.send(Sender(app=app), **told)
+    span = find(segments, "celery/unregistered task")
+    assert (span.error_occurred, span.kind.name) == (True, "Entry")
+    found = tags(span)
+    assert (found["task.name"], found["task.outcome"], found["mq.queue"]) == ("gone", "rejected", "celery")
+    assert found["task.attempt"] == ("2" if headers else "1")
+
+
+@pytest.mark.parametrize(
+    ("signal", "pool", "told"),
+    [
+        (signals.worker_ready, solo, "Start"),
+        (signals.worker_ready, prefork, ""),
+        (signals.worker_ready, None, "Start"),
+        (signals.worker_shutdown, solo, "Shutdown"),
+        (signals.worker_shutdown, prefork, ""),
+        (signals.worker_process_init, None, "Start"),
+        (signals.worker_process_shutdown, None, "Shutdown"),
+    ],
+)
+def test_who_takes_tasks_appears_and_says_when_it_ends(
+    app: Celery, monkeypatch: pytest.MonkeyPatch, signal: Any, pool: Any, told: str
+) -> None:
+    begun: list[int] = []
+    monkeypatch.setattr(_agent, "begin_reporting", lambda: begun.append(1))
+    _life_events.forget_all()
+    worker = Sender() if pool is None else Sender(pool=pool.TaskPool.__new__(pool.TaskPool))
+    signal.send(sender=worker, pid=1, exitcode=0)
+    events = [Event.FromString(one) for one in _life_events._waiting]
+    _life_events.forget_all()
+    assert "".join(one.name for one in events) == told
+    assert len(begun) == (told == "Start")
+    for one in events:
+        says = "takes tasks" if told == "Start" else "takes no more tasks"
+        assert one.message == f"process {os.getpid()} {says}"
+
+
+def test_the_workers_own_talk_is_in_no_trace(app: Celery, segments: Segments) -> None:
+    def work() -> None:
+        signals.worker_init.send(sender=None)
+        with background_span("beat"):
+            pass
+
+    copy_context().run(work)
+    assert segments == []
+
+
+def test_a_task_that_is_ended_for_its_time_is_told_by_the_main_process_only(app: Celery, segments: Segments) -> None:
+    def body(_self: Any) -> None:
+        time.sleep(0.02)
+        raise SystemExit(1)
+
+    for limit, ends in (((0.01, None), []), ((60, None), ["failed"])):
+        with suppress(SystemExit):
+            run(app, body, unnamed=True, timelimit=limit)
+        assert [tags(segment.spans[0])["task.outcome"] for segment in segments] == ends
 
 
 def alone(program: str, **variables: str) -> str:
