@@ -16,7 +16,7 @@ from uuid import uuid4
 
 import pytest
 from skywalking.protocol.event.Event_pb2 import Event
-from skywalking_background import _agent, _faults, _life_events, _meters, background_span, faults, untraced
+from skywalking_background import _agent, _faults, _life_events, _messages, _meters, background_span, faults, untraced
 from trees import find, outline, tags, tree
 
 pytest.importorskip("celery", reason="Celery is not installed: pip install celery")
@@ -25,8 +25,12 @@ from celery import Celery, signals
 from billiard.einfo import ExceptionInfo
 from celery.app.trace import trace_task
 from celery.concurrency import prefork, solo
+from celery.events.dispatcher import EventDispatcher
 from celery.exceptions import Ignore, Reject, Retry, WorkerLostError
+from celery.worker.pidbox import gPidbox
 from celery.worker.request import Context, Request
+from kombu import Exchange, Queue
+from skywalking_background import _celery
 from skywalking_background.celery import instrument
 
 if TYPE_CHECKING:
@@ -43,7 +47,7 @@ def app(segments: Segments) -> Celery:
 
 def run(app: Celery, body: Callable[..., Any], *args: Any, **request: Any) -> None:
     """Run a task as a worker's process does, with this request."""
-    task = app.task(name=f"t-{uuid4().hex[:4]}" if request.pop("unnamed", False) else "task", bind=True)(body)
+    task = app.task(name=f"t-{uuid4().hex[:4]}" if request.pop("unnamed", False) else "task", bind=True, shared=False)(body)
     request = {"id": "7", "delivery_info": {"exchange": "", "routing_key": "celery"}, "retries": 0, **request}
     trace_task(task, request["id"], args, {}, request, app=app)
 
@@ -145,7 +149,8 @@ def test_how_a_task_ends(app: Celery, segments: Segments, error: BaseException, 
     with suppress(SystemExit, KeyboardInterrupt):
         run(app, body)
     (span,) = segments[0].spans
-    assert (tags(span)["task.outcome"], span.error_occurred, bool(span.logs)) == (outcome, failed, failed)
+    assert (tags(span)["task.outcome"], span.error_occurred, len(span.logs)) == (outcome, failed, failed)
+    assert (span.component.name, span.layer.name) == ("Celery", "MQ")
     if failed:
         assert "in body" in span.logs[0].items[-1].val
 
@@ -202,15 +207,59 @@ def test_eager_tasks_are_pieces_of_their_caller(app: Celery, segments: Segments)
             Local celery/inner""")
 
 
+@pytest.mark.parametrize(("error", "outcome"), [(Retry("again"), "retried"), (ValueError("no"), "failed")])
+def test_an_eager_task_whose_caller_wants_its_error(
+    app: Celery, segments: Segments, error: Exception, outcome: str
+) -> None:
+    @app.task(name="eager", shared=False)
+    def eager() -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        eager.apply(throw=True)
+    span = find(segments, "celery/eager")
+    assert (tags(span)["task.outcome"], span.error_occurred) == (outcome, outcome == "failed")
+    assert span.component.name == "Celery"
+
+
 def test_the_delay_of_rabbitmqs_own_is_no_queue(app: Celery, segments: Segments) -> None:
     key = "0." * 26 + "1.1.films"
     run(app, nothing, delivery_info={"exchange": "celery_delayed_delivery", "routing_key": key})
     assert tags(segments[0].spans[0])["mq.queue"] == "films"
 
 
-def test_what_fails_in_tracing_stays_there(app: Celery, segments: Segments, monkeypatch: pytest.MonkeyPatch) -> None:
-    from skywalking_background import _celery, _messages
+def test_the_agents_plugin_is_named_with_what_turns_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    def theirs() -> None: ...
 
+    theirs.__module__ = "skywalking.plugins.sw_celery"
+    monkeypatch.setattr(Celery, "send_task", theirs)
+    with pytest.raises(RuntimeError) as caught:
+        _celery.install()
+    assert str(caught.value) == "the agent runs with its Celery plugin: start it with SW_AGENT_DISABLE_PLUGINS=sw_celery"
+
+
+def test_what_the_worker_says_besides_is_in_no_trace(app: Celery, segments: Segments) -> None:
+    seen: list[str] = []
+
+    class Connections:
+        def connection_for_read(self) -> None:
+            with background_span("read"):
+                seen.append("loop")
+            raise OSError
+
+    class Producer:
+        def publish(self, *_: object, **__: object) -> None:
+            with background_span("publish"):
+                seen.append("event")
+
+    with background_span("around"):
+        with suppress(OSError):
+            gPidbox.loop(gPidbox.__new__(gPidbox), Connections())
+        EventDispatcher(enabled=False, app=app)._publish("task-sent", Producer(), "task.sent")
+    assert (seen, outline(segments)) == (["loop", "event"], "Local around")
+
+
+def test_what_fails_in_tracing_stays_there(app: Celery, segments: Segments, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("broken")
 
@@ -233,9 +282,38 @@ def test_what_fails_in_tracing_stays_there(app: Celery, segments: Segments, monk
             run(app, body)
     assert len(done) == 5
     assert sum(faults().values()) >= 5
+    assert "looking for Celery's broker" in faults()
     _faults._seen.clear()
     run(app, nothing)
     assert outline([segments[-1]]) == "Entry celery/task"
+
+
+def test_brokers_to_send_to_and_to_read_from_may_be_two(segments: Segments) -> None:
+    app = instrument(Celery("two", broker_read_url="memory://in", broker_write_url="memory://out", set_as_current=False))
+    app.send_task("add")
+    run(app, nothing)
+    assert [segment.spans[0].peer for segment in segments] == ["out", "in"]
+    app.conf.broker_write_url = "memory://elsewhere"
+    app.send_task("add")
+    assert segments[2].spans[0].peer == "elsewhere"
+    for option in ({"connection": "memory://own"}, {"producer": "memory://own"}):
+        ((kind, url),) = option.items()
+        with app.connection_for_write(url) as connection:
+            app.send_task("add", **{kind: connection if kind == "connection" else connection.Producer()})
+        assert segments.pop().spans[0].peer == "own"
+
+
+def test_the_queue_is_that_of_the_app_which_the_exchange_and_the_key_lead_to(app: Celery, segments: Segments) -> None:
+    exchange = Exchange("media")
+    app.conf.task_queues = [Queue("films", exchange, routing_key="f"), Queue("photos", exchange, routing_key="p")]
+    expected = {("media", "p"): "photos", ("media", "x"): "x", ("media", None): "media", (None, "films"): "films"}
+    for (name, key), queue in expected.items():
+        run(app, nothing, delivery_info={"exchange": name, "routing_key": key})
+        assert tags(segments.pop().spans[0])["mq.queue"] == queue
+    run(app, nothing, delivery_info=None)
+    assert tags(segments.pop().spans[0])["mq.queue"] == ""
+    app.send_task("add", exchange=exchange, routing_key="p")
+    assert tags(segments.pop().spans[0])["mq.queue"] == "photos"
 
 
 # What the worker's main process sees of a task, and of itself.
@@ -247,7 +325,7 @@ DELIVERY = {"exchange": "", "routing_key": "celery", "redelivered": True}
 
 def request(app: Celery) -> Request:
     """A task's message as the worker's main process has it, which began the task 2 s ago."""
-    app.task(name="task", bind=True)(nothing)
+    app.task(name="task", bind=True, shared=False)(nothing)
     message = SimpleNamespace(
         headers=SENT,
         body="",

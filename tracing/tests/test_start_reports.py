@@ -15,11 +15,13 @@ import pytest
 from skywalking import config
 from skywalking.protocol.event.Event_pb2 import Event, Type
 from skywalking.protocol.logging.Logging_pb2 import LogData
-from skywalking_background import _encoding, _events, _running, background_span, carry, untraced
+from skywalking_background import _encoding, _events, _faults, _running, background_span, carry, untraced
 from skywalking_background._events import HEARTBEAT_SECONDS, RunningEvents
 from skywalking_background._failures import UnreachableError, UnwelcomeError
 from skywalking_background._faults import faults
 from skywalking_background._http import HttpTransport
+from skywalking_background._records import Task
+from skywalking_background._rescue import Lost
 from skywalking_background._start_reports import StartReports
 
 if TYPE_CHECKING:
@@ -233,8 +235,6 @@ def test_one_that_cannot_be_told_does_not_keep_the_others(lines: Lines, monkeypa
     hold(lines, 3)
     assert len(lines.found) == 2
     assert faults() == {"reporting what runs": 1}
-    from skywalking_background import _faults
-
     _faults._seen.clear()
 
 
@@ -242,6 +242,7 @@ def test_an_event_begins_lives_and_ends_under_one_id(events: Events, segments: S
     with background_span("resize", tags={"task.id": "a1"}):
         a_moment()
         events.look()
+        assert len(events.begun) == 1
         events.later(HEARTBEAT_SECONDS - 1)
         assert len(events.found) == 1
         events.later(2)
@@ -251,17 +252,25 @@ def test_an_event_begins_lives_and_ends_under_one_id(events: Events, segments: S
     span = segment.spans[0]
     assert {event.uuid for event in events.found} == {segment.segment_id}
     assert events.begun == [(segment.segment_id, segment.segment_id)]
+    seen: list[tuple[int, str]] = []
     for event in events.found:
         assert (event.source.service, event.source.serviceInstance) == (config.agent_name, config.agent_instance_name)
         assert (event.name, event.layer, event.startTime) == ("BackgroundTask", "GENERAL", span.start_time)
         assert event.type == Type.Normal
-        assert event.parameters["trace.id"] == segment.related_traces[0]
-        assert (event.parameters["task.name"], event.parameters["task.id"]) == ("resize", "a1")
+        alive_at, outcome = event.parameters.pop("task.alive"), event.parameters.pop("task.outcome")
+        seen.append((int(alive_at), outcome))
+        assert dict(event.parameters) == {
+            "trace.id": segment.related_traces[0],
+            "segment.id": segment.segment_id,
+            "task.name": "resize",
+            "task.id": "a1",
+            "task.since": str(span.start_time),
+        }
     assert (begun.endTime, alive.endTime) == (0, 0)
     assert begun.message == "resize runs for 0 s"
-    assert int(alive.parameters["task.alive"]) >= int(begun.parameters["task.alive"])
+    assert span.start_time < seen[0][0] <= seen[1][0] <= span.end_time
     assert span.start_time < ended.endTime <= span.end_time
-    assert [event.parameters["task.outcome"] for event in events.found] == ["running", "running", "ended"]
+    assert [outcome for _, outcome in seen] == ["running", "running", "ended"]
 
 
 @pytest.mark.parametrize(
@@ -324,12 +333,59 @@ def test_there_are_not_too_many_events(events: Events, monkeypatch: pytest.Monke
         tasks = [asyncio.create_task(one()) for _ in range(count)]
         await asyncio.sleep(0.01)
         events.later(10)
+        events.later(10)
         await asyncio.gather(*tasks)
 
     asyncio.run(some(8))
     events.look()
     assert sum(not event.endTime for event in events.found) == 3
     assert sum(bool(event.endTime) for event in events.found) == 3
+
+
+def test_an_event_begins_when_a_task_has_run_for_long_and_not_in_each_round(segments: Segments) -> None:
+    events = Events(after=30)
+    _running.watch_by((events.watch,), bool)
+    events.look()
+    with background_span("resize") as span:
+        events.later(1)
+        assert events.found == []
+        span._span.start_time -= 31_000
+        events.look()
+        assert events.found == []
+        events.later(1)
+        assert [event.message for event in events.found] == ["resize runs for 31 s"]
+    _running.watch_by((), bool)
+
+
+def test_what_another_process_has_left_ends_its_event(events: Events) -> None:
+    for event in ("e1", ""):
+        task = Task("s1", "t1", "resize", 1_000, None, {"task.id": "7"}, event)
+        events.lost(Lost(task, "shop", "gone", 101_000, "was gone"))
+    events.lost(Lost(Task("s2", "t2", "mail", 1_000, None, {}, "e2"), "shop", "gone", 2_000, "was gone"))
+    events.look()
+    first, second = events.found
+    assert (first.uuid, first.type, first.startTime, first.endTime) == ("e1", Type.Error, 1_000, 101_000)
+    assert (first.source.service, first.source.serviceInstance) == ("shop", "gone")
+    assert first.message == "resize crashed after 100.0 s"
+    assert dict(first.parameters) == {
+        "task.name": "resize",
+        "task.id": "7",
+        "task.since": "1000",
+        "task.alive": "101000",
+        "task.outcome": "crashed",
+        "trace.id": "t1",
+        "segment.id": "s1",
+    }
+    assert second.parameters["task.id"] == "s2"
+
+
+def test_what_fails_in_reporting_events_stays_there(events: Events) -> None:
+    events.trouble = ZeroDivisionError()
+    with background_span("resize"):
+        a_moment()
+        events.look()
+    assert faults() == {"reporting events": 1}
+    _faults._seen.clear()
 
 
 def test_events_go_over_http_too(monkeypatch: pytest.MonkeyPatch) -> None:
