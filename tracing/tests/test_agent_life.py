@@ -242,6 +242,20 @@ def test_reporting_begins_when_the_app_starts_and_never_raises(
     assert len(caplog.records) == 1
 
 
+def test_each_round_sends_what_waits_and_lets_everybody_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(_agent._segments, "send_what_waits", lambda: asked.append("segments"))
+    monkeypatch.setattr(_agent._life_events, "step", lambda send: asked.append(send))
+    monkeypatch.setattr(_agent, "_send_events", "send")
+    for name in ("_observers", "_meter_report"):
+        monkeypatch.setattr(_agent, name, None)
+    _agent._on_round()
+    monkeypatch.setattr(_agent, "_observers", SimpleNamespace(look=lambda: asked.append("look")))
+    monkeypatch.setattr(_agent, "_meter_report", SimpleNamespace(step=lambda: asked.append("meters")))
+    _agent._on_round()
+    assert asked == ["segments", "send", "segments", "look", "send", "meters"]
+
+
 def test_a_process_that_reports_delivers_at_its_end(monkeypatch: pytest.MonkeyPatch, reporter: Stand) -> None:
     given: list[Any] = []
     monkeypatch.setattr(_agent, "deliver_at_the_end", given.append)

@@ -22,7 +22,7 @@ from skywalking_background._failures import (
     UnreachableError,
     UnwelcomeError,
 )
-from skywalking_background._grpc import Channel, frame
+from skywalking_background._grpc import Channel, GrpcTransport, frame
 from skywalking_background._http2 import _NO_GRPC, Http2Connection, StaleConnectionError, _Answer
 
 if TYPE_CHECKING:
@@ -344,3 +344,21 @@ def test_a_stub_of_what_the_agent_never_calls_says_so() -> None:
             make("/path")(1, 2)
     channel.subscribe(print, try_to_connect=True)
     channel.unsubscribe(print)
+
+
+@pytest.mark.parametrize(
+    ("send", "path", "messages"),
+    [
+        (lambda to: to.send_segments([b"a", b"bc"]), "TraceSegmentReportService/collectInSync", [frame(b"abc")]),
+        (lambda to: to.send_logs([b"a", b"bc"]), "LogReportService/collect", [frame(b"a") + frame(b"bc")]),
+        (lambda to: to.send_events([b"a", b"bc"]), "EventService/collect", [frame(b"a") + frame(b"bc")]),
+        (lambda to: to.send_meters(b"abc"), "MeterReportService/collectBatch", [frame(b"abc")]),
+    ],
+)
+def test_what_is_sent_goes_to_the_service_that_takes_it(
+    monkeypatch: pytest.MonkeyPatch, send: Callable[[GrpcTransport], None], path: str, messages: list[bytes]
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(Channel, "call", lambda _self, *arguments: asked.append(arguments))
+    send(GrpcTransport("127.0.0.1:9"))
+    assert asked == [("/skywalking.v3." + path, messages)]

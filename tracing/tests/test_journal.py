@@ -19,9 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from skywalking import config
 from skywalking.protocol.language_agent.Tracing_pb2 import SegmentCollection, SegmentObject
-from skywalking_background import _faults, _journal, _records, _rescue, _running, background_span, carry
+from skywalking_background import _faults, _journal, _observers, _records, _rescue, _running, background_span, carry
 from skywalking_background._journal import Journal
 from skywalking_background._lane import Lane
+from skywalking_background._observers import Observers
 from skywalking_background._reporter import Reporter
 from skywalking_background._rescue import Rescue
 from skywalking_background._segments import send_what_waits
@@ -378,6 +379,60 @@ def test_a_file_that_somebody_has_removed_is_written_again(journal: Journal) -> 
     assert [contents.tasks for contents in read(journal.folder)] == [{}]
 
 
+def test_a_thread_of_its_own_looks_again_and_again(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_journal, "INTERVAL", 0.001)
+    rounds = threading.Semaphore(0)
+    journal.on_round = rounds.release
+    before = set(threading.enumerate())
+    journal.start()
+    journal.start()
+    (thread,) = set(threading.enumerate()) - before
+    assert (thread.name, thread.daemon) == ("skywalking-background-journal", True)
+    for _ in range(3):
+        assert rounds.acquire(timeout=10)
+    monkeypatch.setattr(_journal, "INTERVAL", 3_600)
+
+
+def test_at_the_end_of_the_process_a_file_stays_only_for_what_is_open(journal: Journal) -> None:
+    journal.close()
+    assert not journal.folder.exists()
+    with background_span("long"):
+        journal.look()
+        journal.close()
+        assert [len(contents.tasks) for contents in read(journal.folder)] == [1]
+    journal.close()
+    assert list(journal.folder.iterdir()) == []
+    journal.close()
+
+
+def test_the_end_does_not_wait_for_a_disk_that_hangs(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_journal, "WRITE_WAIT_SECONDS", 0.01)
+    with background_span("long"):
+        journal.look()
+    with journal._writing:
+        journal.close()
+        journal.before_delivery()
+    assert journal.path.exists()
+    journal.close()
+    assert not journal.path.exists()
+
+
+def test_an_end_that_can_not_be_written_is_noted(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    with background_span("long"):
+        journal.look()
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "_write", fail)
+        journal.before_delivery()
+        assert noted("writing the journal") == 1
+        journal.close()
+        assert noted("closing the journal") == 1
+    journal.close()
+
+
 # What is torn or full.
 
 
@@ -644,3 +699,94 @@ def test_who_is_told_of_the_lost_knows_their_events(tmp_path: Path) -> None:
     rescue.forget()
     ((task, instance),) = [(one.task, one.instance) for one in told]
     assert (task.event, task.tags, instance) == ("e", {"task.id": "7"}, "gone")
+
+
+def test_whether_a_process_has_left_something_is_asked_without_taking_it(tmp_path: Path) -> None:
+    rescue = Rescue(tmp_path, tmp_path / "own.journal", Oap())
+    for name in ("own.journal", "other.txt"):
+        (tmp_path / name).write_bytes(b"")
+    assert not rescue.finds()
+    path = left(tmp_path, *many(1))
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert not rescue.finds()
+    assert rescue.finds()
+    with path.open("rb") as file:  # nobody holds it
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    monkey = path.with_name("gone.journal")
+    monkey.symlink_to(tmp_path / "nowhere")
+    path.unlink()
+    assert not rescue.finds()  # removed since the folder was read
+
+
+def test_what_was_never_finished_is_removed_when_it_is_old(tmp_path: Path) -> None:
+    for name, age in (("old", 61), ("new", 30)):
+        (tmp_path / f"{name}.new").write_bytes(b"x")
+        os.utime(tmp_path / f"{name}.new", (time.time() - age,) * 2)
+    (tmp_path / "gone.new").symlink_to(tmp_path / "nowhere")
+    close_all(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["gone.new", "new.new"]
+
+
+# Who looks, as the settings say.
+
+
+@pytest.fixture
+def observers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Observers]:
+    """Those of a process with all that can be switched on; what they are asked for is in `asked`."""
+    monkeypatch.setenv("SKYWALKING_BACKGROUND_JOURNAL", f" {tmp_path} ")
+    monkeypatch.setattr(_observers, "START_REPORT_SECONDS", 2.0)
+    monkeypatch.setattr(_observers, "EVENT_SECONDS", 60.0)
+    monkeypatch.setattr(config, "agent_log_reporter_active", True)
+    made = Observers(Oap(), Oap(), lambda _batch: None)
+    yield made
+    made.forget()
+
+
+def test_each_observer_does_its_part(tmp_path: Path, observers: Observers, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines, events, journal, rescue = observers.lines, observers.events, observers.journal, observers.rescue
+    assert lines is not None
+    assert events is not None
+    assert journal is not None
+    assert rescue is not None
+    assert observers.watches == (lines.watch, events.watch, journal.watch)
+    assert (lines._after, events._after) == (2.0, 60.0)
+    assert (journal.folder, rescue.folder, rescue.own) == (tmp_path, tmp_path, journal.path)
+    assert (journal.on_round, events._on_begin) == (rescue.step, journal.note_event)
+    asked: list[str] = []
+    for who, names in ((lines, ["look"]), (events, ["look"]), (journal, ["start", "before_delivery", "close"])):
+        for name in names:
+            monkeypatch.setattr(who, name, lambda who=who, name=name: asked.append(f"{type(who).__name__}.{name}"))
+    for do in (observers.look, observers.start, observers.before_delivery, observers.close):
+        do()
+    assert asked == ["StartReports.look", "RunningEvents.look", "Journal.start", "Journal.before_delivery", "Journal.close"]
+    assert not observers.finds_lost()
+    left(tmp_path, _records.Task("s", "t", "task", 1, None, {}, "e"))
+    assert observers.finds_lost()
+    rescue.step()
+    assert [event.id for event in events._ended] == ["e"]
+    monkeypatch.setattr(journal, "start", None)
+    observers.start()
+    assert noted("starting the journal") == 1
+
+
+def test_a_forked_child_lets_go_of_all_that_is_its_parents(tmp_path: Path, observers: Observers) -> None:
+    _running.watch_by(observers.watches, bool)
+    with background_span("long"):
+        observers.journal.look()  # type: ignore[union-attr]
+        left(tmp_path, *many(1))
+        observers.rescue.step()  # type: ignore[union-attr]
+        observers.forget()
+    assert (_running._watches, observers.journal._file, list(observers.rescue._left)) == ((), -1, [])  # type: ignore[union-attr]
+
+
+def test_without_settings_nobody_looks(monkeypatch: pytest.MonkeyPatch, segments: Segments) -> None:
+    monkeypatch.setenv("SKYWALKING_BACKGROUND_JOURNAL", " ")
+    monkeypatch.setattr(_observers, "START_REPORT_SECONDS", None)
+    for seconds, send in ((None, bool), (60.0, None)):
+        monkeypatch.setattr(_observers, "EVENT_SECONDS", seconds)
+        none = Observers(Oap(), Oap(), send)
+        assert none.watches == ()
+        assert not none.finds_lost()
+        for do in (none.look, none.start, none.before_delivery, none.close, none.forget):
+            do()

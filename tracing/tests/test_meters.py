@@ -237,6 +237,33 @@ def test_what_oap_did_not_take_is_sent_again_and_said_once(oap: Oap, caplog: pyt
     assert [sent[f"segments_{what}", ""] for what in ("sent", "queued", "dropped")] == [2, 3, 0]
 
 
+def test_a_report_is_made_when_it_is_time_and_loops_are_asked_each_round(
+    oap: Oap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probed: list[int] = []
+    monkeypatch.setattr(_loop_lag, "probe", lambda: probed.append(1))
+    oap.report.step()
+    oap.report._due -= 21
+    oap.report.step()
+    oap.report.step()
+    assert (len(oap.collections), len(probed)) == (1, 3)
+    monkeypatch.setattr(_meters, "enabled", False)
+    oap.report.step()
+    assert len(probed) == 3
+
+
+def test_what_fails_in_reporting_meters_stays_there_and_loses_nothing(oap: Oap) -> None:
+    run("mail")
+    oap.error = ZeroDivisionError()
+    oap.report._due = 0
+    oap.report.step()
+    oap.report.send_rest()
+    assert faults() == {"reporting meters": 2}
+    _seen.clear()
+    oap.error = None
+    assert outcomes(oap.sent(), "mail") == {"started": 1, "succeeded": 1}
+
+
 def test_what_is_left_is_sent_at_the_end_and_nothing_if_nothing_is(oap: Oap) -> None:
     oap.report.send_rest()
     assert not oap.collections
@@ -362,6 +389,14 @@ def test_the_process_is_metered_in_whole_numbers_that_say_something(oap: Oap, mo
     assert 0 < read["process_mem_utilization"] < 100
     assert read["total_mem_utilization"] > read["process_mem_utilization"]
     assert {"gc_g0", "gc_g1", "total_cpu_utilization", "process_cpu_utilization"} <= set(read)
+
+
+def test_a_forked_process_meters_nothing_until_it_begins(oap: Oap) -> None:
+    _runtime_meters.begin()
+    _runtime_meters.begin()
+    assert gc.callbacks.count(_runtime_meters._note_collection) == 1
+    _runtime_meters.forget()
+    assert _runtime_meters.read() == {}
 
 
 def test_collections_are_those_of_the_last_minute(monkeypatch: pytest.MonkeyPatch) -> None:
