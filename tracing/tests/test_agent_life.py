@@ -245,7 +245,7 @@ def test_reporting_begins_when_the_app_starts_and_never_raises(
 def test_each_round_sends_what_waits_and_lets_everybody_look(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
     monkeypatch.setattr(_agent._segments, "send_what_waits", lambda: asked.append("segments"))
-    monkeypatch.setattr(_agent._life_events, "step", lambda send: asked.append(send))
+    monkeypatch.setattr(_agent._life_events, "step", asked.append)
     monkeypatch.setattr(_agent, "_send_events", "send")
     for name in ("_observers", "_meter_report"):
         monkeypatch.setattr(_agent, name, None)

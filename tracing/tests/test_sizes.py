@@ -25,8 +25,15 @@ def test_what_is_no_number_above_0_is_named(monkeypatch: pytest.MonkeyPatch, tex
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("", 2.0), (None, 2.0), ("0", 0.0), (" 1.5 ", 1.5), ("off", None), (" OFF", None), ("false", None), ("no", None), ("never", None)],
-)  # fmt: skip
+    [
+        (None, 2.0),
+        ("", 2.0),
+        ("0", 0.0),
+        (" 1.5 ", 1.5),
+        (" OFF", None),
+        *((word, None) for word in ("off", "false", "no", "never")),
+    ],
+)
 def test_seconds_may_be_none_at_all(monkeypatch: pytest.MonkeyPatch, text: str | None, seconds: float | None) -> None:
     monkeypatch.delenv("PERIOD", raising=False)
     if text is not None:
