@@ -333,8 +333,12 @@ def test_a_stub_sends_its_messages_and_reads_the_answer(monkeypatch: pytest.Monk
     one = channel.unary_unary("/one", str.encode, bytes.decode, _registered_method=True)
     assert one("a", timeout=3) == "answer"
     many = channel.stream_unary("/many", str.encode, bytes.decode, _registered_method=True)
-    assert many(iter("bc")) == "answer"
-    assert asked == [("/one", [b"\0\0\0\0\1a"], 3), ("/many", [b"\0\0\0\0\1b", b"\0\0\0\0\1c"], None)]
+    assert many(iter("bc"), timeout=2) == many(iter("")) == "answer"
+    assert asked == [
+        ("/one", [b"\0\0\0\0\1a"], 3),
+        ("/many", [b"\0\0\0\0\1b", b"\0\0\0\0\1c"], 2),
+        ("/many", [], None),
+    ]
 
 
 def test_a_stub_of_what_the_agent_never_calls_says_so() -> None:
