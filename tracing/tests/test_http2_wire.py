@@ -14,6 +14,8 @@ import h2.errors
 import h2.events
 import h2.exceptions
 import pytest
+from skywalking import config
+from skywalking.protocol.management.Management_pb2 import InstancePingPkg
 from skywalking_background import _grpc
 from skywalking_background._failures import (
     DeliveryError,
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     Speaker = Callable[[h2.connection.H2Connection, int], None]
 
+PING = InstancePingPkg(service="shop", serviceInstance="one")
 HEAD = [(":status", "200"), ("content-type", "application/grpc")]
 
 
@@ -323,6 +326,37 @@ def test_a_stale_connection_is_made_anew_once(channel: tuple[Channel, list[Peer]
     assert len(peers) == 3
 
 
+@pytest.mark.parametrize("tls", [True, False])
+def test_a_connection_is_made_as_the_settings_say(monkeypatch: pytest.MonkeyPatch, tls: bool) -> None:
+    asked: list[Any] = []
+
+    def connect(*places: Any, **options: Any) -> socket.socket:
+        asked.append((places, options))
+        mine, theirs = socket.socketpair()
+        asked.append(Peer(theirs, good))
+        return mine
+
+    monkeypatch.setattr(_grpc, "connect", connect)
+    monkeypatch.setattr(config, "agent_force_tls", tls)
+    monkeypatch.setattr(config, "agent_authentication", "secret")
+    channel = Channel("oap:11800,other:11801")
+    assert channel.call("/a", [b"x"], 3) == b"answer"
+    channel.close()
+    ((addresses,), options), peer = asked
+    peer.join()
+    assert [str(one) for one in addresses] == ["oap:11800", "other:11801"]
+    assert 0 < options.pop("deadline") - time.monotonic() <= 3
+    assert options == {"proxies": ("grpc_proxy", "https_proxy", "http_proxy"), "tls": tls, "alpn": "h2"}
+    (call,) = peer.calls
+    assert (call[":scheme"], call[":authority"]) == ("https" if tls else "http", "oap:11800")
+    assert call["authentication"] == "secret"
+
+
+def test_an_address_that_is_none_is_a_setting_to_correct() -> None:
+    with pytest.raises(UnwelcomeError, match="nonsense"):
+        Channel("oap:nonsense").call("/a", [b"x"])
+
+
 # What the agent's stubs ask of a channel.
 
 
@@ -353,6 +387,7 @@ def test_a_stub_of_what_the_agent_never_calls_says_so() -> None:
 @pytest.mark.parametrize(
     ("send", "path", "messages"),
     [
+        (GrpcTransport.introduce, "ManagementService/keepAlive", [frame(PING.SerializeToString())]),
         (lambda to: to.send_segments([b"a", b"bc"]), "TraceSegmentReportService/collectInSync", [frame(b"abc")]),
         (lambda to: to.send_logs([b"a", b"bc"]), "LogReportService/collect", [frame(b"a") + frame(b"bc")]),
         (lambda to: to.send_events([b"a", b"bc"]), "EventService/collect", [frame(b"a") + frame(b"bc")]),
@@ -363,6 +398,8 @@ def test_what_is_sent_goes_to_the_service_that_takes_it(
     monkeypatch: pytest.MonkeyPatch, send: Callable[[GrpcTransport], None], path: str, messages: list[bytes]
 ) -> None:
     asked: list[Any] = []
+    monkeypatch.setattr(config, "agent_name", PING.service)
+    monkeypatch.setattr(config, "agent_instance_name", PING.serviceInstance)
     monkeypatch.setattr(Channel, "call", lambda _self, *arguments: asked.append(arguments))
     send(GrpcTransport("127.0.0.1:9"))
     assert asked == [("/skywalking.v3." + path, messages)]
