@@ -17,9 +17,21 @@ import pytest
 from collector import Collector, listening
 from hypothesis import given
 from hypothesis import strategies as st
-from skywalking import config
-from skywalking.protocol.language_agent.Tracing_pb2 import SegmentCollection, SegmentObject
-from skywalking_background import _faults, _journal, _observers, _records, _rescue, _running, background_span, carry
+from skywalking import Component, Layer, config
+from skywalking.protocol.common.Common_pb2 import KeyStringValuePair
+from skywalking.protocol.language_agent.Tracing_pb2 import Log as SegmentLog
+from skywalking.protocol.language_agent.Tracing_pb2 import SegmentCollection, SegmentObject, SpanObject
+from skywalking_background import (
+    _faults,
+    _journal,
+    _meters,
+    _observers,
+    _records,
+    _rescue,
+    _running,
+    background_span,
+    carry,
+)
 from skywalking_background._journal import Journal
 from skywalking_background._lane import Lane
 from skywalking_background._observers import Observers
@@ -601,7 +613,8 @@ def test_a_file_without_its_first_line_is_kept_for_people(tmp_path: Path, caplog
     (tmp_path / "a.journal").write_bytes(b"garbage\n" + TASK.line())
     assert close_all(tmp_path).names == []
     assert [path.name for path in tmp_path.iterdir()] == ["a.damaged"]
-    assert "can't be read, it is kept as a.damaged" in caplog.text
+    (said,) = caplog.records
+    assert said.getMessage() == f"the journal {tmp_path}/a.journal can't be read, it is kept as a.damaged"
 
 
 # What closes.
@@ -689,6 +702,119 @@ def test_a_clock_that_was_put_back_ends_nothing_before_its_begin(tmp_path: Path)
     left(tmp_path, _records.Task("s", "t", "task", start, None, {}))
     (segment,) = close_all(tmp_path).acknowledge()
     assert segment.spans[0].startTime == segment.spans[0].endTime == start
+
+
+@pytest.fixture
+def crashes(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What is counted, and what is put on the timeline."""
+    found: list[Any] = []
+    monkeypatch.setattr(_meters, "count", lambda *what: found.append(what))
+    monkeypatch.setattr(_rescue, "event", lambda *what, failed: found.append((*what, failed)))
+    return found
+
+
+def test_a_task_is_closed_with_all_that_is_known_of_it(
+    tmp_path: Path, crashes: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    parent = _records.Reference("CrossProcess", "t", "p", 3, "shop", "one", "HTTP GET /", "10.0.0.1:80")
+    sort = ("Entry", int(Layer.MQ.value), int(Component.RabbitmqConsumer.value), "rabbit:5672")
+    tasks = [
+        _records.Task("s1", "t", "resize", 1_000, parent, {"task.id": "7"}, sort=sort),
+        _records.Task("s2", "t", "mail", 1_000, None, {}),
+    ]
+    for task in tasks:
+        os.utime(left(tmp_path, task), (2.5, 2.5))
+    told: list[_rescue.Lost] = []
+    oap = Oap()
+    rescue = Rescue(tmp_path, tmp_path / "own.journal", oap, told.append)
+    while not told[1:]:
+        rescue.step()
+        oap.acknowledge()
+    rescue.step()
+    rescue.step()
+    where = "7 (gone, last alive 1970-01-01T00:00:02.500Z)"
+    message = "process 7 (gone) was gone before this ended; last alive 1970-01-01T00:00:02.500Z"
+    error = [("event", "error"), ("error.kind", "Crashed"), ("message", message)]
+    first, second = oap.taken
+    span = SpanObject(
+        parentSpanId=-1,
+        startTime=1_000,
+        endTime=2_500,
+        operationName="resize",
+        peer="rabbit:5672",
+        spanType="Entry",
+        spanLayer="MQ",
+        componentId=Component.RabbitmqConsumer.value,
+        isError=True,
+        tags=[pair("task.id", "7"), pair("task.outcome", "crashed")],
+        logs=[SegmentLog(time=2_500, data=[pair(*one) for one in error])],
+    )
+    span.refs.add(
+        refType="CrossProcess",
+        traceId="t",
+        parentTraceSegmentId="p",
+        parentSpanId=3,
+        parentService="shop",
+        parentServiceInstance="one",
+        parentEndpoint="HTTP GET /",
+        networkAddressUsedAtPeer="10.0.0.1:80",
+    )
+    assert first == SegmentObject(
+        traceId="t", traceSegmentId="s1", service=config.agent_name, serviceInstance="gone", spans=[span]
+    )
+    assert (second.traceSegmentId, second.spans[0].operationName, len(second.spans[0].refs)) == ("s2", "mail", 0)
+    assert told[0] == _rescue.Lost(tasks[0], config.agent_name, "gone", 2_500, message)
+    said = f"2 tasks ended with their processes: {where}, {where}"
+    counted = [("crashed", "resize", 1), ("crashed", "mail", 1)]
+    assert crashes == [("CrashFound", said, True), *counted]
+    closed = "ended with their processes, each of which is closed as crashed in its trace"
+    assert [record.getMessage() for record in caplog.records] == [f"2 tasks {closed}: {where}, {where}"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_that_can_not_be_closed_keeps_no_other_open(tmp_path: Path, crashes: list[Any]) -> None:
+    bad = _records.Task("s", "t", "bad", 1, None, {}, sort=("Nothing", 0, 0, ""))
+    left(tmp_path, bad, *many(1))
+    assert close_all(tmp_path).names == ["task 0"]
+    assert noted("closing a task that another process has left") == 1
+
+
+def test_a_file_that_can_not_be_taken_keeps_no_other_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crashes: list[Any]
+) -> None:
+    left(tmp_path, *many(1))
+    os.utime(left(tmp_path, *many(2)), (1, 1))
+    first = min(tmp_path.iterdir())
+    take = _rescue._lock_and_read
+
+    def failing(path: Path, file: int) -> Any:
+        if path == first:
+            raise ZeroDivisionError
+        return take(path, file)
+
+    monkeypatch.setattr(_rescue, "_lock_and_read", failing)
+    assert close_all(tmp_path).names == ["task 0", "task 1"]
+    assert noted("reading what another process has left") == 1
+    assert first.exists()
+
+
+def test_a_file_that_vanishes_meanwhile_is_nobodys_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crashes: list[Any]
+) -> None:
+    path = left(tmp_path, *many(1))
+    rescue = Rescue(tmp_path, tmp_path / "own.journal", oap := Oap())
+    rescue.step()
+    oap.acknowledge()
+    path.unlink()
+    rescue.step()
+    rescue.step()
+    assert not rescue._left
+    (tmp_path / "gone.journal").symlink_to(tmp_path / "nowhere")
+    assert close_all(tmp_path).names == []
+
+
+def pair(key: str, value: str) -> KeyStringValuePair:
+    return KeyStringValuePair(key=key, value=value)
 
 
 def test_who_is_told_of_the_lost_knows_their_events(tmp_path: Path) -> None:
