@@ -38,6 +38,7 @@ from skywalking_background._observers import Observers
 from skywalking_background._reporter import Reporter
 from skywalking_background._rescue import Rescue
 from skywalking_background._segments import send_what_waits
+from skywalking_background.messaging import consumer_span, inject
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -554,6 +555,49 @@ LINES = [
 ]
 
 HEADER = _records.read(LINES[0]).header
+REFERENCE = _records.Reference("CrossProcess", "t", "p", 3, "shop", "one", "HTTP GET /", "10.0.0.1:80")
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        TASK,
+        _records.Task("s", "t", "n\u00e4me", 1, REFERENCE, {"a": "b", "c": "d"}, "e", ("Entry", 3, 52, "rabbit:5672")),
+        _records.Task("s", "t", "name", 1, _records.Reference(*["r"] * 3, 0, *["r"] * 3, None), {}),
+    ],
+)
+def test_what_is_written_of_a_task_is_read_again(task: _records.Task) -> None:
+    found = _records.read(_records.header("shop", "one", 7) + task.line())
+    assert (found.tasks, found.damaged) == ({"s": task}, 0)
+    assert found.header == {"journal": 1, "service": "shop", "instance": "one", "pid": 7}
+
+
+def test_all_that_its_segment_would_need_is_taken_down_of_a_task(journal: Journal, segments: Segments) -> None:
+    headers: dict[str, str] = {}
+    with background_span("client"):
+        inject(headers)
+    with consumer_span("orders", headers, queue="films", broker="amqp://rabbit", tags={"task.id": "7"}) as work:
+        journal.look()
+        ((task,),) = [contents.tasks.values() for contents in read(journal.folder)]
+        work._span.refs.insert(0, REFERENCE)
+        work._span.tags["empty"] = []
+        again = _records.describe(work._span)
+    client, span = segments[0].spans[0], segments[1].spans[0]
+    parent = ("CrossProcess", str(segments[0].related_traces[0]), segments[0].segment_id, client.sid)
+    where = (config.agent_name, config.agent_instance_name, "client", "rabbit:5672")
+    sort = ("Entry", int(Layer.MQ.value), int(Component.RabbitmqConsumer.value), "rabbit:5672")
+    found = {tag.key: tag.val for tag in span.iter_tags()}
+    assert found["task.id"] == "7"
+    assert task == _records.Task(
+        segments[1].segment_id,
+        parent[1],
+        "orders",
+        span.start_time,
+        _records.Reference(*parent, *where),
+        found,
+        sort=sort,
+    )
+    assert (again.parent, again.tags["empty"]) == (REFERENCE, "")
 
 
 @given(st.data())
