@@ -37,7 +37,7 @@ from skywalking_background._lane import Lane
 from skywalking_background._observers import Observers
 from skywalking_background._reporter import Reporter
 from skywalking_background._rescue import Rescue
-from skywalking_background._segments import send_what_waits
+from skywalking_background._segments import NEW_TRACE, send_what_waits
 from skywalking_background.messaging import consumer_span, inject
 
 if TYPE_CHECKING:
@@ -355,8 +355,10 @@ def test_the_file_stays_small_and_keeps_what_is_open(journal: Journal, monkeypat
             carry(journal.look, name="short")()
             assert journal.path.stat().st_size < 25_000
         journal.look()
-        ((task,),) = [contents.tasks.values() for contents in read(journal.folder)]
-        assert (task.name, task.event) == ("long", "event")
+        (contents,) = read(journal.folder)
+        (task,) = contents.tasks.values()
+        assert (task.name, task.event, contents.damaged) == ("long", "event", 0)
+        assert (contents.header or {})["pid"] == os.getpid()
         other = os.open(journal.path, os.O_RDWR)
         with pytest.raises(BlockingIOError):  # the new file is locked as the old one was
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -446,7 +448,102 @@ def test_an_end_that_can_not_be_written_is_noted(journal: Journal, monkeypatch: 
     journal.close()
 
 
+@pytest.mark.parametrize(("seconds", "synced"), [(0.0, 2), (1e9, 0), (None, 0)])
+def test_what_was_written_is_with_the_disk_when_the_setting_says(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, seconds: float | None, synced: int
+) -> None:
+    files: list[int] = []
+    monkeypatch.setattr(os, "fsync", files.append)
+    monkeypatch.setattr(_journal, "JOURNAL_FSYNC_SECONDS", seconds)
+    with background_span("long"):
+        for _ in range(3):
+            journal.look()
+    for _ in range(3):
+        journal.look()
+    assert files == [journal._file] * synced
+
+
+def test_the_folder_is_made_and_the_file_says_whose_it_is(tmp_path: Path, segments: Segments) -> None:
+    journal = Journal(tmp_path / "a" / "b")
+    assert journal._synced == journal._try_again == 0
+    _running.watch_by((journal.watch,), bool)
+    with background_span("long"):
+        journal.look()
+        ((contents, size),) = [(_records.read(path.read_bytes()), path.stat()) for path in journal.folder.iterdir()]
+    _running.watch_by((), bool)
+    assert contents.header == {
+        "journal": 1,
+        "service": config.agent_name,
+        "instance": config.agent_instance_name,
+        "pid": os.getpid(),
+    }
+    assert (size.st_size, size.st_mode & 0o777, contents.damaged) == (journal._size, 0o600, 0)
+    journal.path.unlink()  # by somebody else
+    journal.close()
+    assert not journal.watch.known
+
+
 # What is torn or full.
+
+
+@pytest.mark.parametrize("truncates", [True, False])
+def test_a_line_that_was_written_in_part_spoils_no_other(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, truncates: bool
+) -> None:
+    monkeypatch.setattr(_journal, "RETRY", 0.0)
+    write, truncate = os.write, os.ftruncate
+
+    def written_in_part(file: int, data: bytes) -> int:
+        if len(data) <= 10:
+            raise OSError
+        return write(file, data[:10])
+
+    def failing(file: int, size: int) -> None:
+        if not truncates:
+            raise OSError
+        truncate(file, size)
+
+    with background_span("first"):
+        journal.look()
+        with background_span("second", parent=NEW_TRACE):
+            with monkeypatch.context() as patch:
+                for _ in range(2):
+                    patch.setattr(os, "write", lambda file, data: written_in_part(file, data[:20]))
+                    patch.setattr(os, "ftruncate", failing)
+                    journal.look()
+            assert noted("writing the journal") == 2
+            journal.look()
+            (contents,) = read(journal.folder)
+            assert sorted(task.name for task in contents.tasks.values()) == ["first", "second"]
+            assert bool(contents.damaged) == (not truncates)
+            if truncates:
+                assert journal.path.read_bytes().count(b"\n") == 3
+    journal.look()
+    (contents,) = read(journal.folder)
+    assert contents.tasks == {}
+    assert b"\n\n" not in journal.path.read_bytes()
+
+
+def test_a_file_that_can_not_be_rewritten_grows_on(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_journal, "COMPACT_BYTES", 1_000)
+    with background_span("long"):
+        journal.look()
+        replace, tried = journal._replace, []
+
+        def fail(tasks: Any) -> None:
+            tried.append(journal._size)
+            raise OSError
+
+        journal._replace = fail  # type: ignore[method-assign]
+        while len(tried) < 2:
+            carry(journal.look, name="short")()
+        assert 1_000 <= tried[0] <= tried[1] / 2
+        assert noted("rewriting the journal") == 2
+        journal._replace = replace  # type: ignore[method-assign]
+        while journal.path.stat().st_size > 1_000:
+            carry(journal.look, name="short")()
+        (contents,) = read(journal.folder)
+        assert ("long" in {task.name for task in contents.tasks.values()}, contents.damaged) == (True, 0)
 
 
 @contextlib.contextmanager
