@@ -445,6 +445,8 @@ def test_an_end_that_can_not_be_written_is_noted(journal: Journal, monkeypatch: 
         assert noted("writing the journal") == 1
         journal.close()
         assert noted("closing the journal") == 1
+        journal.look()
+        assert noted("writing the journal") == 1
     journal.close()
 
 

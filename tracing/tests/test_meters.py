@@ -365,6 +365,31 @@ def test_without_a_loop_there_is_no_lag(oap: Oap) -> None:
     assert ("loop_lag_ms", "") not in oap.sent()
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_tasks_are_metered_where_the_transport_can_and_the_user_wants_it(
+    monkeypatch: pytest.MonkeyPatch, wanted: bool
+) -> None:
+    monkeypatch.setattr(_meters, "_WANTED", wanted)
+    for on in (True, False):
+        _meters.switch(on=on)
+        assert _meters.enabled == (on and wanted)
+
+
+def test_a_task_that_can_not_be_metered_goes_on_and_it_is_noted() -> None:
+    _meters.begin(object(), "mail")
+    _meters.end(SimpleNamespace(meter=_meters.meter("mail"), end_time="late"), None)
+    assert faults() == {"metering a task": 2}
+    _seen.clear()
+
+
+def test_two_tallies_make_a_larger_one() -> None:
+    first, second = _meters.Tally(2), _meters.Tally(3)
+    first.run_times, second.run_times = {10: 1, 20: 1}, {10: 2, 30: 4}
+    first.failed, second.failed = 1, 5
+    first.add(second)
+    assert (first.run_times, first.failed, first.peak) == ({10: 3, 20: 1, 30: 4}, 6, 3)
+
+
 def test_switched_off_it_counts_nothing(oap: Oap, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_meters, "enabled", False)
     run("mail")
