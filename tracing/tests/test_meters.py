@@ -71,6 +71,7 @@ class Oap:
         found: Sent = {}
         for data in self.collections.pop().meterData:
             one = data.singleValue if data.HasField("singleValue") else data.histogram
+            assert [label.name for label in one.labels] in ([], ["task"])
             task = one.labels[0].value if one.labels else ""
             value = one.value if data.HasField("singleValue") else {v.bucket: v.count for v in one.values}
             found[one.name.removeprefix("background_"), task] = value
@@ -163,6 +164,13 @@ def test_a_runner_says_when_a_task_really_began(oap: Oap, monkeypatch: pytest.Mo
     sent = oap.sent()
     assert sent["queue_delay_ms", "mail"] == {1200: 1}
     assert max(sent["run_time_ms", "mail"]) < 50
+
+
+def test_the_mean_is_that_of_all_values(oap: Oap) -> None:
+    for delay in (100, 100, 400):
+        with background_span("mail"):
+            meters.waited(delay)
+    assert oap.sent()["queue_delay_mean_ms", "mail"] == 200
 
 
 def test_a_websocket_is_no_task(oap: Oap) -> None:
