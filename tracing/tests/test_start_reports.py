@@ -193,16 +193,38 @@ def test_tasks_that_end_while_they_are_looked_at_leave_nothing(lines: Lines) -> 
     assert len(lines.watch.known) == 0
 
 
-def test_too_many_tasks_are_counted_and_said_once(
+def test_too_many_tasks_are_counted_and_said_now_and_then(
     lines: Lines, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(_running, "LIMIT", 2)
-    hold(lines, 5)
+    hold(lines, 13)
     assert len(lines.found) == 2
-    assert lines.watch.missed == 3
+    assert lines.watch.missed == 11
     assert [record.getMessage() for record in caplog.records] == [
-        "2 tasks run, more are not watched for start reports (number 1)"
+        f"2 tasks run, more are not watched for start reports (number {number})" for number in (1, 10)
     ]
+
+
+@pytest.mark.parametrize(
+    ("tag", "error", "handled", "said"),
+    [
+        (None, None, False, "ended"),
+        (None, None, True, "failed"),
+        (None, ValueError(), False, "failed"),
+        (None, asyncio.CancelledError(), True, "cancelled"),
+        ("dead", ValueError(), True, "dead"),
+    ],
+)
+def test_how_a_task_ended_is_its_tag_or_its_error(
+    segments: Segments, tag: str | None, error: BaseException | None, handled: bool, said: str
+) -> None:
+    with background_span("task", tags={"task.id": 7} if tag else None) as span:
+        assert _running.task_id(span._span, "s") == ("7" if tag else "s")
+        assert _running.task_id(span._span) == ("7" if tag else span._span.context.segment_id)
+        if tag is not None:
+            span.tag("task.outcome", tag)
+        span._span.error_occurred = handled
+        assert _running.outcome(span._span, error) == said
 
 
 def hold(lines: Lines, count: int) -> None:
