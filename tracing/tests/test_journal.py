@@ -366,6 +366,30 @@ def test_the_file_stays_small_and_keeps_what_is_open(journal: Journal, monkeypat
         assert [path.name for path in journal.folder.iterdir()] == [journal.path.name]
 
 
+def test_a_file_is_rewritten_when_half_of_it_is_over(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_journal, "COMPACT_BYTES", 100)
+    with background_span("long", tags={f"key {number}": "x" * 300 for number in range(20)}):
+        journal.look()
+        first, sizes = journal.path.stat().st_size, []
+        for _ in range(100):
+            carry(journal.look, name="short")()
+            sizes.append(journal.path.stat().st_size)
+        assert 1.9 * first < max(sizes) < 2 * first + 500
+        assert sum(after < before for before, after in zip(sizes, sizes[1:], strict=False)) >= 2
+
+
+def test_what_there_are_too_many_of_is_not_written(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_running, "LIMIT", 1)
+    with background_span("first"), background_span("second", parent=NEW_TRACE):
+        journal.look()
+        assert [task.name for contents in read(journal.folder) for task in contents.tasks.values()] == ["first"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "1 tasks run, more are not watched for the journal (number 1)"
+    ]
+
+
 def test_a_file_that_is_full_takes_ends_but_no_begins(
     journal: Journal, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
