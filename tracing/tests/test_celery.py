@@ -232,6 +232,15 @@ def test_the_delay_of_rabbitmqs_own_is_no_queue(app: Celery, segments: Segments)
     assert tags(segments[0].spans[0])["mq.queue"] == "films"
 
 
+def test_switched_off_an_app_stays_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_agent, "start", None)
+    monkeypatch.setattr(_celery, "install", None)
+    for enabled, variable in ((False, "true"), (None, "false")):
+        monkeypatch.setenv("SKYWALKING_BACKGROUND_ENABLED", variable)
+        made = Celery("off", set_as_current=False)
+        assert instrument(made, enabled=enabled) is made
+
+
 def test_the_agents_plugin_is_named_with_what_turns_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
     def theirs() -> None: ...
 

@@ -166,6 +166,22 @@ def test_a_runner_says_when_a_task_really_began(oap: Oap, monkeypatch: pytest.Mo
     assert max(sent["run_time_ms", "mail"]) < 50
 
 
+def test_the_run_time_begins_when_the_runner_says(oap: Oap) -> None:
+    meters.waited(5)  # outside of any task
+    with background_span("mail"):
+        meters.waited(1234)
+        time.sleep(0.02)
+    assert 20 <= min(oap.sent()["run_time_ms", "mail"]) < 60_000
+
+
+def test_what_is_no_count_and_no_time_is_noted(oap: Oap) -> None:
+    meters.count("eaten", "mail")  # type: ignore[arg-type]
+    with background_span("mail"):
+        meters.waited("long")  # type: ignore[arg-type]
+    assert faults() == {"metering a task": 2}
+    _seen.clear()
+
+
 def test_the_mean_is_that_of_all_values(oap: Oap) -> None:
     for delay in (100, 100, 400):
         with background_span("mail"):
@@ -357,10 +373,38 @@ async def test_a_loop_that_is_kept_busy_is_late(oap: Oap) -> None:
     assert (_loop_lag.take() or 0) < 1_000
     _loop_lag.probe()
     time.sleep(0.08)  # noqa: ASYNC251  # what must not be done in a loop
-    assert oap.sent()["loop_lag_ms", ""] >= 80  # still late, as it has not answered yet
+    assert 80 <= oap.sent()["loop_lag_ms", ""] < 60_000  # still late, as it has not answered yet
     await asyncio.sleep(0)
     assert oap.sent()["loop_lag_ms", ""] >= 80
     assert oap.sent()["loop_lag_ms", ""] == 0
+
+
+def test_a_loop_that_is_closed_is_forgotten_and_the_others_are_asked(oap: Oap) -> None:
+    class Loop:
+        def __init__(self, *, closed: bool) -> None:
+            self.closed = closed
+            self.asked = 0
+
+        def is_running(self) -> bool:
+            return True
+
+        def call_soon_threadsafe(self, _answer: Any) -> None:
+            if self.closed:
+                raise RuntimeError
+            self.asked += 1
+
+    loops: list[Any] = [Loop(closed=False) for _ in range(5)]
+    closed: Any = Loop(closed=True)
+    for loop in loops[:3]:
+        _loop_lag._loops.add(loop)
+    _loop_lag.probe()
+    for loop in (*loops, closed):
+        _loop_lag._loops.add(loop)
+    _loop_lag.probe()
+    _loop_lag.probe()
+    assert [loop.asked for loop in loops] == [1] * 5  # each until it has answered
+    assert set(_loop_lag._loops) == set(loops)
+    assert set(_loop_lag._probes) == {id(loop) for loop in loops}
 
 
 def test_without_a_loop_there_is_no_lag(oap: Oap) -> None:
@@ -421,7 +465,24 @@ def test_the_process_is_metered_in_whole_numbers_that_say_something(oap: Oap, mo
     assert threads[0] <= read["thread_active_count"] <= threads[1]
     assert 0 < read["process_mem_utilization"] < 100
     assert read["total_mem_utilization"] > read["process_mem_utilization"]
+    assert read["process_mem_utilization"] == pytest.approx(process.memory_percent(), rel=0.2)
     assert {"gc_g0", "gc_g1", "total_cpu_utilization", "process_cpu_utilization"} <= set(read)
+
+
+def test_all_collections_take_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter((10.0, 10.25, 20.0, 20.5))
+    monkeypatch.setattr(_runtime_meters, "time", SimpleNamespace(perf_counter=times.__next__, monotonic=time.monotonic))
+    monkeypatch.setattr(_runtime_meters, "_gc_seconds", 0.0)
+    monkeypatch.setattr(_runtime_meters, "_gc_began", 0.0)
+    gc.disable()
+    try:
+        _runtime_meters.begin()
+        _runtime_meters._note_collection("stop", {})  # of one that had begun before
+        for phase in ("start", "stop") * 2:
+            _runtime_meters._note_collection(phase, {})
+        assert _runtime_meters.read()["instance_pvm_gc_time"] == 750
+    finally:
+        gc.enable()
 
 
 def test_a_forked_process_meters_nothing_until_it_begins(oap: Oap) -> None:
