@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,6 +23,7 @@ from skywalking_background._faults import faults
 from skywalking_background._http import HttpTransport
 from skywalking_background._records import Task
 from skywalking_background._rescue import Lost
+from skywalking_background._segments import NEW_TRACE
 from skywalking_background._start_reports import StartReports
 
 if TYPE_CHECKING:
@@ -161,6 +163,34 @@ def test_a_task_is_reported_when_it_has_run_for_so_long(segments: Segments) -> N
             lines.look()
             assert lines.names() == reported
     _running.watch_by((), bool)
+
+
+def test_one_that_began_first_may_be_found_last(segments: Segments) -> None:
+    lines = Lines(after=20)
+    _running.watch_by((lines.watch,), bool)
+    with background_span("young"), background_span("old", parent=NEW_TRACE) as span:
+        span._span.start_time -= 30_000
+        lines.look()
+    _running.watch_by((), bool)
+    assert lines.names() == ["old"]
+
+
+def test_the_first_task_wakes_whoever_watches(segments: Segments) -> None:
+    woken: list[str] = []
+    for name, watches in (("nobody", ()), ("lines", (Lines().watch,))):
+        _running.watch_by(watches, lambda name=name: woken.append(name))
+        for _ in range(2):
+            with background_span("task"):
+                pass
+    _running.watch_by((), bool)
+    assert woken == ["lines"]
+
+
+def test_of_several_tags_under_one_key_the_last_names_the_task(segments: Segments) -> None:
+    with background_span("task") as span:
+        span._span.tags["task.id"] = [SimpleNamespace(val="6"), SimpleNamespace(val="7")]
+        assert _running.task_id(span._span) == "7"
+        span._span.tags.pop("task.id")
 
 
 def test_what_fails_in_looking_at_tasks_stays_there(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
