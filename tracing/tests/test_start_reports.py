@@ -16,11 +16,12 @@ import pytest
 from skywalking import config
 from skywalking.protocol.event.Event_pb2 import Event, Type
 from skywalking.protocol.logging.Logging_pb2 import LogData
-from skywalking_background import _encoding, _events, _faults, _running, background_span, carry, untraced
+from skywalking_background import _encoding, _events, _faults, _light_spans, _running, background_span, carry, untraced
 from skywalking_background._events import HEARTBEAT_SECONDS, RunningEvents
 from skywalking_background._failures import UnreachableError, UnwelcomeError
 from skywalking_background._faults import faults
 from skywalking_background._http import HttpTransport
+from skywalking_background._internals import open_spans
 from skywalking_background._records import Task
 from skywalking_background._rescue import Lost
 from skywalking_background._segments import NEW_TRACE
@@ -191,6 +192,38 @@ def test_of_several_tags_under_one_key_the_last_names_the_task(segments: Segment
         span._span.tags["task.id"] = [SimpleNamespace(val="6"), SimpleNamespace(val="7")]
         assert _running.task_id(span._span) == "7"
         span._span.tags.pop("task.id")
+
+
+@pytest.mark.parametrize("context", ["never made", "made before", "made after", "made meanwhile"])
+def test_where_a_task_will_be_is_known_before_its_segment_is_made(
+    segments: Segments, monkeypatch: pytest.MonkeyPatch, context: str
+) -> None:
+    places: list[_light_spans.Place] = []
+
+    def piece() -> None:
+        with background_span("piece"):
+            pass
+
+    def work() -> None:
+        (span,) = open_spans()
+        if context == "made before":
+            piece()
+        if context == "made meanwhile":
+            monkeypatch.setattr(_light_spans, "new_id", lambda: span.context and "chosen")
+        places.append(span.place())
+        if context == "made after":
+            piece()
+        places.append(span.place())
+
+    with background_span("request"):
+        task = carry(work, name="task")
+    task()
+    request, made = segments
+    for place in places:
+        assert (place.trace_id, place.segment_id) == (made.related_traces[0], made.segment_id)
+        assert place.parent is not None
+        assert (place.parent.segment_id, place.endpoint) == (request.segment_id, "task")
+    assert (made.segment_id == "chosen") == (context == "made meanwhile")
 
 
 def test_what_fails_in_looking_at_tasks_stays_there(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
