@@ -115,6 +115,8 @@ def test_a_call_says_what_grpc_says_and_gives_back_the_answer() -> None:
         assert connection.call("/a.B/c", [frame(b"one"), frame(b"two")], [("authentication", "x")], 10) == b"answer"
         assert connection.call("/a.B/d", [], [], 0.5) == b"answer"
         assert connection.usable
+        connection.close()
+        assert not connection.usable
     first, second = peer.calls
     assert first == {
         ":method": "POST",
@@ -251,9 +253,19 @@ def test_a_goodbye_after_the_answer_ends_the_connection_not_the_call() -> None:
 
 def test_a_goodbye_instead_of_an_answer_is_a_stale_connection() -> None:
     with connected(lambda connection, _stream: connection.close_connection(last_stream_id=0)) as (connection, _):
-        with pytest.raises(StaleConnectionError, match="the other side closes the connection"):
+        with pytest.raises(StaleConnectionError, match=r"^the other side closes the connection$"):
             connection.call("/a", [b"x"], [], 10)
         assert not connection.usable
+
+
+def test_a_goodbye_between_two_calls_makes_a_connection_stale() -> None:
+    with connected() as (connection, peer):
+        connection.call("/a", [b"x"], [], 10)
+        peer._h2.close_connection()
+        peer._socket.sendall(peer._h2.data_to_send())
+        with pytest.raises(StaleConnectionError, match=r"^the other side has closed the connection$"):
+            connection.call("/a", [b"x"], [], 10)
+        assert (connection.usable, len(peer.calls)) == (False, 1)
 
 
 @pytest.mark.parametrize("calls", [0, 1])

@@ -283,3 +283,13 @@ async def test_parallel_tasks_all_run_and_report_every_failure() -> None:
         await ParallelTasks([BackgroundTask(fail, 1), BackgroundTask(ran.append, 2), BackgroundTask(fail, 3)])()
     assert sorted(ran) == [1, 2, 3]
     assert len(group.value.exceptions) == 2
+
+
+async def test_an_order_to_end_is_none_of_the_failures_of_parallel_tasks() -> None:
+    async def end() -> None:
+        raise GeneratorExit
+
+    with pytest.raises(BaseExceptionGroup) as group:
+        await ParallelTasks([BackgroundTask(end)])()
+    assert [type(error) for error in group.value.exceptions] == [GeneratorExit]
+    assert "background tasks failed" not in str(group.value)
