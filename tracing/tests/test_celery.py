@@ -357,10 +357,11 @@ def request(app: Celery) -> Request:
     return made
 
 
-class Sender(SimpleNamespace):
+class Sender:
     """What a signal comes from, by which Celery looks for who wants to hear it."""
 
-    __hash__ = object.__hash__
+    def __init__(self, **parts: Any) -> None:
+        vars(self).update(parts)
 
 
 def raised(error: Exception) -> ExceptionInfo:

@@ -687,7 +687,7 @@ REFERENCE = _records.Reference("CrossProcess", "t", "p", 3, "shop", "one", "HTTP
     [
         TASK,
         _records.Task("s", "t", "n\u00e4me", 1, REFERENCE, {"a": "b", "c": "d"}, "e", ("Entry", 3, 52, "rabbit:5672")),
-        _records.Task("s", "t", "name", 1, _records.Reference(*["r"] * 3, 0, *["r"] * 3, None), {}),
+        _records.Task("s", "t", "name", 1, _records.Reference("CrossThread", "t", "p", 0, "s", "i", "e", None), {}),
     ],
 )
 def test_what_is_written_of_a_task_is_read_again(task: _records.Task) -> None:
@@ -703,9 +703,10 @@ def test_all_that_its_segment_would_need_is_taken_down_of_a_task(journal: Journa
     with consumer_span("orders", headers, queue="films", broker="amqp://rabbit", tags={"task.id": "7"}) as work:
         journal.look()
         ((task,),) = [contents.tasks.values() for contents in read(journal.folder)]
-        work._span.refs.insert(0, REFERENCE)
-        work._span.tags["empty"] = []
-        again = _records.describe(work._span)
+        open_span: Any = work._span
+        open_span.refs.insert(0, REFERENCE)
+        open_span.tags["empty"] = []
+        again = _records.describe(open_span)
     client, span = segments[0].spans[0], segments[1].spans[0]
     parent = ("CrossProcess", str(segments[0].related_traces[0]), segments[0].segment_id, client.sid)
     where = (config.agent_name, config.agent_instance_name, "client", "rabbit:5672")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -179,7 +180,7 @@ def test_one_that_began_first_may_be_found_last(segments: Segments) -> None:
 def test_the_first_task_wakes_whoever_watches(segments: Segments) -> None:
     woken: list[str] = []
     for name, watches in (("nobody", ()), ("lines", (Lines().watch,))):
-        _running.watch_by(watches, lambda name=name: woken.append(name))
+        _running.watch_by(watches, partial(woken.append, name))
         for _ in range(2):
             with background_span("task"):
                 pass
@@ -188,10 +189,11 @@ def test_the_first_task_wakes_whoever_watches(segments: Segments) -> None:
 
 
 def test_of_several_tags_under_one_key_the_last_names_the_task(segments: Segments) -> None:
-    with background_span("task") as span:
-        span._span.tags["task.id"] = [SimpleNamespace(val="6"), SimpleNamespace(val="7")]
-        assert _running.task_id(span._span) == "7"
-        span._span.tags.pop("task.id")
+    with background_span("task") as task:
+        span: Any = task._span
+        span.tags["task.id"] = [SimpleNamespace(val="6"), SimpleNamespace(val="7")]
+        assert _running.task_id(span) == "7"
+        span.tags.pop("task.id")
 
 
 @pytest.mark.parametrize("context", ["never made", "made before", "made after", "made meanwhile"])
@@ -299,12 +301,13 @@ def test_too_many_tasks_are_counted_and_said_now_and_then(
 def test_how_a_task_ended_is_its_tag_or_its_error(
     segments: Segments, tag: str | None, error: BaseException | None, handled: bool, said: str
 ) -> None:
-    with background_span("task", tags={"task.id": 7} if tag else None) as span:
-        assert _running.task_id(span._span) == ("7" if tag else span._span.context.segment_id)
+    with background_span("task", tags={"task.id": 7} if tag else None) as task:
+        span: Any = task._span
+        assert _running.task_id(span) == ("7" if tag else span.context.segment_id)
         if tag is not None:
-            span.tag("task.outcome", tag)
-        span._span.error_occurred = handled
-        assert _running.outcome(span._span, error) == said
+            task.tag("task.outcome", tag)
+        span.error_occurred = handled
+        assert _running.outcome(span, error) == said
 
 
 def hold(lines: Lines, count: int) -> None:
