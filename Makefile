@@ -113,7 +113,7 @@ bench: ## what tracing costs: untraced, SkyWalking's plugin, ours, OpenTelemetry
 	@sh stack/bootstrap.sh --group bench
 	@$(PY) bench/run.py $(ARGS)
 
-mutants: ## change the library line by line: do its tests notice? (MODULE=_names CHILDREN=1: one minute on one core)
+mutants: ## change the library line by line: do its tests notice? (MODULE=_names CHILDREN=1: some minutes on one core)
 	@sh stack/bootstrap.sh --group mutants
 	@cd tracing && ../$(PY) -m mutmut run $(if $(CHILDREN),--max-children $(CHILDREN)) "skywalking_background.$(or $(MODULE),*).*"
 	@cd tracing && ../$(PY) -m mutmut results --all true | awk -F ': *' \
