@@ -714,6 +714,16 @@ def test_what_a_flush_left_is_said_and_not_waited_for_again(
     assert reporter.counts()["segments"] == Counts(2, 0, 0)
 
 
+def test_a_flush_wakes_the_thread_and_waits_for_an_oap_that_was_there(
+    settings: None, segments: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_reporter, "INTERVAL", 3_600.0)
+    reporter = Reporter(Scripted(*[UnreachableError("away")] * 3), reached=True)
+    reporter.segments.put(make_segment(segments))
+    assert reporter.flush(8.0, first_contact=0.0)
+    assert reporter.counts()["segments"] == Counts(1, 0, 0)
+
+
 def test_behind_kafka_it_is_another_address(settings: None, monkeypatch: pytest.MonkeyPatch) -> None:
     assert Still(Scripted()).address == "oap:1"
     monkeypatch.setattr(config, "agent_protocol", "kafka")
