@@ -31,6 +31,7 @@ from skywalking_background._faults import _seen
 from skywalking_background._fork import instance_name
 from skywalking_background._lane import Counts
 from skywalking_background._meter_report import MeterReport
+from skywalking_background.messaging import consumer_span
 from starlette.testclient import TestClient
 
 if TYPE_CHECKING:
@@ -172,6 +173,17 @@ def test_the_run_time_begins_when_the_runner_says(oap: Oap) -> None:
         meters.waited(1234)
         time.sleep(0.02)
     assert 20 <= min(oap.sent()["run_time_ms", "mail"]) < 60_000
+
+
+def test_a_message_is_a_task_that_has_waited_since_it_was_sent(oap: Oap) -> None:
+    headers = {"sw8-x": f"0-{int(time.time() * 1000) - 5_000}"}
+    with consumer_span("orders", headers, queue="orders", broker="amqp://rabbit"):
+        time.sleep(0.02)
+    sent = oap.sent()
+    assert outcomes(sent, "orders") == {"started": 1, "succeeded": 1}
+    (delay,) = sent["queue_delay_ms", "orders"]
+    assert 4_900 <= delay < 60_000
+    assert 20 <= min(sent["run_time_ms", "orders"]) < 4_900
 
 
 def test_what_is_no_count_and_no_time_is_noted(oap: Oap) -> None:
