@@ -10,7 +10,7 @@ SERVERS := oap/embedded/tests/test_database.py service/tests/test_leftovers.py s
 # Schemathesis is a plugin that takes half a second to load in each process; only tests/test_openapi.py needs it.
 UNIT_PYTEST := $(PARALLEL) -p no:schemathesis $(addprefix --ignore=,$(SERVERS))
 UNIT := $(filter-out tracing/mutants/%,$(wildcard */tests */*/tests))
-MEMBERS := $(patsubst %/pyproject.toml,%,$(wildcard */pyproject.toml */*/pyproject.toml))
+MEMBERS := $(filter-out tracing/mutants,$(patsubst %/pyproject.toml,%,$(wildcard */pyproject.toml */*/pyproject.toml)))
 PARTS := $(sort $(notdir $(wildcard */src/* */*/src/*)))
 
 # What may be said on the command line, as in `make up SERVICE_PORT=8001`; the last line is for single commands.
