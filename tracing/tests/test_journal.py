@@ -403,7 +403,8 @@ def test_a_file_that_is_full_takes_ends_but_no_begins(
     journal.look()
     carry(journal.look, name="there is room again")()
     assert journal.missed == 3
-    assert len(caplog.records) == 1
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"{journal.path} has reached its limit of ")
 
 
 def test_a_file_that_somebody_has_removed_is_written_again(journal: Journal) -> None:
@@ -644,6 +645,23 @@ def test_a_folder_that_can_be_read_only_is_noted_and_nothing_in_it_is_closed(
         assert noted("closing what other processes have left") == 1
         subprocess.run(["mount", "-o", "remount,rw", str(journal.folder)], check=True)
         assert len(close_all(journal.folder).names) == 3
+
+
+def test_a_file_that_can_not_be_begun_leaves_nothing_open(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    files: list[int] = []
+
+    def fail(file: int, _how: int) -> None:
+        files.append(file)
+        journal.path.with_suffix(".new").unlink()  # as one who tidies up may do
+        raise OSError
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with background_span("task"):
+        journal.look()
+    assert noted("writing the journal") == 1
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(files[0])
+    assert list(journal.folder.iterdir()) == []
 
 
 def test_a_folder_that_is_none_is_noted(tmp_path: Path, segments: Segments) -> None:
