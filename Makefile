@@ -10,7 +10,7 @@ SERVERS := oap/embedded/tests/test_database.py service/tests/test_leftovers.py s
 # Schemathesis is a plugin that takes half a second to load in each process; only tests/test_openapi.py needs it.
 UNIT_PYTEST := $(PARALLEL) -p no:schemathesis $(addprefix --ignore=,$(SERVERS))
 UNIT := $(filter-out tracing/mutants/%,$(wildcard */tests */*/tests))
-MEMBERS := $(patsubst %/pyproject.toml,%,$(wildcard */pyproject.toml */*/pyproject.toml))
+MEMBERS := $(filter-out tracing/mutants,$(patsubst %/pyproject.toml,%,$(wildcard */pyproject.toml */*/pyproject.toml)))
 PARTS := $(sort $(notdir $(wildcard */src/* */*/src/*)))
 
 # What may be said on the command line, as in `make up SERVICE_PORT=8001`; the last line is for single commands.
@@ -113,7 +113,7 @@ bench: ## what tracing costs: untraced, SkyWalking's plugin, ours, OpenTelemetry
 	@sh stack/bootstrap.sh --group bench
 	@$(PY) bench/run.py $(ARGS)
 
-mutants: ## change the library line by line: do its tests notice? (MODULE=_names CHILDREN=1: one minute on one core)
+mutants: ## change the library line by line: do its tests notice? (MODULE=_names CHILDREN=1: some minutes on one core)
 	@sh stack/bootstrap.sh --group mutants
 	@cd tracing && ../$(PY) -m mutmut run $(if $(CHILDREN),--max-children $(CHILDREN)) "skywalking_background.$(or $(MODULE),*).*"
 	@cd tracing && ../$(PY) -m mutmut results --all true | awk -F ': *' \

@@ -58,7 +58,7 @@ NOT_RUN: Final = {
     r"curl -X (PUT|DELETE) .*/faults.*": "it would break what is run after it; the fault board has tests of its own",
     r"make fmt": "it changes files; `make lint` fails where it would",
     r"make bench( .*)?": "25 minutes on a quiet machine; its parts have tests in bench/ where they have logic",
-    r"make mutants( .*)?": "hours; one module's minute proves nothing about a document",
+    r"make mutants( .*)?": "hours; one module proves nothing about a document",
     r"make up (STORAGE|UI)=.*": "official images can't be pulled here; the Compose files say what was run otherwise",
     r"make up SKYWALKING_UI=<.*>": "a place holder",
     r"SERVICE_MAX_RUNNING=30000 make up RUNTIME=native": "how a table was measured; without the number CI runs it",

@@ -13,7 +13,7 @@ import pytest
 from skywalking import config
 from skywalking.agent import agent
 from skywalking.protocol.logging.Logging_pb2 import LogData
-from skywalking_background import _agent, _faults, _fork
+from skywalking_background import _agent, _faults, _fork, _meters
 from skywalking_background._grpc import GrpcTransport
 from skywalking_background._http import HttpTransport
 from skywalking_background._internals import bootstrap
@@ -215,13 +215,110 @@ def test_all_that_the_agent_finishes_goes_to_our_reporter(monkeypatch: pytest.Mo
     assert put == ["line"]
 
 
+@pytest.mark.parametrize(
+    ("protocol", "active", "events", "meters"),
+    [
+        ("grpc", True, True, True),
+        ("grpc", False, True, False),
+        ("http", True, True, False),
+        ("kafka", True, False, True),
+    ],
+)
+def test_what_a_transport_carries_is_observed(
+    monkeypatch: pytest.MonkeyPatch, protocol: str, active: bool, events: bool, meters: bool
+) -> None:
+    for name in ("archive_segment", "archive_log", "is_segment_queue_full"):
+        monkeypatch.setattr(agent, name, None, raising=False)
+    for name in ("_observers", "_meter_report", "_send_events"):
+        monkeypatch.setattr(_agent, name, None)
+    settings = {"protocol": protocol, "meter_reporter_active": active, "meter_reporter_period": 7}
+    for name, value in settings.items():
+        monkeypatch.setattr(config, f"agent_{name}", value)
+    watched: list[Any] = []
+    monkeypatch.setattr(_agent._running, "watch_by", lambda *what: watched.append(what))
+    monkeypatch.setattr(_meters, "_WANTED", True)
+    monkeypatch.setattr(_meters, "enabled", not meters)
+    _agent._use_reporter(reached=False)
+    reporter: Any = _agent._reporter
+    observers: Any = _agent._observers
+    report: Any = _agent._meter_report
+    assert _agent._send_events == (reporter.transport.send_events if events else None)
+    assert (observers.events and observers.events._send) == _agent._send_events
+    assert reporter.before_segments == observers.before_delivery
+    assert watched == [(observers.watches, _agent.begin_reporting)]
+    assert (report is not None, _meters.enabled) == (meters, meters)
+    if meters:
+        assert (report._send, report._period) == (reporter.transport.send_meters, 7)
+        assert report._segments() == reporter.segments.counts
+
+
+class Timer:
+    """In place of `threading.Timer`."""
+
+    made: list[Timer]
+
+    def __init__(self, *what: Any) -> None:
+        self.what, self.name, self.daemon, self.started = what, "", False, False
+        self.made.append(self)
+
+    def start(self) -> None:
+        self.started = True
+
+
+def test_who_finds_what_another_process_has_left_reports_a_little_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    Timer.made = []
+    monkeypatch.setattr(threading, "Timer", Timer)
+    finds: list[bool] = [True, False]
+    monkeypatch.setattr(_agent, "_observers", SimpleNamespace(finds_lost=finds.pop))
+    _agent._close_what_others_left()
+    assert not Timer.made
+    _agent._close_what_others_left()
+    (timer,) = Timer.made
+    assert timer.what == (1.0, _agent.begin_reporting)
+    assert (timer.name, timer.daemon, timer.started) == ("skywalking-background-rescue", True, True)
+    _agent._close_what_others_left()  # there is no further answer to give
+    assert _faults.faults() == {"looking for what other processes have left": 1}
+    _faults._seen.clear()
+
+
+def test_an_app_that_begins_and_ends_says_so_and_delivers(reporter: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[Any] = []
+    monkeypatch.setattr(_agent._life_events, "event", lambda *what: said.append(what))
+    _agent.app_starts()
+    assert reporter.asked == ["begin"]
+    _agent.app_ends()
+    assert reporter.asked == ["begin", 5.0]
+    pid = os.getpid()
+    assert said == [("Start", f"process {pid} serves"), ("Shutdown", f"process {pid} serves no more")]
+
+
+@pytest.mark.parametrize("delivers", [True, False])
+def test_events_and_meters_are_delivered_last_where_oap_takes_something(
+    reporter: Stand, monkeypatch: pytest.MonkeyPatch, delivers: bool
+) -> None:
+    asked: list[Any] = []
+    reporter.delivers = delivers
+    monkeypatch.setattr(_agent, "_send_events", "send")
+    monkeypatch.setattr(_agent._life_events, "step", asked.append)
+    monkeypatch.setattr(_agent, "_meter_report", SimpleNamespace(send_rest=lambda: asked.append("meters")))
+    monkeypatch.setattr(_agent, "_observers", SimpleNamespace(close=lambda: asked.append("close")))
+    _agent.flush()
+    _agent._flush_child()
+    _agent._flush_at_exit()
+    rest = ["send", "meters"] * delivers
+    assert asked == [*rest, *rest, "close", *rest, "close"]
+
+
 def test_a_log_line_that_is_the_first_thing_after_an_unseen_fork_is_the_childs(
     reporter: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(config, "agent_instance_name", "child")
+    tagged: list[LogData] = []
+    monkeypatch.setattr(_agent, "tag_with_task", tagged.append)
     for noticed, instance in ((False, "main"), (True, "child")):
         monkeypatch.setattr(_agent, "notice_fork", lambda noticed=noticed: noticed)
         _agent._put_log(LogData(serviceInstance="main"))
+        assert reporter.asked == [tagged.pop()]
         assert reporter.asked.pop().serviceInstance == instance
 
 
@@ -240,6 +337,20 @@ def test_reporting_begins_when_the_app_starts_and_never_raises(
     monkeypatch.setattr(_agent, "_reporter", None)
     _agent.begin_reporting()
     assert len(caplog.records) == 1
+
+
+def test_each_round_sends_what_waits_and_lets_everybody_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(_agent._segments, "send_what_waits", lambda: asked.append("segments"))
+    monkeypatch.setattr(_agent._life_events, "step", asked.append)
+    monkeypatch.setattr(_agent, "_send_events", "send")
+    for name in ("_observers", "_meter_report"):
+        monkeypatch.setattr(_agent, name, None)
+    _agent._on_round()
+    monkeypatch.setattr(_agent, "_observers", SimpleNamespace(look=lambda: asked.append("look")))
+    monkeypatch.setattr(_agent, "_meter_report", SimpleNamespace(step=lambda: asked.append("meters")))
+    _agent._on_round()
+    assert asked == ["segments", "send", "segments", "look", "send", "meters"]
 
 
 def test_a_process_that_reports_delivers_at_its_end(monkeypatch: pytest.MonkeyPatch, reporter: Stand) -> None:

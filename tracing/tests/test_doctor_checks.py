@@ -274,6 +274,14 @@ def test_lines_and_exit_code(healthy: pytest.MonkeyPatch, capsys: pytest.Capture
     assert lines[-1] == "FAILED  OAP      mend it"
 
 
+@pytest.mark.parametrize(
+    ("found", "code"), [((True, None), 0), ((False, True), 1), ((False, False), 1), ((True, False, None), 1), ((), 0)]
+)
+def test_one_failure_is_enough(monkeypatch: pytest.MonkeyPatch, found: tuple[bool | None, ...], code: int) -> None:
+    monkeypatch.setattr(_doctor, "checks", lambda *_: [_doctor.Check("OAP", good, "text") for good in found])
+    assert __main__.main(["doctor"]) == code
+
+
 def test_options_are_passed_on(healthy: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
     healthy.setattr(_doctor, "checks", lambda *options: asked.append(options) or [])

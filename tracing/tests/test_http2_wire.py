@@ -14,6 +14,8 @@ import h2.errors
 import h2.events
 import h2.exceptions
 import pytest
+from skywalking import config
+from skywalking.protocol.management.Management_pb2 import InstancePingPkg
 from skywalking_background import _grpc
 from skywalking_background._failures import (
     DeliveryError,
@@ -22,7 +24,7 @@ from skywalking_background._failures import (
     UnreachableError,
     UnwelcomeError,
 )
-from skywalking_background._grpc import Channel, frame
+from skywalking_background._grpc import Channel, GrpcTransport, frame
 from skywalking_background._http2 import _NO_GRPC, Http2Connection, StaleConnectionError, _Answer
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     Speaker = Callable[[h2.connection.H2Connection, int], None]
 
+PING = InstancePingPkg(service="shop", serviceInstance="one")
 HEAD = [(":status", "200"), ("content-type", "application/grpc")]
 
 
@@ -112,6 +115,8 @@ def test_a_call_says_what_grpc_says_and_gives_back_the_answer() -> None:
         assert connection.call("/a.B/c", [frame(b"one"), frame(b"two")], [("authentication", "x")], 10) == b"answer"
         assert connection.call("/a.B/d", [], [], 0.5) == b"answer"
         assert connection.usable
+        connection.close()
+        assert not connection.usable
     first, second = peer.calls
     assert first == {
         ":method": "POST",
@@ -248,9 +253,19 @@ def test_a_goodbye_after_the_answer_ends_the_connection_not_the_call() -> None:
 
 def test_a_goodbye_instead_of_an_answer_is_a_stale_connection() -> None:
     with connected(lambda connection, _stream: connection.close_connection(last_stream_id=0)) as (connection, _):
-        with pytest.raises(StaleConnectionError, match="the other side closes the connection"):
+        with pytest.raises(StaleConnectionError, match=r"^the other side closes the connection$"):
             connection.call("/a", [b"x"], [], 10)
         assert not connection.usable
+
+
+def test_a_goodbye_between_two_calls_makes_a_connection_stale() -> None:
+    with connected() as (connection, peer):
+        connection.call("/a", [b"x"], [], 10)
+        peer._h2.close_connection()
+        peer._socket.sendall(peer._h2.data_to_send())
+        with pytest.raises(StaleConnectionError, match=r"^the other side has closed the connection$"):
+            connection.call("/a", [b"x"], [], 10)
+        assert (connection.usable, len(peer.calls)) == (False, 1)
 
 
 @pytest.mark.parametrize("calls", [0, 1])
@@ -323,6 +338,37 @@ def test_a_stale_connection_is_made_anew_once(channel: tuple[Channel, list[Peer]
     assert len(peers) == 3
 
 
+@pytest.mark.parametrize("tls", [True, False])
+def test_a_connection_is_made_as_the_settings_say(monkeypatch: pytest.MonkeyPatch, tls: bool) -> None:
+    asked: list[Any] = []
+
+    def connect(*places: Any, **options: Any) -> socket.socket:
+        asked.append((places, options))
+        mine, theirs = socket.socketpair()
+        asked.append(Peer(theirs, good))
+        return mine
+
+    monkeypatch.setattr(_grpc, "connect", connect)
+    monkeypatch.setattr(config, "agent_force_tls", tls)
+    monkeypatch.setattr(config, "agent_authentication", "secret")
+    channel = Channel("oap:11800,other:11801")
+    assert channel.call("/a", [b"x"], 3) == b"answer"
+    channel.close()
+    ((addresses,), options), peer = asked
+    peer.join()
+    assert [str(one) for one in addresses] == ["oap:11800", "other:11801"]
+    assert 0 < options.pop("deadline") - time.monotonic() <= 3
+    assert options == {"proxies": ("grpc_proxy", "https_proxy", "http_proxy"), "tls": tls, "alpn": "h2"}
+    (call,) = peer.calls
+    assert (call[":scheme"], call[":authority"]) == ("https" if tls else "http", "oap:11800")
+    assert call["authentication"] == "secret"
+
+
+def test_an_address_that_is_none_is_a_setting_to_correct() -> None:
+    with pytest.raises(UnwelcomeError, match="nonsense"):
+        Channel("oap:nonsense").call("/a", [b"x"])
+
+
 # What the agent's stubs ask of a channel.
 
 
@@ -333,8 +379,12 @@ def test_a_stub_sends_its_messages_and_reads_the_answer(monkeypatch: pytest.Monk
     one = channel.unary_unary("/one", str.encode, bytes.decode, _registered_method=True)
     assert one("a", timeout=3) == "answer"
     many = channel.stream_unary("/many", str.encode, bytes.decode, _registered_method=True)
-    assert many(iter("bc")) == "answer"
-    assert asked == [("/one", [b"\0\0\0\0\1a"], 3), ("/many", [b"\0\0\0\0\1b", b"\0\0\0\0\1c"], None)]
+    assert many(iter("bc"), timeout=2) == many(iter("")) == "answer"
+    assert asked == [
+        ("/one", [b"\0\0\0\0\1a"], 3),
+        ("/many", [b"\0\0\0\0\1b", b"\0\0\0\0\1c"], 2),
+        ("/many", [], None),
+    ]
 
 
 def test_a_stub_of_what_the_agent_never_calls_says_so() -> None:
@@ -344,3 +394,24 @@ def test_a_stub_of_what_the_agent_never_calls_says_so() -> None:
             make("/path")(1, 2)
     channel.subscribe(print, try_to_connect=True)
     channel.unsubscribe(print)
+
+
+@pytest.mark.parametrize(
+    ("send", "path", "messages"),
+    [
+        (GrpcTransport.introduce, "ManagementService/keepAlive", [frame(PING.SerializeToString())]),
+        (lambda to: to.send_segments([b"a", b"bc"]), "TraceSegmentReportService/collectInSync", [frame(b"abc")]),
+        (lambda to: to.send_logs([b"a", b"bc"]), "LogReportService/collect", [frame(b"a") + frame(b"bc")]),
+        (lambda to: to.send_events([b"a", b"bc"]), "EventService/collect", [frame(b"a") + frame(b"bc")]),
+        (lambda to: to.send_meters(b"abc"), "MeterReportService/collectBatch", [frame(b"abc")]),
+    ],
+)
+def test_what_is_sent_goes_to_the_service_that_takes_it(
+    monkeypatch: pytest.MonkeyPatch, send: Callable[[GrpcTransport], None], path: str, messages: list[bytes]
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(config, "agent_name", PING.service)
+    monkeypatch.setattr(config, "agent_instance_name", PING.serviceInstance)
+    monkeypatch.setattr(Channel, "call", lambda _self, *arguments: asked.append(arguments))
+    send(GrpcTransport("127.0.0.1:9"))
+    assert asked == [("/skywalking.v3." + path, messages)]

@@ -179,6 +179,7 @@ def test_a_connection_that_was_closed_while_idle_is_made_anew() -> None:
         to.introduce()
         to.introduce()
     assert [number for number, _, _ in server.requests] == [0, 1, 1]
+    assert {(head.split()[1], bool(body)) for _, head, body in server.requests} == {("/v3/management/keepAlive", True)}
 
 
 def test_one_that_the_server_announces_to_close_is_not_used_again() -> None:

@@ -137,10 +137,33 @@ async def test_the_header_can_be_named_or_left_out(segments: Segments) -> None:
     assert len(segments) == 2
 
 
-async def test_the_lowest_failing_status_can_be_set(segments: Segments) -> None:
-    await get(instrument(FastAPI(), error_status=500), "/missing")
-    await get(instrument(FastAPI()), "/missing")
-    assert [segment.spans[-1].error_occurred for segment in segments] == [False, True]
+@pytest.mark.parametrize(
+    ("rules", "status", "failed"),
+    [({"error_status": 500}, 499, False), ({"error_status": 500}, 500, True), ({}, 399, False), ({}, 400, True)],
+)
+async def test_the_lowest_failing_status_can_be_set(
+    segments: Segments, rules: dict[str, Any], status: int, failed: bool
+) -> None:
+    app = instrument(FastAPI(), **rules)
+
+    @app.get("/", status_code=status)
+    async def root() -> None: ...
+
+    await get(app, "/")
+    assert [segment.spans[-1].error_occurred for segment in segments] == [failed]
+
+
+async def test_an_app_within_another_is_traced_once_and_gets_the_whole_request(segments: Segments) -> None:
+    inner, outer = instrument(FastAPI()), instrument(FastAPI())
+    outer.mount("/in", inner)
+
+    @inner.post("/echo")
+    async def echo(request: Request) -> str:
+        return (await request.body()).decode()
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(outer), base_url="http://test") as client:
+        assert (await client.post("/in/echo", content="hello")).json() == "hello"
+    assert names(segments) == ["FastAPI request handling", "HTTP POST /in/echo"]
 
 
 async def test_ignored_paths_leave_nothing_not_even_tasks(segments: Segments, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,7 +257,7 @@ async def test_an_app_that_was_not_instrumented_is_left_alone(segments: Segments
 async def test_too_late_is_said(segments: Segments) -> None:
     app = FastAPI()
     await get(app, "/")
-    with pytest.raises(RuntimeError, match="before the app's first request"):
+    with pytest.raises(RuntimeError, match=r"^instrument\(app\) must come before the app's first request$"):
         instrument(app)
 
 
@@ -260,3 +283,13 @@ async def test_parallel_tasks_all_run_and_report_every_failure() -> None:
         await ParallelTasks([BackgroundTask(fail, 1), BackgroundTask(ran.append, 2), BackgroundTask(fail, 3)])()
     assert sorted(ran) == [1, 2, 3]
     assert len(group.value.exceptions) == 2
+
+
+async def test_an_order_to_end_is_none_of_the_failures_of_parallel_tasks() -> None:
+    async def end() -> None:
+        raise GeneratorExit
+
+    with pytest.raises(BaseExceptionGroup) as group:
+        await ParallelTasks([BackgroundTask(end)])()
+    assert [type(error) for error in group.value.exceptions] == [GeneratorExit]
+    assert "background tasks failed" not in str(group.value)

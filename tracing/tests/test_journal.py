@@ -17,14 +17,28 @@ import pytest
 from collector import Collector, listening
 from hypothesis import given
 from hypothesis import strategies as st
-from skywalking import config
-from skywalking.protocol.language_agent.Tracing_pb2 import SegmentCollection, SegmentObject
-from skywalking_background import _faults, _journal, _records, _rescue, _running, background_span, carry
+from skywalking import Component, Layer, config
+from skywalking.protocol.common.Common_pb2 import KeyStringValuePair
+from skywalking.protocol.language_agent.Tracing_pb2 import Log as SegmentLog
+from skywalking.protocol.language_agent.Tracing_pb2 import SegmentCollection, SegmentObject, SpanObject
+from skywalking_background import (
+    _faults,
+    _journal,
+    _meters,
+    _observers,
+    _records,
+    _rescue,
+    _running,
+    background_span,
+    carry,
+)
 from skywalking_background._journal import Journal
 from skywalking_background._lane import Lane
+from skywalking_background._observers import Observers
 from skywalking_background._reporter import Reporter
 from skywalking_background._rescue import Rescue
-from skywalking_background._segments import send_what_waits
+from skywalking_background._segments import NEW_TRACE, send_what_waits
+from skywalking_background.messaging import consumer_span, inject
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -341,13 +355,38 @@ def test_the_file_stays_small_and_keeps_what_is_open(journal: Journal, monkeypat
             carry(journal.look, name="short")()
             assert journal.path.stat().st_size < 25_000
         journal.look()
-        ((task,),) = [contents.tasks.values() for contents in read(journal.folder)]
-        assert (task.name, task.event) == ("long", "event")
+        (contents,) = read(journal.folder)
+        (task,) = contents.tasks.values()
+        assert (task.name, task.event, contents.damaged) == ("long", "event", 0)
+        assert (contents.header or {})["pid"] == os.getpid()
         other = os.open(journal.path, os.O_RDWR)
         with pytest.raises(BlockingIOError):  # the new file is locked as the old one was
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.close(other)
         assert [path.name for path in journal.folder.iterdir()] == [journal.path.name]
+
+
+def test_a_file_is_rewritten_when_half_of_it_is_over(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_journal, "COMPACT_BYTES", 100)
+    with background_span("long", tags={f"key {number}": "x" * 300 for number in range(20)}):
+        journal.look()
+        first, sizes = journal.path.stat().st_size, []
+        for _ in range(100):
+            carry(journal.look, name="short")()
+            sizes.append(journal.path.stat().st_size)
+        assert 1.9 * first < max(sizes) < 2.5 * first
+
+
+def test_what_there_are_too_many_of_is_not_written(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_running, "LIMIT", 1)
+    with background_span("first"), background_span("second", parent=NEW_TRACE):
+        journal.look()
+        assert [task.name for contents in read(journal.folder) for task in contents.tasks.values()] == ["first"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "1 tasks run, more are not watched for the journal (number 1)"
+    ]
 
 
 def test_a_file_that_is_full_takes_ends_but_no_begins(
@@ -364,7 +403,8 @@ def test_a_file_that_is_full_takes_ends_but_no_begins(
     journal.look()
     carry(journal.look, name="there is room again")()
     assert journal.missed == 3
-    assert len(caplog.records) == 1
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"{journal.path} has reached its limit of ")
 
 
 def test_a_file_that_somebody_has_removed_is_written_again(journal: Journal) -> None:
@@ -378,7 +418,160 @@ def test_a_file_that_somebody_has_removed_is_written_again(journal: Journal) -> 
     assert [contents.tasks for contents in read(journal.folder)] == [{}]
 
 
+def test_a_thread_of_its_own_looks_again_and_again(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_journal, "INTERVAL", 0.001)
+    rounds = threading.Semaphore(0)
+    journal.on_round = rounds.release
+    before = set(threading.enumerate())
+    journal.start()
+    journal.start()
+    (thread,) = set(threading.enumerate()) - before
+    assert (thread.name, thread.daemon) == ("skywalking-background-journal", True)
+    for _ in range(3):
+        assert rounds.acquire(timeout=10)
+    monkeypatch.setattr(_journal, "INTERVAL", 3_600)
+
+
+def test_at_the_end_of_the_process_a_file_stays_only_for_what_is_open(journal: Journal) -> None:
+    journal.close()
+    assert not journal.folder.exists()
+    with background_span("long"):
+        journal.look()
+        journal.close()
+        assert [len(contents.tasks) for contents in read(journal.folder)] == [1]
+    journal.close()
+    assert list(journal.folder.iterdir()) == []
+    journal.close()
+
+
+def test_the_end_does_not_wait_for_a_disk_that_hangs(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_journal, "WRITE_WAIT_SECONDS", 0.01)
+    with background_span("long"):
+        journal.look()
+    with journal._writing:
+        journal.close()
+        journal.before_delivery()
+    assert journal.path.exists()
+    journal.close()
+    assert not journal.path.exists()
+
+
+def test_an_end_that_can_not_be_written_is_noted(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    with background_span("long"):
+        journal.look()
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "_write", fail)
+        journal.before_delivery()
+        assert noted("writing the journal") == 1
+        journal.close()
+        assert noted("closing the journal") == 1
+        journal.look()
+        assert noted("writing the journal") == 1
+    journal.close()
+
+
+@pytest.mark.parametrize(("seconds", "synced"), [(0.0, 2), (1e9, 0), (None, 0)])
+def test_what_was_written_is_with_the_disk_when_the_setting_says(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, seconds: float | None, synced: int
+) -> None:
+    files: list[int] = []
+    monkeypatch.setattr(os, "fsync", files.append)
+    monkeypatch.setattr(_journal, "JOURNAL_FSYNC_SECONDS", seconds)
+    with background_span("long"):
+        for _ in range(3):
+            journal.look()
+    for _ in range(3):
+        journal.look()
+    assert files == [journal._file] * synced
+
+
+def test_the_folder_is_made_and_the_file_says_whose_it_is(tmp_path: Path, segments: Segments) -> None:
+    journal = Journal(tmp_path / "a" / "b")
+    assert journal._synced == journal._try_again == 0
+    _running.watch_by((journal.watch,), bool)
+    with background_span("long"):
+        journal.look()
+        ((contents, size),) = [(_records.read(path.read_bytes()), path.stat()) for path in journal.folder.iterdir()]
+    _running.watch_by((), bool)
+    assert contents.header == {
+        "journal": 1,
+        "service": config.agent_name,
+        "instance": config.agent_instance_name,
+        "pid": os.getpid(),
+    }
+    assert (size.st_size, size.st_mode & 0o777, contents.damaged) == (journal._size, 0o600, 0)
+    journal.path.unlink()  # by somebody else
+    journal.close()
+    assert not journal.watch.known
+
+
 # What is torn or full.
+
+
+@pytest.mark.parametrize("truncates", [True, False])
+def test_a_line_that_was_written_in_part_spoils_no_other(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, truncates: bool
+) -> None:
+    monkeypatch.setattr(_journal, "RETRY", 0.0)
+    write, truncate = os.write, os.ftruncate
+
+    def written_in_part(file: int, data: bytes) -> int:
+        if len(data) <= 10:
+            raise OSError
+        return write(file, data[:10])
+
+    def failing(file: int, size: int) -> None:
+        if not truncates:
+            raise OSError
+        truncate(file, size)
+
+    with background_span("first"):
+        journal.look()
+        with background_span("second", parent=NEW_TRACE):
+            with monkeypatch.context() as patch:
+                for _ in range(2):
+                    patch.setattr(os, "write", lambda file, data: written_in_part(file, data[:20]))
+                    patch.setattr(os, "ftruncate", failing)
+                    journal.look()
+            assert noted("writing the journal") == 2
+            journal.look()
+            (contents,) = read(journal.folder)
+            assert sorted(task.name for task in contents.tasks.values()) == ["first", "second"]
+            assert bool(contents.damaged) == (not truncates)
+            if truncates:
+                assert journal.path.read_bytes().count(b"\n") == 3
+    journal.look()
+    (contents,) = read(journal.folder)
+    assert contents.tasks == {}
+    assert b"\n\n" not in journal.path.read_bytes()
+
+
+def test_a_file_that_can_not_be_rewritten_grows_on(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_journal, "COMPACT_BYTES", 1_000)
+    with background_span("long"):
+        journal.look()
+        replace, tried = journal._replace, []
+
+        def fail(tasks: Any) -> None:
+            tried.append(journal._size)
+            raise OSError
+
+        journal._replace = fail  # type: ignore[method-assign]
+        for _ in range(50):
+            carry(journal.look, name="short")()
+        assert 1_000 <= tried[0] <= tried[1] / 2
+        assert noted("rewriting the journal") == len(tried)
+        journal._replace = replace  # type: ignore[method-assign]
+        before = journal.path.stat().st_size
+        for _ in range(100):
+            carry(journal.look, name="short")()
+        assert journal.path.stat().st_size < before
+        (contents,) = read(journal.folder)
+        assert ("long" in {task.name for task in contents.tasks.values()}, contents.damaged) == (True, 0)
 
 
 @contextlib.contextmanager
@@ -454,6 +647,23 @@ def test_a_folder_that_can_be_read_only_is_noted_and_nothing_in_it_is_closed(
         assert len(close_all(journal.folder).names) == 3
 
 
+def test_a_file_that_can_not_be_begun_leaves_nothing_open(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    files: list[int] = []
+
+    def fail(file: int, _how: int) -> None:
+        files.append(file)
+        journal.path.with_suffix(".new").unlink()  # as one who tidies up may do
+        raise OSError
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with background_span("task"):
+        journal.look()
+    assert noted("writing the journal") == 1
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(files[0])
+    assert list(journal.folder.iterdir()) == []
+
+
 def test_a_folder_that_is_none_is_noted(tmp_path: Path, segments: Segments) -> None:
     (tmp_path / "file").write_text("")
     journal = Journal(tmp_path / "file" / "journal")
@@ -487,6 +697,50 @@ LINES = [
 ]
 
 HEADER = _records.read(LINES[0]).header
+REFERENCE = _records.Reference("CrossProcess", "t", "p", 3, "shop", "one", "HTTP GET /", "10.0.0.1:80")
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        TASK,
+        _records.Task("s", "t", "n\u00e4me", 1, REFERENCE, {"a": "b", "c": "d"}, "e", ("Entry", 3, 52, "rabbit:5672")),
+        _records.Task("s", "t", "name", 1, _records.Reference("CrossThread", "t", "p", 0, "s", "i", "e", None), {}),
+    ],
+)
+def test_what_is_written_of_a_task_is_read_again(task: _records.Task) -> None:
+    found = _records.read(_records.header("shop", "one", 7) + task.line())
+    assert (found.tasks, found.damaged) == ({"s": task}, 0)
+    assert found.header == {"journal": 1, "service": "shop", "instance": "one", "pid": 7}
+
+
+def test_all_that_its_segment_would_need_is_taken_down_of_a_task(journal: Journal, segments: Segments) -> None:
+    headers: dict[str, str] = {}
+    with background_span("client"):
+        inject(headers)
+    with consumer_span("orders", headers, queue="films", broker="amqp://rabbit", tags={"task.id": "7"}) as work:
+        journal.look()
+        ((task,),) = [contents.tasks.values() for contents in read(journal.folder)]
+        open_span: Any = work._span
+        open_span.refs.insert(0, REFERENCE)
+        open_span.tags["empty"] = []
+        again = _records.describe(open_span)
+    client, span = segments[0].spans[0], segments[1].spans[0]
+    parent = ("CrossProcess", str(segments[0].related_traces[0]), segments[0].segment_id, client.sid)
+    where = (config.agent_name, config.agent_instance_name, "client", "rabbit:5672")
+    sort = ("Entry", int(Layer.MQ.value), int(Component.RabbitmqConsumer.value), "rabbit:5672")
+    found = {tag.key: tag.val for tag in span.iter_tags()}
+    assert found["task.id"] == "7"
+    assert task == _records.Task(
+        segments[1].segment_id,
+        parent[1],
+        "orders",
+        span.start_time,
+        _records.Reference(*parent, *where),
+        found,
+        sort=sort,
+    )
+    assert (again.parent, again.tags["empty"]) == (REFERENCE, "")
 
 
 @given(st.data())
@@ -546,7 +800,8 @@ def test_a_file_without_its_first_line_is_kept_for_people(tmp_path: Path, caplog
     (tmp_path / "a.journal").write_bytes(b"garbage\n" + TASK.line())
     assert close_all(tmp_path).names == []
     assert [path.name for path in tmp_path.iterdir()] == ["a.damaged"]
-    assert "can't be read, it is kept as a.damaged" in caplog.text
+    (said,) = caplog.records
+    assert said.getMessage() == f"the journal {tmp_path}/a.journal can't be read, it is kept as a.damaged"
 
 
 # What closes.
@@ -636,6 +891,117 @@ def test_a_clock_that_was_put_back_ends_nothing_before_its_begin(tmp_path: Path)
     assert segment.spans[0].startTime == segment.spans[0].endTime == start
 
 
+@pytest.fixture
+def crashes(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What is counted, and what is put on the timeline."""
+    found: list[Any] = []
+    monkeypatch.setattr(_meters, "count", lambda *what: found.append(what))
+    monkeypatch.setattr(_rescue, "event", lambda *what, failed: found.append((*what, failed)))
+    return found
+
+
+def test_a_task_is_closed_with_all_that_is_known_of_it(
+    tmp_path: Path, crashes: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    parent = _records.Reference("CrossProcess", "t", "p", 3, "shop", "one", "HTTP GET /", "10.0.0.1:80")
+    sort = ("Entry", int(Layer.MQ.value), int(Component.RabbitmqConsumer.value), "rabbit:5672")
+    tasks = [
+        _records.Task("s1", "t", "resize", 1_000, parent, {"task.id": "7"}, sort=sort),
+        _records.Task("s2", "t", "mail", 1_000, None, {}),
+    ]
+    for task in tasks:
+        os.utime(left(tmp_path, task), (2.5, 2.5))
+    told: list[_rescue.Lost] = []
+    oap = Oap()
+    rescue = Rescue(tmp_path, tmp_path / "own.journal", oap, told.append)
+    for _ in range(6):
+        rescue.step()
+        oap.acknowledge()
+    where = "7 (gone, last alive 1970-01-01T00:00:02.500Z)"
+    message = "process 7 (gone) was gone before this ended; last alive 1970-01-01T00:00:02.500Z"
+    error = [("event", "error"), ("error.kind", "Crashed"), ("message", message)]
+    first, second = oap.taken
+    span = SpanObject(
+        parentSpanId=-1,
+        startTime=1_000,
+        endTime=2_500,
+        operationName="resize",
+        peer="rabbit:5672",
+        spanType="Entry",
+        spanLayer="MQ",
+        componentId=Component.RabbitmqConsumer.value,
+        isError=True,
+        tags=[pair("task.id", "7"), pair("task.outcome", "crashed")],
+        logs=[SegmentLog(time=2_500, data=[pair(*one) for one in error])],
+    )
+    span.refs.add(
+        refType="CrossProcess",
+        traceId="t",
+        parentTraceSegmentId="p",
+        parentSpanId=3,
+        parentService="shop",
+        parentServiceInstance="one",
+        parentEndpoint="HTTP GET /",
+        networkAddressUsedAtPeer="10.0.0.1:80",
+    )
+    assert first == SegmentObject(
+        traceId="t", traceSegmentId="s1", service=config.agent_name, serviceInstance="gone", spans=[span]
+    )
+    assert (second.traceSegmentId, second.spans[0].operationName, len(second.spans[0].refs)) == ("s2", "mail", 0)
+    assert told[0] == _rescue.Lost(tasks[0], config.agent_name, "gone", 2_500, message)
+    said = f"2 tasks ended with their processes: {where}, {where}"
+    counted = [("crashed", "resize", 1), ("crashed", "mail", 1)]
+    assert crashes == [("CrashFound", said, True), *counted]
+    closed = "ended with their processes, each of which is closed as crashed in its trace"
+    assert [record.getMessage() for record in caplog.records] == [f"2 tasks {closed}: {where}, {where}"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_that_can_not_be_closed_keeps_no_other_open(tmp_path: Path, crashes: list[Any]) -> None:
+    bad = _records.Task("s", "t", "bad", 1, None, {}, sort=("Nothing", 0, 0, ""))
+    left(tmp_path, bad, *many(1))
+    assert close_all(tmp_path).names == ["task 0"]
+    assert noted("closing a task that another process has left") == 1
+
+
+def test_a_file_that_can_not_be_taken_keeps_no_other_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crashes: list[Any]
+) -> None:
+    left(tmp_path, *many(1))
+    os.utime(left(tmp_path, *many(2)), (1, 1))
+    first = min(tmp_path.iterdir())
+    take = _rescue._lock_and_read
+
+    def failing(path: Path, file: int) -> Any:
+        if path == first:
+            raise ZeroDivisionError
+        return take(path, file)
+
+    monkeypatch.setattr(_rescue, "_lock_and_read", failing)
+    assert close_all(tmp_path).names == ["task 0", "task 1"]
+    assert noted("reading what another process has left") == 1
+    assert first.exists()
+
+
+def test_a_file_that_vanishes_meanwhile_is_nobodys_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crashes: list[Any]
+) -> None:
+    path = left(tmp_path, *many(1))
+    rescue = Rescue(tmp_path, tmp_path / "own.journal", oap := Oap())
+    rescue.step()
+    oap.acknowledge()
+    path.unlink()
+    rescue.step()
+    rescue.step()
+    assert not rescue._left
+    (tmp_path / "gone.journal").symlink_to(tmp_path / "nowhere")
+    assert close_all(tmp_path).names == []
+
+
+def pair(key: str, value: str) -> KeyStringValuePair:
+    return KeyStringValuePair(key=key, value=value)
+
+
 def test_who_is_told_of_the_lost_knows_their_events(tmp_path: Path) -> None:
     left(tmp_path, _records.Task("s", "t", "task", 1, None, {"task.id": "7"}, "e"))
     told: list[_rescue.Lost] = []
@@ -644,3 +1010,95 @@ def test_who_is_told_of_the_lost_knows_their_events(tmp_path: Path) -> None:
     rescue.forget()
     ((task, instance),) = [(one.task, one.instance) for one in told]
     assert (task.event, task.tags, instance) == ("e", {"task.id": "7"}, "gone")
+
+
+def test_whether_a_process_has_left_something_is_asked_without_taking_it(tmp_path: Path) -> None:
+    rescue = Rescue(tmp_path, tmp_path / "own.journal", Oap())
+    for name in ("own.journal", "other.txt"):
+        (tmp_path / name).write_bytes(b"")
+    assert not rescue.finds()
+    path = left(tmp_path, *many(1))
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert not rescue.finds()
+    assert rescue.finds()
+    with path.open("rb") as file:  # nobody holds it
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    monkey = path.with_name("gone.journal")
+    monkey.symlink_to(tmp_path / "nowhere")
+    path.unlink()
+    assert not rescue.finds()  # removed since the folder was read
+
+
+def test_what_was_never_finished_is_removed_when_it_is_old(tmp_path: Path) -> None:
+    for name, age in (("old", 61), ("new", 30)):
+        (tmp_path / f"{name}.new").write_bytes(b"x")
+        os.utime(tmp_path / f"{name}.new", (time.time() - age,) * 2)
+    (tmp_path / "gone.new").symlink_to(tmp_path / "nowhere")
+    close_all(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["gone.new", "new.new"]
+
+
+# Who looks, as the settings say.
+
+
+@pytest.fixture
+def observers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Observers]:
+    """Those of a process with all that can be switched on; what they are asked for is in `asked`."""
+    monkeypatch.setenv("SKYWALKING_BACKGROUND_JOURNAL", f" {tmp_path} ")
+    monkeypatch.setattr(_observers, "START_REPORT_SECONDS", 2.0)
+    monkeypatch.setattr(_observers, "EVENT_SECONDS", 60.0)
+    monkeypatch.setattr(config, "agent_log_reporter_active", True)
+    made = Observers(Oap(), Oap(), lambda _batch: None)
+    yield made
+    made.forget()
+
+
+def test_each_observer_does_its_part(tmp_path: Path, observers: Observers, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines, events, journal, rescue = observers.lines, observers.events, observers.journal, observers.rescue
+    assert lines is not None
+    assert events is not None
+    assert journal is not None
+    assert rescue is not None
+    assert observers.watches == (lines.watch, events.watch, journal.watch)
+    assert (lines._after, events._after) == (2.0, 60.0)
+    assert (journal.folder, rescue.folder, rescue.own) == (tmp_path, tmp_path, journal.path)
+    assert (journal.on_round, events._on_begin) == (rescue.step, journal.note_event)
+    asked: list[str] = []
+    for who, names in ((lines, ["look"]), (events, ["look"]), (journal, ["start", "before_delivery", "close"])):
+        for name in names:
+            monkeypatch.setattr(who, name, lambda who=who, name=name: asked.append(f"{type(who).__name__}.{name}"))
+    for do in (observers.look, observers.start, observers.before_delivery, observers.close):
+        do()
+    assert asked[:2] == ["StartReports.look", "RunningEvents.look"]
+    assert asked[2:] == ["Journal.start", "Journal.before_delivery", "Journal.close"]
+    assert not observers.finds_lost()
+    left(tmp_path, _records.Task("s", "t", "task", 1, None, {}, "e"))
+    assert observers.finds_lost()
+    rescue.step()
+    assert [event.id for event in events._ended] == ["e"]
+    monkeypatch.setattr(journal, "start", None)
+    observers.start()
+    assert noted("starting the journal") == 1
+
+
+def test_a_forked_child_lets_go_of_all_that_is_its_parents(tmp_path: Path, observers: Observers) -> None:
+    _running.watch_by(observers.watches, bool)
+    with background_span("long"):
+        observers.journal.look()  # type: ignore[union-attr]
+        left(tmp_path, *many(1))
+        observers.rescue.step()  # type: ignore[union-attr]
+        observers.forget()
+    assert (_running._watches, observers.journal._file, list(observers.rescue._left)) == ((), -1, [])  # type: ignore[union-attr]
+
+
+def test_without_settings_nobody_looks(monkeypatch: pytest.MonkeyPatch, segments: Segments) -> None:
+    monkeypatch.setenv("SKYWALKING_BACKGROUND_JOURNAL", " ")
+    monkeypatch.setattr(_observers, "START_REPORT_SECONDS", None)
+    for seconds, send in ((None, bool), (60.0, None)):
+        monkeypatch.setattr(_observers, "EVENT_SECONDS", seconds)
+        none = Observers(Oap(), Oap(), send)
+        assert none.watches == ()
+        assert not none.finds_lost()
+        for do in (none.look, none.start, none.before_delivery, none.close, none.forget):
+            do()

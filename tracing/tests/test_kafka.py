@@ -104,6 +104,11 @@ def test_each_log_line_is_a_message(producers: list[Any]) -> None:
     assert [LogData.FromString(value) for _, _, value in producers[0].sent] == logs
 
 
+def test_meters_are_one_message(producers: list[Any]) -> None:
+    KafkaTransport().send_meters(b"meters")
+    assert producers[0].sent == [(config.kafka_topic_meter, b"one", b"meters")]
+
+
 def test_after_a_close_there_is_a_producer_of_its_own(producers: list[Any]) -> None:
     transport = KafkaTransport()
     transport.introduce()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from skywalking.trace.context import get_context
-from skywalking_background import background_span, current_trace_id, faults, untraced
+from skywalking_background import _messages, background_span, current_trace_id, faults, messaging, untraced
 from skywalking_background._messages import broker_at
 from skywalking_background.messaging import consumer_span, extract, inject, producer_span
 from trees import find, names, outline, tags, tree
@@ -145,6 +145,46 @@ def test_headers_of_no_use_are_a_fault_of_tracing(segments: Segments) -> None:
     assert names(segments) == ["orders"]
     assert faults() == {"reading a message's headers": 2, "writing a message's headers": 1}
     _faults._seen.clear()
+
+
+def test_what_fails_in_opening_a_span_stays_there(segments: Segments, monkeypatch: pytest.MonkeyPatch) -> None:
+    from skywalking_background import _faults
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("broken")
+
+    ran: list[str] = []
+    for module, name in (
+        (_messages, "set_tag"),
+        (_messages, "_context"),
+        (_messages, "_entry"),
+        (messaging, "set_tag"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, broken)
+            with background_span("client"):
+                ran.append(name)
+                send()
+                with consumer_span("orders", {"sw8-x": "0-1"}, queue="orders", broker=URL, tags={"a": "b"}):
+                    ran.append(name)
+                assert current_trace_id() is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(_messages, "shade", broken)
+        send()
+    assert len(ran) == 8
+    assert set(faults()) == {
+        "opening the span of a message that is sent",
+        "opening the span of a message that arrived",
+    }
+    _faults._seen.clear()
+
+
+def test_tags_can_be_given(segments: Segments) -> None:
+    with producer_span("publish", queue="orders", broker=URL, tags={"size": 7}):
+        pass
+    with consumer_span("orders", None, queue="orders", broker=URL, tags={"size": 8}):
+        pass
+    assert [tags(segment.spans[0])["size"] for segment in segments] == ["7", "8"]
 
 
 def test_the_plugins_below_make_no_second_span(segments: Segments) -> None:

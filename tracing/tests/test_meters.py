@@ -31,6 +31,7 @@ from skywalking_background._faults import _seen
 from skywalking_background._fork import instance_name
 from skywalking_background._lane import Counts
 from skywalking_background._meter_report import MeterReport
+from skywalking_background.messaging import consumer_span
 from starlette.testclient import TestClient
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class Oap:
         found: Sent = {}
         for data in self.collections.pop().meterData:
             one = data.singleValue if data.HasField("singleValue") else data.histogram
+            assert [label.name for label in one.labels] in ([], ["task"])
             task = one.labels[0].value if one.labels else ""
             value = one.value if data.HasField("singleValue") else {v.bucket: v.count for v in one.values}
             found[one.name.removeprefix("background_"), task] = value
@@ -165,6 +167,40 @@ def test_a_runner_says_when_a_task_really_began(oap: Oap, monkeypatch: pytest.Mo
     assert max(sent["run_time_ms", "mail"]) < 50
 
 
+def test_the_run_time_begins_when_the_runner_says(oap: Oap) -> None:
+    meters.waited(5)  # outside of any task
+    with background_span("mail"):
+        meters.waited(1234)
+        time.sleep(0.02)
+    assert 20 <= min(oap.sent()["run_time_ms", "mail"]) < 60_000
+
+
+def test_a_message_is_a_task_that_has_waited_since_it_was_sent(oap: Oap) -> None:
+    headers = {"sw8-x": f"0-{int(time.time() * 1000) - 5_000}"}
+    with consumer_span("orders", headers, queue="orders", broker="amqp://rabbit"):
+        time.sleep(0.02)
+    sent = oap.sent()
+    assert outcomes(sent, "orders") == {"started": 1, "succeeded": 1}
+    (delay,) = sent["queue_delay_ms", "orders"]
+    assert 4_900 <= delay < 60_000
+    assert 20 <= min(sent["run_time_ms", "orders"]) < 4_900
+
+
+def test_what_is_no_count_and_no_time_is_noted(oap: Oap) -> None:
+    meters.count("eaten", "mail")  # type: ignore[arg-type]
+    with background_span("mail"):
+        meters.waited("long")  # type: ignore[arg-type]
+    assert faults() == {"metering a task": 2}
+    _seen.clear()
+
+
+def test_the_mean_is_that_of_all_values(oap: Oap) -> None:
+    for delay in (100, 100, 400):
+        with background_span("mail"):
+            meters.waited(delay)
+    assert oap.sent()["queue_delay_mean_ms", "mail"] == 200
+
+
 def test_a_websocket_is_no_task(oap: Oap) -> None:
     app = instrument(FastAPI())
 
@@ -235,6 +271,33 @@ def test_what_oap_did_not_take_is_sent_again_and_said_once(oap: Oap, caplog: pyt
     oap.counts = Counts(7, 3, 1)
     sent = oap.sent()
     assert [sent[f"segments_{what}", ""] for what in ("sent", "queued", "dropped")] == [2, 3, 0]
+
+
+def test_a_report_is_made_when_it_is_time_and_loops_are_asked_each_round(
+    oap: Oap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probed: list[int] = []
+    monkeypatch.setattr(_loop_lag, "probe", lambda: probed.append(1))
+    oap.report.step()
+    oap.report._due -= 21
+    oap.report.step()
+    oap.report.step()
+    assert (len(oap.collections), len(probed)) == (1, 3)
+    monkeypatch.setattr(_meters, "enabled", False)
+    oap.report.step()
+    assert len(probed) == 3
+
+
+def test_what_fails_in_reporting_meters_stays_there_and_loses_nothing(oap: Oap) -> None:
+    run("mail")
+    oap.error = ZeroDivisionError()
+    oap.report._due = 0
+    oap.report.step()
+    oap.report.send_rest()
+    assert faults() == {"reporting meters": 2}
+    _seen.clear()
+    oap.error = None
+    assert outcomes(oap.sent(), "mail") == {"started": 1, "succeeded": 1}
 
 
 def test_what_is_left_is_sent_at_the_end_and_nothing_if_nothing_is(oap: Oap) -> None:
@@ -322,10 +385,38 @@ async def test_a_loop_that_is_kept_busy_is_late(oap: Oap) -> None:
     assert (_loop_lag.take() or 0) < 1_000
     _loop_lag.probe()
     time.sleep(0.08)  # noqa: ASYNC251  # what must not be done in a loop
-    assert oap.sent()["loop_lag_ms", ""] >= 80  # still late, as it has not answered yet
+    assert 80 <= oap.sent()["loop_lag_ms", ""] < 60_000  # still late, as it has not answered yet
     await asyncio.sleep(0)
     assert oap.sent()["loop_lag_ms", ""] >= 80
     assert oap.sent()["loop_lag_ms", ""] == 0
+
+
+def test_a_loop_that_is_closed_is_forgotten_and_the_others_are_asked(oap: Oap) -> None:
+    class Loop:
+        def __init__(self, *, closed: bool) -> None:
+            self.closed = closed
+            self.asked = 0
+
+        def is_running(self) -> bool:
+            return True
+
+        def call_soon_threadsafe(self, _answer: Any) -> None:
+            if self.closed:
+                raise RuntimeError
+            self.asked += 1
+
+    loops: list[Any] = [Loop(closed=False) for _ in range(5)]
+    closed: Any = Loop(closed=True)
+    for loop in loops[:3]:
+        _loop_lag._loops.add(loop)
+    _loop_lag.probe()
+    for loop in (*loops, closed):
+        _loop_lag._loops.add(loop)
+    _loop_lag.probe()
+    _loop_lag.probe()
+    assert [loop.asked for loop in loops] == [1] * 5  # each until it has answered
+    assert set(_loop_lag._loops) == set(loops)
+    assert set(_loop_lag._probes) == {id(loop) for loop in loops}
 
 
 def test_without_a_loop_there_is_no_lag(oap: Oap) -> None:
@@ -336,6 +427,31 @@ def test_without_a_loop_there_is_no_lag(oap: Oap) -> None:
     asyncio.run(run_for_a_moment())
     _loop_lag.probe()
     assert ("loop_lag_ms", "") not in oap.sent()
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_tasks_are_metered_where_the_transport_can_and_the_user_wants_it(
+    monkeypatch: pytest.MonkeyPatch, wanted: bool
+) -> None:
+    monkeypatch.setattr(_meters, "_WANTED", wanted)
+    for on in (True, False):
+        _meters.switch(on=on)
+        assert _meters.enabled == (on and wanted)
+
+
+def test_a_task_that_can_not_be_metered_goes_on_and_it_is_noted() -> None:
+    _meters.begin(object(), "mail")
+    _meters.end(SimpleNamespace(meter=_meters.meter("mail"), end_time="late"), None)
+    assert faults() == {"metering a task": 2}
+    _seen.clear()
+
+
+def test_two_tallies_make_a_larger_one() -> None:
+    first, second = _meters.Tally(2), _meters.Tally(3)
+    first.run_times, second.run_times = {10: 1, 20: 1}, {10: 2, 30: 4}
+    first.failed, second.failed = 1, 5
+    first.add(second)
+    assert (first.run_times, first.failed, first.peak) == ({10: 3, 20: 1, 30: 4}, 6, 3)
 
 
 def test_switched_off_it_counts_nothing(oap: Oap, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -361,7 +477,32 @@ def test_the_process_is_metered_in_whole_numbers_that_say_something(oap: Oap, mo
     assert threads[0] <= read["thread_active_count"] <= threads[1]
     assert 0 < read["process_mem_utilization"] < 100
     assert read["total_mem_utilization"] > read["process_mem_utilization"]
+    assert read["process_mem_utilization"] == pytest.approx(process.memory_percent(), rel=0.2)
     assert {"gc_g0", "gc_g1", "total_cpu_utilization", "process_cpu_utilization"} <= set(read)
+
+
+def test_all_collections_take_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter((10.0, 10.25, 20.0, 20.5))
+    monkeypatch.setattr(_runtime_meters, "time", SimpleNamespace(perf_counter=times.__next__, monotonic=time.monotonic))
+    monkeypatch.setattr(_runtime_meters, "_gc_seconds", 0.0)
+    monkeypatch.setattr(_runtime_meters, "_gc_began", 0.0)
+    gc.disable()
+    try:
+        _runtime_meters.begin()
+        _runtime_meters._note_collection("stop", {})  # of one that had begun before
+        for phase in ("start", "stop") * 2:
+            _runtime_meters._note_collection(phase, {})
+        assert _runtime_meters.read()["instance_pvm_gc_time"] == 750
+    finally:
+        gc.enable()
+
+
+def test_a_forked_process_meters_nothing_until_it_begins(oap: Oap) -> None:
+    _runtime_meters.begin()
+    _runtime_meters.begin()
+    assert gc.callbacks.count(_runtime_meters._note_collection) == 1
+    _runtime_meters.forget()
+    assert _runtime_meters.read() == {}
 
 
 def test_collections_are_those_of_the_last_minute(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import time
 from contextlib import contextmanager
@@ -37,13 +38,16 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
         ("[::1]:11800", [("::1", 11800)]),
         ("ipv6:[::1]:11800", [("::1", 11800)]),
         ("one:1, two:2", [("one", 1), ("two", 2)]),
+        ("ipv4:10.0.0.1:11800", [("10.0.0.1", 11800)]),
+        ("oap:1", [("oap", 1)]),
+        ("oap:65535", [("oap", 65535)]),
     ],
 )
 def test_addresses_are_read(text: str, expected: list[tuple[str, int]]) -> None:
     assert parse_addresses(text) == expected
 
 
-@pytest.mark.parametrize("text", ["oap_host:oap_port", "oap", "", ":11800", "oap:0", "oap:99999", "oap:²"])
+@pytest.mark.parametrize("text", ["oap_host:oap_port", "oap", "", ":11800", "oap:0", "oap:65536", "oap:²"])
 def test_what_is_no_address_is_said(text: str) -> None:
     with pytest.raises(ValueError, match="names no OAP"):
         parse_addresses(text)
@@ -56,12 +60,16 @@ def test_what_is_no_address_is_said(text: str) -> None:
         ("127.8.8.8", "", False),
         ("localhost", "", False),
         ("LOCALHOST", "", False),
+        ("localhost.", "", False),
+        ("oap.localhost", "", False),
+        ("localhost.example", "", True),
         ("::1", "", False),
         ("oap.example", "", True),
         ("10.1.2.3", "", True),
         ("oap.example", "oap.example", False),
         ("oap.example", "oap.example:11800", False),
         ("oap.example", "other, .example", False),
+        ("oap.example", "oap.example,other", False),
         ("oap.example", "*.example", False),
         ("oap.example", "*", False),
         ("oap.example", "ample", True),
@@ -179,3 +187,70 @@ def test_an_answer_without_an_end_is_not_read_for_ever(monkeypatch: pytest.Monke
         proxy.sendall(b"HTTP/1.1 200 OK\r\nVia: and so on")
         _network._ask_for_tunnel(ours, Address("oap", 11800))
         assert ours.recv(100) == b"\nVia: and so on"
+
+
+UNTRUSTED = (
+    "its certificate is not trusted, self-signed: "
+    "name the file of the authority that signed it in GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"
+)
+
+
+def verified(message: str) -> ssl.SSLCertVerificationError:
+    error = ssl.SSLCertVerificationError(1, "no")
+    error.verify_message = message
+    return error
+
+
+@pytest.mark.parametrize(("error", "cause"), [
+    (TimeoutError("1 s"), "nobody answers there"), (ConnectionRefusedError("111"), "connection refused"),
+    (socket.gaierror(-2, "no"), "the name {host!r} can't be resolved"),
+    (UnicodeError("idna"), "the name {host!r} can't be resolved"), (OSError("odd"), "odd"), (OSError(), "OSError"),
+    (verified("self-signed"), UNTRUSTED),
+])  # fmt: skip
+def test_what_went_wrong_is_said_and_which_proxy_was_in_the_way(error: Exception, cause: str) -> None:
+    oap, proxy = Address("oap.example", 11800), Proxy("http_proxy", Address("proxy.example", 3128))
+    assert _network._say(error, oap, None) == cause.format(host="oap.example")
+    assert _network._say(error, oap, proxy) == (
+        f"{cause.format(host='proxy.example')}, through the proxy proxy.example:3128 that http_proxy names; "
+        "if OAP is to be reached without it, add oap.example to no_proxy"
+    )
+
+
+@pytest.mark.parametrize(("seconds", "least", "most"), [(3_600, 5.0, 5.0), (2, 1, 2), (-1, 0.01, 0.01)])
+def test_nobody_is_waited_for_beyond_the_deadline(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, least: float, most: float
+) -> None:
+    asked: list[float] = []
+
+    def create_connection(_address: Address, timeout: float) -> socket.socket:
+        asked.append(timeout)
+        raise OSError("away")
+
+    monkeypatch.setattr(_network, "CONNECT_TIMEOUT", 5.0)
+    monkeypatch.setattr(socket, "create_connection", create_connection)
+    addresses = [Address("one.example", 1), Address("two.example", 2)]
+    with pytest.raises(UnreachableError, match=r"^away$"):  # once, as it is the same of both
+        connect(addresses, deadline=time.monotonic() + seconds)
+    assert len(asked) == 2
+    assert all(least <= timeout <= most for timeout in asked)
+
+
+@pytest.mark.parametrize(("alpn", "agreed"), [("h2", [["h2"]]), ("", [])])
+def test_tls_agrees_on_a_protocol_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, alpn: str, agreed: list[list[str]]
+) -> None:
+    protocols: list[list[str]] = []
+
+    class Context:
+        set_alpn_protocols = protocols.append
+
+        def wrap_socket(self, connection: socket.socket, *, server_hostname: str) -> socket.socket:
+            assert server_hostname == "127.0.0.1"
+            return connection
+
+    monkeypatch.setattr(_network, "_trusting", Context)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = Address("127.0.0.1", server.getsockname()[1])
+        options = {"alpn": alpn} if alpn else {}
+        connect([address], tls=True, deadline=time.monotonic() + 5, **options).close()  # type: ignore[arg-type]
+    assert protocols == agreed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -87,3 +88,60 @@ async def test_what_asyncpg_passes_by_name_reaches_the_plugin_by_place() -> None
     call = _plugins._by_name(traced)
     assert await call("p", state="s", args="a", limit=1) == ("p", "s", "a", (), {"limit": 1})
     assert await call("p", "s", "a", "portal") == ("p", "s", "a", ("portal",), {})
+
+
+def fake(monkeypatch: pytest.MonkeyPatch, name: str, **members: Any) -> Any:
+    """A package that may not be installed here."""
+    module = ModuleType(name)
+    vars(module).update(members)
+    monkeypatch.setitem(sys.modules, name, module)
+    return module
+
+
+@pytest.mark.parametrize("ours", [True, False])
+async def test_of_aiormq_the_plugin_consumes_unless_a_middleware_of_ours_does(
+    monkeypatch: pytest.MonkeyPatch, ours: bool
+) -> None:
+    class Channel:
+        async def basic_consume(self, queue: str, *, no_ack: bool) -> Any:
+            return "untraced", queue, no_ack
+
+    fake(monkeypatch, "aiormq", Channel=Channel)
+
+    def install() -> None:
+        async def traced(_self: Any, queue: str, *, no_ack: bool) -> Any:
+            return "traced", queue, no_ack
+
+        Channel.basic_consume = traced  # type: ignore[assignment]
+
+    monkeypatch.setattr(_plugins.Messages, "ours", ours)
+    _plugins.ADAPTED["sw_aiormq"](SimpleNamespace(install=install))
+    assert await Channel().basic_consume("films", no_ack=True) == ("untraced" if ours else "traced", "films", True)
+    assert Channel.basic_consume.__name__ == "basic_consume"
+
+
+async def test_of_asyncpg_both_ways_to_execute_take_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Protocol: ...
+
+    fake(monkeypatch, "asyncpg")
+    fake(monkeypatch, "asyncpg.protocol", Protocol=Protocol)
+
+    async def traced(_protocol: Any, stmt: Any, params: Any, **named: Any) -> Any:
+        return stmt, params, named
+
+    def install() -> None:
+        Protocol.bind_execute = Protocol.bind_execute_many = traced  # type: ignore[attr-defined]
+
+    _plugins.ADAPTED["sw_asyncpg"](SimpleNamespace(install=install))
+    for name in ("bind_execute", "bind_execute_many"):
+        assert await getattr(Protocol(), name)(state="s", args="a", timeout=1) == ("s", "a", {"timeout": 1})
+
+
+def test_ours_takes_the_place_of_the_agents(installed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    fake(monkeypatch, "fakes_ours", install=lambda: done.append("ours"))
+    monkeypatch.setattr(_plugins, "OURS", {"sw_at_once": "fakes_ours"})
+    monkeypatch.setattr(_plugins, "ADAPTED", {"sw_later": lambda plugin: done.append(plugin.__name__)})
+    _plugins._install("sw_at_once")
+    _plugins._install("sw_later")
+    assert (installed, done) == ([], ["ours", "fake_plugins.sw_later"])

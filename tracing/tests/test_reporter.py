@@ -18,6 +18,7 @@ from collector import Collector, listening
 from skywalking import config
 from skywalking.protocol.logging.Logging_pb2 import LogData
 from skywalking_background import _faults, _grpc, _lane, _reporter, background_span
+from skywalking_background._failures import RefusedError, TimedOutError, UnreachableError, UnwelcomeError
 from skywalking_background._reporter import Counts, Reporter
 
 if TYPE_CHECKING:
@@ -626,3 +627,158 @@ def test_a_handler_that_raises_stops_no_delivery(port: int, segments: list[Any])
     assert len(collector.segments) == 1
     assert _faults.faults() == {"writing a log line": 3}
     _faults._seen.clear()
+
+
+# What is said, and when: with a stand-in for the way to OAP, and without the thread.
+
+
+class Scripted:
+    """A transport that fails as it is told to, one time each."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.tried = 0
+
+    def introduce(self, *_batch: object) -> None:
+        self.tried += 1
+        if self.errors:
+            raise self.errors.pop(0)
+
+    send_segments = send_logs = introduce
+
+    def close(self) -> None: ...
+
+
+class Still(Reporter):
+    """A reporter without a thread."""
+
+    def begin(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "agent_collector_backend_services", "oap:1")
+    monkeypatch.setattr(config, "agent_trace_reporter_max_buffer_size", 7)
+    monkeypatch.setattr(_reporter, "RETRY_MAX", 0.01)
+    monkeypatch.setattr(_reporter, "RETRY_FLUSHING", 0.01)
+
+
+KEPT = "they are kept and sent again"
+NOTHING_DONE = "segments: 0 sent, 0 kept, 0 dropped; logs: 0 sent, 0 kept, 0 dropped"
+ONE_KEPT = "segments: 0 sent, 1 kept, 0 dropped; logs: 0 sent, 0 kept, 0 dropped"
+
+
+@pytest.mark.parametrize(
+    ("error", "reached", "text"),
+    [
+        (UnreachableError("a"), False, "OAP at oap:1 is not reachable (a): up to 7 segments are kept until it is back"),
+        (
+            TimedOutError("no answer"),
+            False,
+            "OAP at oap:1 is connected but slow, a batch of segments got no answer: it is kept and sent again",
+        ),
+        (
+            UnwelcomeError("b"),
+            False,
+            "OAP at oap:1 does not accept the segments of this process (b): they are kept: correct the setting",
+        ),
+        (RefusedError("c"), True, f"OAP at oap:1 refuses all segments (c): {KEPT}"),
+        (OSError("d"), False, f"the segments can't be sent to OAP at oap:1, {KEPT}: OSError('d')"),
+    ],
+)
+@pytest.mark.usefixtures("settings")
+def test_a_trouble_is_said_once_and_so_is_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    reached: bool,
+    text: str,
+) -> None:
+    events: list[Any] = []
+    monkeypatch.setattr(_reporter, "event", lambda *what, **how: events.append((what, how)))
+    reporter = Still(Scripted())
+    for _ in range(2):
+        reporter._failed(reporter.segments, error)
+    assert (reporter.reached, reporter.delivers) == (reached, False)
+    (record,) = caplog.records
+    assert (record.getMessage(), bool(record.exc_info)) == (text, isinstance(error, OSError))
+    caplog.clear()
+    reporter._recovered(set())  # nothing was taken
+    assert not caplog.records
+    (about,) = reporter._troubles
+    reporter._troubles[about] -= 90
+    for _ in range(2):
+        reporter._recovered({"segments"})
+    assert [one.getMessage() for one in caplog.records] == [f"OAP at oap:1 is back after 90 s: {NOTHING_DONE}"]
+    if isinstance(error, UnreachableError) and about == "OAP":
+        ((what, how),) = events
+        assert what == ("OapAway", "not reachable for 90 s")
+        assert (how["failed"], round(how["seconds"])) == (True, 90)
+    else:
+        assert events == []
+
+
+def test_what_a_flush_left_is_said_and_not_waited_for_again(
+    settings: None, segments: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    transport = Scripted(*[UnreachableError("away")] * 3)
+    reporter = Still(transport)
+    assert reporter.flush()
+    reporter.segments.put(make_segment(segments))
+    assert not reporter.flush()  # never reached: one try
+    assert (transport.tried, reporter.delivers) == (1, False)
+    assert caplog.records[-1].getMessage() == f"OAP at oap:1 took nothing for 0.0 s: {ONE_KEPT}"
+    reporter.flush_at_exit()
+    assert transport.tried == 1
+    reporter.segments.put(make_segment(segments))
+    reporter.flush_at_exit()  # there is more than before
+    assert transport.tried == 2
+    assert reporter.flush(0.1) is False
+    assert reporter.flush()
+    assert (reporter.reached, reporter.delivers) == (True, True)
+    assert reporter.counts()["segments"] == Counts(2, 0, 0)
+
+
+def test_a_flush_wakes_the_thread_and_waits_for_an_oap_that_was_there(
+    settings: None, segments: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_reporter, "INTERVAL", 3_600.0)
+    reporter = Reporter(Scripted(*[UnreachableError("away")] * 3), reached=True)
+    reporter.segments.put(make_segment(segments))
+    assert reporter.flush(8.0, first_contact=0.0)
+    assert reporter.counts()["segments"] == Counts(1, 0, 0)
+
+
+def test_behind_kafka_it_is_another_address(settings: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Still(Scripted()).address == "oap:1"
+    monkeypatch.setattr(config, "agent_protocol", "kafka")
+    monkeypatch.setattr(config, "kafka_bootstrap_servers", "broker:9092")
+    assert Still(Scripted()).address == "the other end of Kafka, broker:9092,"
+
+
+def test_the_thread_goes_on_whatever_happens_in_a_round(
+    settings: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_reporter, "INTERVAL", 0.01)
+    rounds, firsts, over = [], [], threading.Event()
+
+    def look() -> None:
+        rounds.append(threading.current_thread())
+        if len(rounds) <= 2:
+            raise ZeroDivisionError
+        if len(rounds) == 6:
+            over.set()
+
+    reporter = Reporter(Scripted(), on_round=look, on_first_round=lambda: firsts.append(len(rounds)))
+    reporter._met = False
+    assert reporter.begin()
+    assert reporter.begin()
+    assert over.wait(10)
+    monkeypatch.setattr(_reporter, "INTERVAL", 3_600.0)
+    (thread,) = set(rounds)
+    assert (thread.name, thread.daemon, firsts) == ("skywalking-background-reporter", True, [1])
+    first, *more = caplog.records
+    assert first.getMessage() == "the delivery to OAP at oap:1 failed, and is tried again"
+    assert first.exc_info is not None
+    assert [one.getMessage() for one in more] == [f"OAP at oap:1 is back after 0 s: {NOTHING_DONE}"]

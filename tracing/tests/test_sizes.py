@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from skywalking_background._limits import _number, cut, cut_middle
+from skywalking_background._limits import _number, _seconds, cut, cut_middle
 
 
 def test_a_number_is_the_default_until_the_variable_says_another(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,6 +21,32 @@ def test_what_is_no_number_above_0_is_named(monkeypatch: pytest.MonkeyPatch, tex
     with pytest.raises(ValueError, match="SPANS") as caught:
         _number("SPANS", 300)
     assert str(caught.value) == f"SPANS={text!r} is not a whole number above 0"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        (None, 2.0),
+        ("", 2.0),
+        ("0", 0.0),
+        (" 1.5 ", 1.5),
+        (" OFF", None),
+        *((word, None) for word in ("off", "false", "no", "never")),
+    ],
+)
+def test_seconds_may_be_none_at_all(monkeypatch: pytest.MonkeyPatch, text: str | None, seconds: float | None) -> None:
+    monkeypatch.delenv("PERIOD", raising=False)
+    if text is not None:
+        monkeypatch.setenv("PERIOD", text)
+    assert _seconds("PERIOD", 2) == seconds
+
+
+@pytest.mark.parametrize("text", ["-1", "-0.5", "inf", "nan", "soon"])
+def test_what_is_no_time_is_named(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("PERIOD", text)
+    with pytest.raises(ValueError, match="PERIOD") as caught:
+        _seconds("PERIOD", 2)
+    assert str(caught.value) == f"PERIOD={text!r} is neither a number of seconds nor off"
 
 
 def test_a_text_is_cut_behind_its_limit_and_says_how_much_is_missing() -> None:

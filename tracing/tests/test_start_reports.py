@@ -10,17 +10,23 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from skywalking import config
 from skywalking.protocol.event.Event_pb2 import Event, Type
 from skywalking.protocol.logging.Logging_pb2 import LogData
-from skywalking_background import _encoding, _events, _running, background_span, carry, untraced
+from skywalking_background import _encoding, _events, _faults, _light_spans, _running, background_span, carry, untraced
 from skywalking_background._events import HEARTBEAT_SECONDS, RunningEvents, TaskEvent
 from skywalking_background._failures import UnreachableError, UnwelcomeError
 from skywalking_background._faults import faults
 from skywalking_background._http import HttpTransport
+from skywalking_background._internals import open_spans
+from skywalking_background._records import Task
+from skywalking_background._rescue import Lost
+from skywalking_background._segments import NEW_TRACE
 from skywalking_background._start_reports import StartReports
 
 if TYPE_CHECKING:
@@ -93,8 +99,8 @@ def a_moment() -> None:
 
 
 def test_a_running_task_has_a_line_in_its_trace(lines: Lines, segments: Segments) -> None:
-    with background_span("resize", tags={"task.id": 7}):
-        a_moment()
+    with background_span("resize", tags={"task.id": 7}) as task:
+        task._span.start_time = 1_700_000_000_123
         lines.look()
     (line,) = lines.found
     (segment,) = segments
@@ -105,7 +111,7 @@ def test_a_running_task_has_a_line_in_its_trace(lines: Lines, segments: Segments
     assert (line.service, line.serviceInstance) == (config.agent_name, config.agent_instance_name)
     assert line.endpoint == "resize"
     assert line.body.type == "text"
-    assert line.body.text.text.startswith("task started: resize (7), running since 20")
+    assert line.body.text.text == "task started: resize (7), running since 2023-11-14T22:13:20.123Z"
     assert tags(line) == {
         "level": "INFO",
         "logger": "skywalking_background",
@@ -115,7 +121,7 @@ def test_a_running_task_has_a_line_in_its_trace(lines: Lines, segments: Segments
         "task.since": str(span.start_time),
         "segment.id": segment.segment_id,
     }
-    assert 0 <= line.timestamp - span.start_time < 60_000
+    assert abs(line.timestamp / 1000 - time.time()) < 60
 
 
 def test_the_line_is_what_protobuf_writes(lines: Lines) -> None:
@@ -149,6 +155,85 @@ def test_each_task_is_reported_once_and_a_short_one_not_at_all(segments: Segment
         lines.look()
     _running.watch_by((), bool)
     assert lines.names() == ["long"]
+
+
+def test_a_task_is_reported_when_it_has_run_for_so_long(segments: Segments) -> None:
+    lines = Lines(after=20)
+    _running.watch_by((lines.watch,), bool)
+    with background_span("task") as span:
+        for seconds, reported in ((10, []), (30, ["task"])):
+            span._span.start_time = int((time.time() - seconds) * 1000)
+            lines.look()
+            assert lines.names() == reported
+    _running.watch_by((), bool)
+
+
+def test_one_that_began_first_may_be_found_last(segments: Segments) -> None:
+    lines = Lines(after=20)
+    _running.watch_by((lines.watch,), bool)
+    with background_span("young"), background_span("old", parent=NEW_TRACE) as span:
+        span._span.start_time -= 30_000
+        lines.look()
+    _running.watch_by((), bool)
+    assert lines.names() == ["old"]
+
+
+def test_the_first_task_wakes_whoever_watches(segments: Segments) -> None:
+    woken: list[str] = []
+    for name, watches in (("nobody", ()), ("lines", (Lines().watch,))):
+        _running.watch_by(watches, partial(woken.append, name))
+        for _ in range(2):
+            with background_span("task"):
+                pass
+    _running.watch_by((), bool)
+    assert woken == ["lines"]
+
+
+def test_of_several_tags_under_one_key_the_last_names_the_task(segments: Segments) -> None:
+    with background_span("task") as task:
+        span: Any = task._span
+        span.tags["task.id"] = [SimpleNamespace(val="6"), SimpleNamespace(val="7")]
+        assert _running.task_id(span) == "7"
+        span.tags.pop("task.id")
+
+
+@pytest.mark.parametrize("context", ["never made", "made before", "made after", "made meanwhile"])
+def test_where_a_task_will_be_is_known_before_its_segment_is_made(
+    segments: Segments, monkeypatch: pytest.MonkeyPatch, context: str
+) -> None:
+    places: list[_light_spans.Place] = []
+
+    def piece() -> None:
+        with background_span("piece"):
+            pass
+
+    def work() -> None:
+        (span,) = open_spans()
+        if context == "made before":
+            piece()
+        if context == "made meanwhile":
+            monkeypatch.setattr(_light_spans, "new_id", lambda: span.context and "chosen")
+        places.append(span.place())
+        if context == "made after":
+            piece()
+        places.append(span.place())
+
+    with background_span("request"):
+        task = carry(work, name="task")
+    task()
+    request, made = segments
+    for place in places:
+        assert (place.trace_id, place.segment_id) == (made.related_traces[0], made.segment_id)
+        assert place.parent is not None
+        assert (place.parent.segment_id, place.endpoint) == (request.segment_id, "task")
+    assert (made.segment_id == "chosen") == (context == "made meanwhile")
+
+
+def test_what_fails_in_looking_at_tasks_stays_there(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines.watch, "take", None)
+    lines.look()
+    assert faults() == {"reporting what runs": 1}
+    _faults._seen.clear()
 
 
 def test_what_is_not_traced_is_not_reported(lines: Lines) -> None:
@@ -192,16 +277,38 @@ def test_tasks_that_end_while_they_are_looked_at_leave_nothing(lines: Lines) -> 
     assert len(lines.watch.known) == 0
 
 
-def test_too_many_tasks_are_counted_and_said_once(
+def test_too_many_tasks_are_counted_and_said_now_and_then(
     lines: Lines, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(_running, "LIMIT", 2)
-    hold(lines, 5)
+    hold(lines, 13)
     assert len(lines.found) == 2
-    assert lines.watch.missed == 3
+    assert lines.watch.missed == 11
     assert [record.getMessage() for record in caplog.records] == [
-        "2 tasks run, more are not watched for start reports (number 1)"
+        f"2 tasks run, more are not watched for start reports (number {number})" for number in (1, 10)
     ]
+
+
+@pytest.mark.parametrize(
+    ("tag", "error", "handled", "said"),
+    [
+        (None, None, False, "ended"),
+        (None, None, True, "failed"),
+        (None, ValueError(), False, "failed"),
+        (None, asyncio.CancelledError(), True, "cancelled"),
+        ("dead", ValueError(), True, "dead"),
+    ],
+)
+def test_how_a_task_ended_is_its_tag_or_its_error(
+    segments: Segments, tag: str | None, error: BaseException | None, handled: bool, said: str
+) -> None:
+    with background_span("task", tags={"task.id": 7} if tag else None) as task:
+        span: Any = task._span
+        assert _running.task_id(span) == ("7" if tag else span.context.segment_id)
+        if tag is not None:
+            task.tag("task.outcome", tag)
+        span.error_occurred = handled
+        assert _running.outcome(span, error) == said
 
 
 def hold(lines: Lines, count: int) -> None:
@@ -234,8 +341,6 @@ def test_one_that_cannot_be_told_does_not_keep_the_others(lines: Lines, monkeypa
     hold(lines, 3)
     assert len(lines.found) == 2
     assert faults() == {"reporting what runs": 1}
-    from skywalking_background import _faults
-
     _faults._seen.clear()
 
 
@@ -243,6 +348,7 @@ def test_an_event_begins_lives_and_ends_under_one_id(events: Events, segments: S
     with background_span("resize", tags={"task.id": "a1"}):
         a_moment()
         events.look()
+        assert len(events.begun) == 1
         events.later(HEARTBEAT_SECONDS - 1)
         assert len(events.found) == 1
         events.later(2)
@@ -252,19 +358,27 @@ def test_an_event_begins_lives_and_ends_under_one_id(events: Events, segments: S
     span = segment.spans[0]
     assert {event.uuid for event in events.found} == {segment.segment_id}
     assert events.begun == [(segment.segment_id, segment.segment_id)]
+    seen: list[tuple[int, str]] = []
     for event in events.found:
         assert (event.source.service, event.source.serviceInstance) == (config.agent_name, config.agent_instance_name)
         assert (event.name, event.layer) == ("BackgroundTask", "GENERAL")
         assert event.parameters["task.since"] == str(span.start_time)
         assert event.startTime // 1000 == span.start_time // 1000
         assert event.type == Type.Normal
-        assert event.parameters["trace.id"] == segment.related_traces[0]
-        assert (event.parameters["task.name"], event.parameters["task.id"]) == ("resize", "a1")
+        alive_at, outcome = event.parameters.pop("task.alive"), event.parameters.pop("task.outcome")
+        seen.append((int(alive_at), outcome))
+        assert dict(event.parameters) == {
+            "trace.id": segment.related_traces[0],
+            "segment.id": segment.segment_id,
+            "task.name": "resize",
+            "task.id": "a1",
+            "task.since": str(span.start_time),
+        }
     assert (begun.endTime, alive.endTime) == (0, 0)
     assert begun.message == "resize runs for 0 s"
-    assert int(alive.parameters["task.alive"]) >= int(begun.parameters["task.alive"])
+    assert span.start_time < seen[0][0] <= seen[1][0] <= span.end_time
     assert span.start_time < ended.endTime <= span.end_time
-    assert [event.parameters["task.outcome"] for event in events.found] == ["running", "running", "ended"]
+    assert [outcome for _, outcome in seen] == ["running", "running", "ended"]
 
 
 def test_each_message_about_an_event_is_a_ms_later_within_the_second_of_its_start() -> None:
@@ -340,12 +454,59 @@ def test_there_are_not_too_many_events(events: Events, monkeypatch: pytest.Monke
         tasks = [asyncio.create_task(one()) for _ in range(count)]
         await asyncio.sleep(0.01)
         events.later(10)
+        events.later(10)
         await asyncio.gather(*tasks)
 
     asyncio.run(some(8))
     events.look()
     assert sum(not event.endTime for event in events.found) == 3
     assert sum(bool(event.endTime) for event in events.found) == 3
+
+
+def test_an_event_begins_when_a_task_has_run_for_long_and_not_in_each_round(segments: Segments) -> None:
+    events = Events(after=30)
+    _running.watch_by((events.watch,), bool)
+    events.look()
+    with background_span("resize") as span:
+        events.later(1)
+        assert events.found == []
+        span._span.start_time -= 31_000
+        events.look()
+        assert events.found == []
+        events.later(1)
+        assert [event.message for event in events.found] == ["resize runs for 31 s"]
+    _running.watch_by((), bool)
+
+
+def test_what_another_process_has_left_ends_its_event(events: Events) -> None:
+    for event in ("e1", ""):
+        task = Task("s1", "t1", "resize", 1_000, None, {"task.id": "7"}, event)
+        events.lost(Lost(task, "shop", "gone", 101_000, "was gone"))
+    events.lost(Lost(Task("s2", "t2", "mail", 1_000, None, {}, "e2"), "shop", "gone", 2_000, "was gone"))
+    events.look()
+    first, second = events.found
+    assert (first.uuid, first.type, first.startTime, first.endTime) == ("e1", Type.Error, 1_000, 101_000)
+    assert (first.source.service, first.source.serviceInstance) == ("shop", "gone")
+    assert first.message == "resize crashed after 100.0 s"
+    assert dict(first.parameters) == {
+        "task.name": "resize",
+        "task.id": "7",
+        "task.since": "1000",
+        "task.alive": "101000",
+        "task.outcome": "crashed",
+        "trace.id": "t1",
+        "segment.id": "s1",
+    }
+    assert second.parameters["task.id"] == "s2"
+
+
+def test_what_fails_in_reporting_events_stays_there(events: Events) -> None:
+    events.trouble = ZeroDivisionError()
+    with background_span("resize"):
+        a_moment()
+        events.look()
+    assert faults() == {"reporting events": 1}
+    _faults._seen.clear()
 
 
 def test_events_go_over_http_too(monkeypatch: pytest.MonkeyPatch) -> None:

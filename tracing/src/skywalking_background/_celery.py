@@ -21,7 +21,7 @@ from weakref import WeakKeyDictionary
 
 from celery import Celery, signals
 from celery.events.dispatcher import EventDispatcher
-from celery.exceptions import Ignore, Reject, Retry, TimeLimitExceeded, WorkerLostError
+from celery.exceptions import Retry, TimeLimitExceeded, WorkerLostError
 from celery.worker.pidbox import gPidbox
 from celery.worker.request import Request
 
@@ -288,7 +288,10 @@ def _on_end(*, task_id: str, task: Any, state: str | None, retval: object, **_: 
     if isinstance(error, SystemExit) and _is_over_its_time(task, run.span):
         leave(noop_span(), run.outer, None)  # the pool ends this process, and has told of it
         return
-    outcome = _outcome(error) if error is not None else _OUTCOMES.get(state or "", (state or "unknown").lower())
+    if error is not None:
+        outcome = "retried" if isinstance(error, Retry) else "failed"  # a caller that runs it eagerly gets either
+    else:
+        outcome = _OUTCOMES.get(state or "", (state or "unknown").lower())
     if outcome == "failed":
         failure = error if error is not None else retval
         _fail(run, failure if isinstance(failure, BaseException) else RuntimeError(str(failure)))
@@ -302,13 +305,6 @@ def _on_end(*, task_id: str, task: Any, state: str | None, retval: object, **_: 
 def _is_over_its_time(task: Any, span: Span | None) -> bool:  # noqa: ANN401
     limit = (task.request.timelimit or (None,))[0] or task.time_limit
     return span is not None and bool(limit) and time.time() * 1000 - span.start_time >= limit * 1000
-
-
-def _outcome(error: BaseException) -> str:
-    for kind, outcome in ((Retry, "retried"), (Reject, "rejected"), (Ignore, "ignored")):
-        if isinstance(error, kind):
-            return outcome
-    return "failed"
 
 
 # What ends otherwise, seen from the worker's main process.

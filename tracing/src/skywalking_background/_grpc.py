@@ -115,7 +115,7 @@ class Channel:
 
     unary_stream = stream_stream
 
-    def subscribe(self, callback: object, try_to_connect: bool = False) -> None:
+    def subscribe(self, *_arguments: object, **_options: object) -> None:
         """Do nothing: the agent wants to know about the connection only to log it."""
 
     unsubscribe = subscribe

@@ -10,7 +10,7 @@ from typing import Final
 
 
 def _number(name: str, default: int) -> int:
-    text = os.environ.get(name, "")
+    text = os.environ.get(name)
     if not text:
         return default
     if not text.isdecimal() or not int(text):

@@ -101,22 +101,21 @@ def _stack_of(span: Span, tasks: dict[int, asyncio.Task[Any]], frames: dict[int,
 
 
 def _task_stack(task: asyncio.Task[Any], frames: dict[int, FrameType], depth: int) -> list[str]:
-    """Follow a task through its coroutines, and on into the task that it waits for."""
+    """Follow a task through its coroutines, and on into the task that it waits for.
+
+    It ends at an `async for`: Python does not tell which generator that waits for.
+    """
     stack: list[str] = []
     at: Any = task.get_coro()
     while at is not None and len(stack) < DEPTH_MAX:
-        for kind in ("cr", "gi", "ag"):
-            if hasattr(at, f"{kind}_frame"):
-                break
-        else:
-            break
-        frame = getattr(at, f"{kind}_frame")
+        kind = "cr" if hasattr(at, "cr_frame") else "gi"
+        frame = getattr(at, f"{kind}_frame", None)
         if frame is None:
             break
         stack.append(_line(frame))
         if getattr(at, f"{kind}_running"):  # at this moment: what it has called is on its thread's stack
             return stack + _called_from(frame, frames)
-        at = getattr(at, "cr_await", None) or getattr(at, "gi_yieldfrom", None) or getattr(at, "ag_await", None)
+        at = at.cr_await if kind == "cr" else at.gi_yieldfrom
     waiter = getattr(task, "_fut_waiter", None)
     if isinstance(waiter, asyncio.Task) and depth < DEPTH_MAX:
         stack += _task_stack(waiter, frames, depth + len(stack) + 1)
