@@ -34,7 +34,7 @@ def main() -> int:
     """Measure, and print a table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="warm starts (default %(default)s)")
-    parser.add_argument("--cold", action="store_true", help="also one start with empty caches, which downloads 137 MB")
+    parser.add_argument("--cold", action="store_true", help="also one start with empty caches, which downloads 70 MB")
     parser.add_argument("--first-port", type=int, default=28700)
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="start-"))

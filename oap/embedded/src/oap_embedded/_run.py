@@ -39,10 +39,10 @@ _FLAGS: Final = (
     # Only Java's first compiler: the second one took half of the start on two cores, 80 MB more, and had given nothing
     # back after 12,000 requests.
     "-XX:TieredStopAtLevel=1",
-    "-XX:ReservedCodeCacheSize=240m",  # of addresses; with the 48 of one compiler Java collects its whole heap during a start
+    "-XX:ReservedCodeCacheSize=240m",  # of addresses; with the usual 48 Java collects its whole heap during a start
     "-Xmn96m",  # a start has much that is short-lived
     "-Xms160m",
-    "--sun-misc-unsafe-memory-access=allow",  # as netty and protobuf of that time do: else Java warns of it at each start
+    "--sun-misc-unsafe-memory-access=allow",  # netty of that time wants it: else Java warns of it at each start
     *_archive.MODULES,
     "-Dcom.linecorp.armeria.warnNettyVersions=false",  # the mix is the one that SkyWalking itself is released with
 )

@@ -109,8 +109,8 @@ class Oap:
     @reads_answers
     def _health_score(self) -> int:
         """Read what is stored, and return what OAP says of its health."""
-        score: int = self.query('{ checkHealth { score } listServices(layer: "GENERAL") { id } }')["checkHealth"]["score"]
-        return score
+        found = self.query('{ checkHealth { score } listServices(layer: "GENERAL") { id } }')
+        return int(found["checkHealth"]["score"])
 
     @reads_answers
     def trace(self, trace_id: str) -> list[Span]:
