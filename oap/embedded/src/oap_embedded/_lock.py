@@ -21,13 +21,13 @@ H2_VERSION: Final = "2.4.240"
 files could never be opened again (H2's issue 2752). Nor 2.5.250, which may break them on closing (issue 4387)."""
 
 GROOVY_VERSION: Final = "4.0.33"
-"""Not the 4.0.15 that OAP asks for, which reads no class of Java 25: OAP ends with the first meter that it reads."""
+"""Not the 4.0.15 that OAP asks for: it can read no class of Java 25, and OAP does not start."""
 
 _LEFT_OUT: Final = re.compile(
     r"""
     # Modules that our application.yml does not name.
     org\.apache\.skywalking:(
-"""Not the 4.0.15 that OAP asks for: it can read no class of Java 25, and OAP does not start."""
+        cluster-(?!standalone) | configuration-(?!api) | grpc-configuration-sync | storage-(?!jdbc) | banyandb-java
         | (aws-firehose|otel|envoy-metrics|zipkin)-receiver | receiver-proto | (cilium|kafka)-fetcher | fetcher-proto
         | exporter | (debugging|zipkin)-query | (logql|promql)-plugin | server-testing
         | skywalking-(browser|clr|ebpf|jvm|mesh|telegraf|zabbix)-receiver

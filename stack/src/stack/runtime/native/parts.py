@@ -10,7 +10,6 @@ from oap_embedded import cache_directory
 
 from stack.runtime.alarm_secret import alarm_secret
 from stack.runtime.native.broker import CONFIGURATION, MEMORY_LIMIT_MEGABYTES, find_broker
-from stack.runtime.native.health import OAP_HEALTH
 from stack.runtime.native.skywalking_ui import dashboards_of, is_ready, page_of
 from stack.settings import HOST, ROOT
 
@@ -70,7 +69,7 @@ def native_parts(settings: Settings) -> list[Part]:
         Part(
             "oap",
             tuple(oap),
-            f"{settings.oap_url}{OAP_HEALTH}",
+            f"{settings.oap_url}/healthcheck",
             _ports(settings, "OAP_GRPC_PORT", "OAP_HTTP_PORT"),
             {
                 "OAP_EMBEDDED_CACHE": str(cache_directory().absolute()),
