@@ -34,7 +34,7 @@ def main() -> int:
     """Measure, and print a table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="starts of each kind (default %(default)s)")
-    parser.add_argument("--cold", type=int, default=0, help="starts with empty caches, each of which downloads 137 MB")
+    parser.add_argument("--cold", type=int, default=0, help="starts with empty caches, each of which downloads 70 MB")
     parser.add_argument("--runtime", choices=("native", "compose"), default="native")
     parser.add_argument("--first-port", type=int, default=28700)
     arguments = parser.parse_args()

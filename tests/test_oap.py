@@ -109,4 +109,4 @@ def test_events_are_taken(oap: OapServer, service: Server) -> None:
 
 def test_the_health_check_speaks_of_the_storage(oap: OapServer) -> None:
     assert oap.client.healthy()
-    assert oap.client.query("{ checkHealth { score } }") == {"checkHealth": {"score": 0}}
+    assert eventually(lambda: oap.client.query("{ checkHealth { score } }") == {"checkHealth": {"score": 0}})

@@ -485,7 +485,7 @@ def test_what_another_process_has_left_ends_its_event(events: Events) -> None:
     events.lost(Lost(Task("s2", "t2", "mail", 1_000, None, {}, "e2"), "shop", "gone", 2_000, "was gone"))
     events.look()
     first, second = events.found
-    assert (first.uuid, first.type, first.startTime, first.endTime) == ("e1", Type.Error, 1_000, 101_000)
+    assert (first.uuid, first.type, first.startTime, first.endTime) == ("e1", Type.Error, 1_999, 101_000)
     assert (first.source.service, first.source.serviceInstance) == ("shop", "gone")
     assert first.message == "resize crashed after 100.0 s"
     assert dict(first.parameters) == {

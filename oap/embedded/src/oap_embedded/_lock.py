@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import subprocess
 import tempfile
@@ -19,8 +20,37 @@ H2_VERSION: Final = "2.4.240"
 """Not the 2.1.212 that OAP asks for, and none before 2.3.230: once killed, opened again and closed within 45 s, their
 files could never be opened again (H2's issue 2752). Nor 2.5.250, which may break them on closing (issue 4387)."""
 
+GROOVY_VERSION: Final = "4.0.33"
+"""Not the 4.0.15 that OAP asks for: it can read no class of Java 25, and OAP does not start."""
+
+_LEFT_OUT: Final = re.compile(
+    r"""
+    # Modules that our application.yml does not name.
+    org\.apache\.skywalking:(
+        cluster-(?!standalone) | configuration-(?!api) | grpc-configuration-sync | storage-(?!jdbc) | banyandb-java
+        | (aws-firehose|otel|envoy-metrics|zipkin)-receiver | receiver-proto | (cilium|kafka)-fetcher | fetcher-proto
+        | exporter | (debugging|zipkin)-query | (logql|promql)-plugin | server-testing
+        | skywalking-(browser|clr|ebpf|jvm|mesh|telegraf|zabbix)-receiver
+    )
+    # What only those need: clients of configuration centers, of queues, of Elasticsearch, and what is under these.
+    | com\.alibaba\.nacos: | com\.ctrip\.framework\.apollo: | com\.orbitz\.consul: | io\.etcd: | org\.apache\.curator:
+    | org\.apache\.(httpcomponents|kafka|yetus|zookeeper): | org\.lz4: | org\.xerial\.snappy: | com\.github\.luben:
+    | com\.squareup\.\w+: | com\.google\.(auto\.service|flatbuffers|inject|re2j): | aopalliance: | javax\.\w+:
+    | net\.bytebuddy: | net\.jodah: | commons-(beanutils|codec|net|validator): | build\.buf\. | org\.curioswitch\.
+    | com\.fasterxml\.jackson\.datatype:jackson-datatype-guava: | com\.linecorp\.armeria:armeria-grpc
+    | io\.grpc:grpc-(grpclb|services):
+    # Logs of a Kubernetes pod, which our application.yml switches off: the class that asks for them is never run.
+    | io\.fabric8: | org\.snakeyaml: | com\.fasterxml\.jackson\.dataformat:
+    # Libraries of other systems and other versions.
+    | io\.netty:.*:(windows-x86_64 | 4\.1\.45\.Final)$
+    """,
+    re.VERBOSE,
+)
+"""Coordinates of the jars of a release that nothing here can use: OAP looks through every jar at each start, several
+times. The other jars keep the versions that SkyWalking is released with."""
+
 _HEADER: Final = f"""\
-# Every jar of org.apache.skywalking:server-starter:{VERSION}: sha256, size in bytes, Maven coordinates.
+# The jars of org.apache.skywalking:server-starter:{VERSION} that we run: sha256, size in bytes, Maven coordinates.
 # Made by `python -m oap_embedded lock`, which needs Maven.
 """
 
@@ -34,6 +64,9 @@ _POM: Final = f"""\
     </dependency>
     <dependency>
       <groupId>com.h2database</groupId><artifactId>h2</artifactId><version>{H2_VERSION}</version>
+    </dependency>
+    <dependency>
+      <groupId>org.apache.groovy</groupId><artifactId>groovy</artifactId><version>{GROOVY_VERSION}</version>
     </dependency>
   </dependencies>
 </project>
@@ -92,7 +125,7 @@ def write_lock(target: Path) -> int:
             raise OapEmbeddedError(message)
         library = Path(folder, "lib")
         jars = [Jar(sha256(jar), jar.stat().st_size, _coordinates(library, jar)) for jar in library.rglob("*.jar")]
-    jars.sort(key=lambda jar: jar.coordinates)
+    jars = sorted((jar for jar in jars if not _LEFT_OUT.match(jar.coordinates)), key=lambda jar: jar.coordinates)
     target.write_text(_HEADER + "".join(f"{jar.sha256} {jar.size} {jar.coordinates}\n" for jar in jars))
     return len(jars)
 

@@ -42,8 +42,11 @@ _FLAGS: Final = (
     # Only Java's first compiler: the second one took half of the start on two cores, 80 MB more, and had given nothing
     # back after 12,000 requests.
     "-XX:TieredStopAtLevel=1",
+    "-XX:ReservedCodeCacheSize=240m",  # of addresses; with the usual 48 Java collects its whole heap during a start
     "-Xmn96m",  # a start has much that is short-lived
-    "-Xms64m",
+    "-Xms160m",
+    "--sun-misc-unsafe-memory-access=allow",  # netty of that time wants it: else Java warns of it at each start
+    *_archive.MODULES,
     "-Dcom.linecorp.armeria.warnNettyVersions=false",  # the mix is the one that SkyWalking itself is released with
 )
 
@@ -168,7 +171,7 @@ def _claim(data: Path) -> None:
 
 
 def _arguments(options: Options, configuration: Path, temporary: Path, jars: Sequence[Path]) -> str:
-    """Write Java's arguments as a file: the class path of 262 jars is no command line that anybody wants to see."""
+    """Write Java's arguments as a file: the class path of 143 jars is no command line that anybody wants to see."""
     shadows = options.overlay is not None and any((options.overlay / name).exists() for name in _archive.SHADOWED)
     class_path = os.pathsep.join(map(str, (configuration, *jars) if shadows else (*jars, configuration)))
     shared = () if shadows else _archive.flags(jars, options.data.resolve())

@@ -6,12 +6,14 @@ from functools import cache
 from typing import TYPE_CHECKING, Final
 
 import httpx
+from oap_query import Oap
 
 if TYPE_CHECKING:
     from stack.runtime.native.parts import Part
 
 TIMEOUT_SECONDS: Final = 5
 NO_ANSWER: Final = "does not answer"
+OAP_HEALTH: Final = "/healthcheck"
 
 
 def answers(part: Part) -> bool:
@@ -27,7 +29,15 @@ def health_problem(part: Part) -> str:
         response = _client().get(part.health)
     except httpx.HTTPError:
         return NO_ANSWER
-    return "" if response.is_success else problem_of(response)
+    if response.is_success or (part.health.endswith(OAP_HEALTH) and _oap(part.health).healthy()):
+        return ""
+    return problem_of(response)
+
+
+@cache
+def _oap(health: str) -> Oap:
+    """Return a client that knows an OAP that answers, and has not yet looked at its own health."""
+    return Oap(health.removesuffix(OAP_HEALTH), TIMEOUT_SECONDS)
 
 
 @cache
