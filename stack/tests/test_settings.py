@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         ("SERVICE_PORT", "12800", "SERVICE_PORT and OAP_HTTP_PORT can't both be 12800"),
         ("RUNTIME", "cloud", "RUNTIME='cloud'"),
         ("OAP_HEAP", "lots", "OAP_HEAP='lots'"),
+        ("OAP_HEAP", "255m", "OAP_HEAP='255m' is too small: OAP needs 256m"),
         ("BROKER_URL", "kafka://u:secret@host", "BROKER_URL='…' is not valid: it must begin with one of redis://"),
         ("WORKER_PORT", "8099", "CONSUMER_PORT and WORKER_PORT can't both be 8100"),
     ],

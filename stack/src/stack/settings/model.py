@@ -15,6 +15,8 @@ DEFAULT_RUN_DIR: Final = ROOT / ".run"
 
 NAME_LIMIT_CHARACTERS: Final = 70
 """Characters of a service's name; OAP cuts longer ones off."""
+HEAP_MEGABYTES: Final = 256
+"""The least of a heap that OAP starts with, in either runtime."""
 SECRETS: Final = frozenset({"postgres_password", "horizon_auth_local_users", "broker_url"})
 """Fields that hold passwords."""
 NO_BROKER: Final = "off"
@@ -104,6 +106,9 @@ class Settings(BaseSettings):
                 message = f"{takers[port]} and {name} can't both be {port}: give one of them another port"
                 raise ValueError(message)
             takers[port] = name
+        if self.heap_megabytes < HEAP_MEGABYTES:
+            message = f"OAP_HEAP={self.oap_heap!r} is too small: OAP needs {HEAP_MEGABYTES}m"
+            raise ValueError(message)
         if self.images == "local":
             self._take_local_images()
         return self
