@@ -258,15 +258,15 @@ async def test_no_answer_says_accepted_before_it_is_kept(
     monkeypatch.setattr(journal_module, "WAIT_SECONDS", 60.0)  # a busy machine's disk
     service = await new_service(journal=level.value)
     journal = service.app.state.room._journal
-    write = journal._write
+    transact = journal._transact
     order: list[str] = []
 
     def slow(changes: list[Any]) -> None:
         time.sleep(0.2)
-        write(changes)
-        order.append("written")
+        transact(changes)
+        order.append("written")  # who waits for it is told afterwards
 
-    monkeypatch.setattr(journal, "_write", slow)
+    monkeypatch.setattr(journal, "_transact", slow)
 
     async def send(message: dict[str, Any]) -> None:
         if message["type"] == "http.response.start":
