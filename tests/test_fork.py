@@ -154,7 +154,9 @@ def test_a_pool_forked_by_a_process_that_reports(oap: OapServer, tmp_path: Path)
     began, service = datetime.now(UTC), name("pool")
     command = [sys.executable, "-m", "fork_app", str(PIECES)]
     clock = time.monotonic()
-    run = subprocess.run(command, env=environment(service, oap, "pool"), capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        command, env=environment(service, oap, "pool"), capture_output=True, text=True, check=True, timeout=120
+    )
     seconds = time.monotonic() - clock
     told = json.loads(run.stdout)
     assert seconds < 60

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import subprocess
 import sys
 import threading
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from collector import Collector, listening
 from skywalking_background import _fork, _ids
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ def handled() -> Iterator[None]:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGTERM, before)
+    _fork._forget_signals()
 
 
 def test_a_child_is_named_after_its_pid_and_after_the_first_of_its_parents() -> None:
@@ -192,3 +196,72 @@ def test_a_thread_leaves_signals_alone_as_python_wants_it(
     thread.start()
     thread.join()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+UNHEARD = """
+import multiprocessing, signal, sys, threading, time
+import skywalking_background as sw
+
+def tell():
+    time.sleep(0.3)  # until the main thread waits in C
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+def work(lock):
+    with sw.background_span("work"):
+        pass
+    if sys.argv[1] == "child of it":
+        child = multiprocessing.get_context("fork").Process(target=quick)
+        child.start()
+        child.join()
+    threading.Thread(target=tell).start()
+    lock.acquire()
+
+def quick():
+    with sw.background_span("quick"):
+        pass
+
+sw.start()
+context = multiprocessing.get_context("fork")
+lock = context.Lock()
+lock.acquire()
+child = context.Process(target=work, args=(lock,))
+child.start()
+child.join(20)
+print(child.exitcode)
+child.kill()
+"""
+
+
+@pytest.mark.skipif(not hasattr(socket, "SO_PASSCRED"), reason="Linux says who has sent something over a socket")
+@pytest.mark.parametrize(("who", "names"), [("child", ["work"]), ("child of it", ["quick", "work"])])
+def test_a_signal_that_another_thread_takes_ends_a_child_that_waits(who: str, names: list[str]) -> None:
+    collector = Collector()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    environment = {**os.environ, "SW_AGENT_COLLECTOR_BACKEND_SERVICES": f"127.0.0.1:{port}", "SW_AGENT_NAME": "shop"}
+    with listening(collector, port):
+        command = [sys.executable, "-c", UNHEARD, who]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == f"-{signal.SIGTERM:d}\n"
+    assert sorted(span.operationName for segment in collector.segments for span in segment.spans) == names
+
+
+def test_what_a_child_hears_is_not_its_parents_signal(monkeypatch: pytest.MonkeyPatch, handled: None) -> None:
+    passed_on: list[int] = []
+    monkeypatch.setattr(signal, "pthread_kill", lambda _thread, number: passed_on.append(number))
+    signal.signal(signal.SIGTERM, lambda _number, _frame: None)
+    _fork._hear_signals()
+    if not (child := os.fork()):
+        signal.raise_signal(signal.SIGTERM) if _fork._heard is None else os._exit(1)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert _fork._heard is not None
+    os.kill(os.getpid(), signal.SIGCHLD)
+    _fork.pass_signals_on()
+    assert passed_on == []
+    signal.raise_signal(signal.SIGTERM)
+    _fork.pass_signals_on()
+    assert passed_on == [signal.SIGTERM]
+    _fork._forget_signals()
+    assert signal.set_wakeup_fd(-1) == -1

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from skywalking_background import _life_events, _loop_lag, _meters, _running, _segments
 from skywalking_background._faults import logger, note
-from skywalking_background._fork import deliver_at_the_end, in_each_child, notice_fork
+from skywalking_background._fork import deliver_at_the_end, in_each_child, notice_fork, pass_signals_on
 from skywalking_background._grpc import GrpcTransport
 from skywalking_background._http import HttpTransport
 from skywalking_background._internals import agent, bootstrap, check, config
@@ -155,6 +155,7 @@ def _transport() -> GrpcTransport | HttpTransport | KafkaTransport:
 
 
 def _on_round() -> None:
+    pass_signals_on()
     _segments.send_what_waits()
     if _observers is not None:
         _observers.look()

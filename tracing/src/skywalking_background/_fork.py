@@ -3,8 +3,8 @@
 `multiprocessing` and Celery's prefork pool end their children by `os._exit`, which runs nothing of `atexit`; a pool's
 `terminate` even by SIGTERM, right after the last result. What is finished should still arrive.
 
-Nothing can be done about a bare `os.fork` that ends in `os._exit`, or SIGKILL: up to a quarter of a second of what was
-finished is lost, unless the child calls `flush` before.
+Nothing can be done about a bare `os.fork` that ends in `os._exit`, or SIGKILL: up to a second of what was finished is
+lost, unless the child calls `flush` before.
 
 A server written in C (uWSGI) may fork without telling Python: `notice_fork` finds that out.
 """
@@ -15,8 +15,10 @@ import os
 import re
 import signal
 import socket
+import struct
 import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from skywalking_background._faults import logger
@@ -32,6 +34,9 @@ INSTANCE: Final = "{service}@{host}:{pid}"
 _NAME_CHARS: Final = 70 - len("-child(4194304)")
 _CHILD: Final = re.compile(r"-child\(\d+\)$")
 _forked = False
+_CREDENTIALS: Final = struct.Struct("3i")  # of a sender: process, user, group
+_heard: tuple[socket.socket, socket.socket] | None = None
+"""Where it arrives which signals this process has taken, and where it is said."""
 
 
 _begin_anew: Final[list[Callable[[], None]]] = []
@@ -69,6 +74,8 @@ def _begin() -> None:
 def _begin_as_told() -> None:
     global _lock  # noqa: PLW0603  # a thread may have held it that is not here
     _lock = threading.RLock()
+    with suppress(ValueError):  # not in the main thread
+        _forget_signals()
     _begin()
 
 
@@ -123,6 +130,55 @@ def deliver_at_the_end(flush: Callable[[], object]) -> None:
                 os.kill(os.getpid(), number)  # and die by it, as before
 
         signal.signal(signal.SIGTERM, end)
+        _hear_signals()
+
+
+def _hear_signals() -> None:
+    """Have the C part of Python's signal handling say when it takes one, which the handler above may never hear of.
+
+    A handler written in Python runs when its main thread gets to it. One that has just begun to wait for a lock of
+    `multiprocessing` when the signal comes, or of which another thread takes the signal, does not: a process that was
+    told to end would wait for ever, and a pool's `terminate` for it.
+    """
+    global _heard  # noqa: PLW0603  # it is about the process
+    if not hasattr(socket, "SO_PASSCRED"):  # Linux has it
+        return
+    heard, saying = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    heard.setblocking(False)
+    saying.setblocking(False)
+    heard.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    before = signal.set_wakeup_fd(saying.fileno(), warn_on_full_buffer=False)
+    if before == -1:
+        _heard = heard, saying
+    else:  # an event loop hears them
+        signal.set_wakeup_fd(before)
+
+
+def pass_signals_on() -> None:
+    """Send SIGTERM to the main thread, which it wakes, until its handler runs: now and then, from another thread."""
+    if _heard is None:
+        return
+    told = False
+    with suppress(OSError):  # nothing more is there
+        while True:
+            said, who, _, _ = _heard[0].recvmsg(1, socket.CMSG_SPACE(_CREDENTIALS.size))
+            sender = _CREDENTIALS.unpack(who[0][2])[0] if who else 0
+            # A process that was forked from this one says it here too, until it knows that it was.
+            told = told or (said[0] == signal.SIGTERM and sender == os.getpid())
+    if told and signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+
+
+def _forget_signals() -> None:
+    """Hear nothing of what the parent heard."""
+    global _heard  # noqa: PLW0603  # it is about the process
+    if _heard is not None:
+        heard, saying = _heard
+        _heard = None
+        if (now := signal.set_wakeup_fd(-1)) != saying.fileno():
+            signal.set_wakeup_fd(now)
+        heard.close()
+        saying.close()
 
 
 def _is_child() -> bool:
