@@ -204,6 +204,6 @@ class RunningEvents:
 def _event(span: TaskSpan, event_id: str, how: str = "running", end: int = 0) -> TaskEvent:
     place = span.place()
     return TaskEvent(
-        event_id, config.agent_name, config.agent_instance_name, str(span.op), task_id(span), place.trace_id,
-        place.segment_id, span.start_time, end or int(time.time() * 1000), how, end,
+        event_id, config.agent_name, config.agent_instance_name, str(span.op), task_id(span, place.segment_id),
+        place.trace_id, place.segment_id, span.start_time, end or int(time.time() * 1000), how, end,
     )  # fmt: skip

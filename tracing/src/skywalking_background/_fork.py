@@ -152,6 +152,8 @@ def _hear_signals() -> None:
         _heard = heard, saying
     else:  # an event loop hears them
         signal.set_wakeup_fd(before)
+        heard.close()
+        saying.close()
 
 
 def pass_signals_on() -> None:

@@ -116,11 +116,11 @@ def watch_by(watches: tuple[Watch[Any], ...], begin: Callable[[], object]) -> No
     _watches, _begin, _begun = watches, begin, False
 
 
-def task_id(span: TaskSpan) -> str:
-    """Name a task: by its tag `task.id`, or by the segment that it is."""
+def task_id(span: TaskSpan, segment_id: str = "") -> str:
+    """Name a task: by its tag `task.id`, or by the segment that it is, if the caller knows it already."""
     tag = (span.made("tags") or {}).get("task.id")
     last = tag[-1] if isinstance(tag, list) and tag else tag
-    return safe_text(getattr(last, "val", "")) or span.place().segment_id
+    return safe_text(getattr(last, "val", "")) or segment_id or span.place().segment_id
 
 
 def outcome(span: TaskSpan, error: BaseException | None) -> str:

@@ -52,7 +52,7 @@ class StartReports:
 def start_line(span: TaskSpan, now: int) -> bytes:
     """Write the log line of a task that runs, as of now (ms since the epoch)."""
     place = span.place()
-    name, number = cut(safe_text(span.op), _CHARS), cut(task_id(span), _CHARS)
+    name, number = cut(safe_text(span.op), _CHARS), cut(task_id(span, place.segment_id), _CHARS)
     since = datetime.fromtimestamp(span.start_time / 1000, UTC).isoformat(timespec="milliseconds")
     tags = {
         "level": "INFO",
