@@ -22,7 +22,7 @@ import pytest
 from oap_query import Oap
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 T = TypeVar("T")
 HERE = Path(__file__).parent
@@ -186,18 +186,22 @@ def serve(  # noqa: PLR0913  # each is one thing a test wants different
     app: str = "cases_app:both",
     module: str = "",
     arguments: tuple[str, ...] = (),
+    command: Sequence[str] = (),
     health: str = "/up",
     python: Path | str = sys.executable,
     port: int = 0,
     **environment: str,
 ) -> Iterator[Server]:
-    """Run an app under a real uvicorn, of another environment's Python if need be, that reports to `grpc` as `name`."""
+    """Run an app under a real uvicorn, of another environment's Python if need be, that reports to `grpc` as `name`.
+
+    A `command` runs instead: another server, which listens on `port`.
+    """
     port = port or free_port()
     log = directory / f"{name}.log"
-    command = [str(python), "-m", "uvicorn", app, "--app-dir", str(HERE), "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--no-access-log", *arguments]
+    words = [str(python), "-m", "uvicorn", app, "--app-dir", str(HERE), "--host", "127.0.0.1"]
+    words += ["--port", str(port), "--no-access-log", *arguments]
     if module:  # a program of its own, which brings its server along
-        command = [str(python), "-m", module]
+        words = [str(python), "-m", module]
     env = {
         **os.environ,
         "SW_AGENT_NAME": name,
@@ -207,7 +211,7 @@ def serve(  # noqa: PLR0913  # each is one thing a test wants different
     }
     url = f"http://127.0.0.1:{port}"
     with log.open("wb") as output:
-        process = subprocess.Popen(command, env=env, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command or words, env=env, stdout=output, stderr=subprocess.STDOUT)
     try:
         wait_until(lambda: _answers(url + health), process, log, 120)
         yield Server(url, name, process, log)

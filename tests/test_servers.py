@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 import sys
 import time
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +11,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from harness import OapServer, Server, eventually, free_port, wait_until
+from harness import OapServer, Server, eventually, free_port, serve
 from oap_query import build, outline
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
@@ -53,34 +49,11 @@ BELOW = {
 
 @pytest.fixture(params=SERVERS)
 def server(request: pytest.FixtureRequest, oap: OapServer, tmp_path: Path) -> Iterator[Server]:
-    port, log = free_port(), tmp_path / "log"
+    port = free_port()
     program, *words = SERVERS[request.param].format(app="servers_app:app", port=port).split()
-    name = f"{request.param}-{uuid4().hex[:6]}"
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(Path(__file__).parent),
-        "SW_AGENT_NAME": name,
-        "SW_AGENT_COLLECTOR_BACKEND_SERVICES": oap.grpc,
-    }
-    url = f"http://127.0.0.1:{port}"
-
-    def up() -> bool:
-        try:
-            return httpx.get(f"{url}/up", trust_env=False).is_success
-        except httpx.HTTPError:
-            return False
-
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [BIN / program, *words], env=environment, stdout=output, stderr=output, start_new_session=True
-        )
-    try:
-        wait_until(up, process, log, 60)
-        yield Server(url, name, process, log)
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # its workers, too
-        process.wait()
+    name, command = f"{request.param}-{uuid4().hex[:6]}", [str(BIN / program), *words]
+    with serve(tmp_path, name, oap.grpc, command=command, port=port, PYTHONPATH=str(Path(__file__).parent)) as found:
+        yield found
 
 
 def ask(client: httpx.Client, path: str) -> str:
