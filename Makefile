@@ -112,6 +112,7 @@ coverage: ## what `make test-unit UNIT_ARGS=--cov` has covered, part by part
 bench: ## what tracing costs: untraced, SkyWalking's plugin, ours, OpenTelemetry (25 min; ARGS="--tasks 1000 --rounds 1")
 	@sh stack/bootstrap.sh --group bench
 	@$(PY) bench/run.py $(ARGS)
+	@$(PY) bench/features.py
 
 mutants: ## change the library line by line: do its tests notice? (MODULE=_names CHILDREN=1: some minutes on one core)
 	@sh stack/bootstrap.sh --group mutants

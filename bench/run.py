@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import platform
-import random
 import statistics
-import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -22,26 +19,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import httpx
-import psutil
+from driver import HERE, WARM_UP, Service, serve
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from stack.settings import exempt_loopback, free_port
-from variants import VARIANTS, sink
+from stack.settings import exempt_loopback
+from variants import VARIANTS
 
-HERE = Path(__file__).parent
 TASK_SECONDS = 10.0
-WARM_UP = 300  # requests before anything is counted
 RATES = {1000: 500, 2000: 500, 10000: 1000}
 """Requests per second by the number of tasks: all of them are to run at the same time."""
-FEATURES = {
-    "start reports and events": ("ours", "ours+quiet"),
-    "meters": ("ours", "ours+unmetered"),
-    "the journal": ("ours+journal", "ours"),
-}
-"""What can be switched: a variant with it, one without."""
-SAMPLES = 10_000  # of the rounds, drawn with repetition, for an interval
 
 
 @dataclass
@@ -64,77 +51,33 @@ class Result:
 
 def run(variant: str, tasks: int) -> Result:
     """Measure one variant once."""
-    with sink() as (address, count_arrived):
-        port = free_port()
-        environment = {
-            **os.environ,
-            "BENCH_VARIANT": variant,
-            "BENCH_PORT": str(port),
-            "BENCH_SINK": address,
-            "SW_AGENT_NAME": "bench",
-            "SW_AGENT_COLLECTOR_BACKEND_SERVICES": address,
-        }
-        command = [sys.executable, str(HERE / "app.py")]
-        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as app:
-            try:
-                measured = _measure(app, f"http://127.0.0.1:{port}", tasks)
-            finally:
-                app.terminate()
-                made = app.communicate(timeout=30)[0]
-        arrived = count_arrived()
-    spans = int(made) / (WARM_UP + tasks)
-    return Result(variant, tasks, **measured, spans=spans, spans_made=int(made), spans_arrived=arrived)
+    with serve(variant) as service:
+        measured = _measure(service, tasks)
+    spans = service.spans_made / (WARM_UP + tasks)
+    counts = {"spans_made": service.spans_made, "spans_arrived": service.spans_arrived}
+    return Result(variant, tasks, **measured, spans=spans, **counts)
 
 
-def _measure(app: subprocess.Popen[str], url: str, tasks: int) -> dict[str, Any]:
-    process = psutil.Process(app.pid)
-
-    def stats(path: str = "stats") -> dict[str, int]:
-        found: dict[str, int] = httpx.get(f"{url}/{path}", trust_env=False).json()
-        return found
-
-    def cpu() -> float:
-        times = process.cpu_times()
-        return float(times.user + times.system)
-
-    while True:
-        try:
-            stats()
-        except httpx.HTTPError:
-            time.sleep(0.1)
-        else:
-            break
-    _load(f"{url}/test?seconds=0", WARM_UP, 300)
-    time.sleep(1)
-    # A run has two or three full collections. Where the first one comes must not depend on what was imported before.
-    stats("collect")
-    before, memory = cpu(), process.memory_info().rss
-    loaded = _load(f"{url}/test?seconds={TASK_SECONDS}", tasks, RATES[tasks])
-    answered = cpu()
-    grown = process.memory_info().rss - memory
-    peak = 0
-    while (now := stats())["running"]:
-        grown = max(grown, process.memory_info().rss - memory)
+def _measure(service: Service, tasks: int) -> dict[str, Any]:
+    before, memory = service.cpu(), service.process.memory_info().rss
+    loaded = service.load(TASK_SECONDS, tasks, RATES[tasks])
+    answered = service.cpu()
+    grown = service.process.memory_info().rss - memory
+    while (now := service.stats())["running"]:
+        grown = max(grown, service.process.memory_info().rss - memory)
         time.sleep(0.5)
-    peak = now["peak"]
     time.sleep(2)  # until the last batch is delivered
-    after = cpu()
+    after = service.cpu()
     times = sorted(loaded["times"])
     return {
         "cpu_answered": (answered - before) / tasks * 1000,
         "cpu": (after - before) / tasks * 1000,
         "p50": statistics.median(times),
         "p99": times[int(len(times) * 0.99)],
-        "memory": grown / peak / 1024,
-        "peak": peak,
+        "memory": grown / now["peak"] / 1024,
+        "peak": now["peak"],
         "failed": loaded["failed"],
     }
-
-
-def _load(url: str, requests: int, rate: float) -> dict[str, Any]:
-    command = [sys.executable, str(HERE / "load.py"), url, str(requests), str(rate)]
-    found: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return found
 
 
 def main() -> None:
@@ -159,10 +102,6 @@ def main() -> None:
     for tasks in arguments.tasks:
         mine = [result for result in results if result.tasks == tasks]
         console.print(_table(tasks, arguments.variants, mine))
-        for feature, pair in FEATURES.items():
-            if set(pair) <= set(arguments.variants) and arguments.rounds > 1:
-                mean, low, high = more(*([result.cpu for result in mine if result.variant == name] for name in pair))
-                console.print(f"{feature}: {mean:+.1%} CPU (95 % of samples of the rounds: {low:+.1%} to {high:+.1%})")
     console.print(_setups(arguments.variants))
     arguments.out.mkdir(parents=True, exist_ok=True)
     document = {
@@ -219,16 +158,6 @@ def ratios(name: str, cpu: dict[str, float]) -> tuple[str, str, str]:
         "" if overhead is None or not plugin else f"{overhead / plugin:.2f}",
         "" if cheapest is None else f"{cpu[name] / cheapest:.2f}",
     )
-
-
-def more(with_it: list[float], without: list[float]) -> tuple[float, float, float]:
-    """Say how much more the first takes than the second, round by round: the mean share, and its 95 % interval."""
-    logs = [math.log(one / other) for one, other in zip(with_it, without, strict=True)]
-    draw = random.Random(1)  # noqa: S311  # the same samples each time
-    means = sorted(statistics.fmean(draw.choices(logs, k=len(logs))) for _ in range(SAMPLES))
-    cut = SAMPLES // 40
-    mean, low, high = (math.expm1(value) for value in (statistics.fmean(logs), means[cut], means[-cut]))
-    return mean, low, high
 
 
 def _setups(variants: list[str]) -> Table:
