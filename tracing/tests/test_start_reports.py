@@ -30,7 +30,7 @@ from skywalking_background._segments import NEW_TRACE
 from skywalking_background._start_reports import StartReports
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 Segments = list[Any]
 
@@ -243,18 +243,20 @@ def test_what_is_not_traced_is_not_reported(lines: Lines) -> None:
     assert lines.found == []
 
 
-def test_a_task_that_ends_at_the_very_moment_of_the_look_leaves_nothing(lines: Lines) -> None:
+def test_a_task_that_ends_at_the_very_moment_of_the_look_leaves_nothing(lines: Lines, segments: Segments) -> None:
     class Known(dict[Any, bool]):
         def __setitem__(self, span: Any, state: bool) -> None:
             super().__setitem__(span, state)
             task.__exit__(None, None, None)
 
-    lines.watch.known = Known()
+    ended: list[Any] = []
+    watch: _running.Watch[bool] = _running.Watch("a test", lambda *what: ended.append(what))
+    watch.known = Known()
+    _running.watch_by((lines.watch, watch), bool)
     task = background_span("task")
     task.__enter__()
-    a_moment()
-    lines.look()
-    assert (lines.found, lines.watch.known) == ([], {})
+    assert watch.take(True) == []
+    assert (ended, watch.fresh, watch.known) == ([], {}, {})
 
 
 def test_tasks_that_end_while_they_are_looked_at_leave_nothing(lines: Lines) -> None:
@@ -281,11 +283,12 @@ def test_too_many_tasks_are_counted_and_said_now_and_then(
     lines: Lines, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(_running, "LIMIT", 2)
-    hold(lines, 13)
-    assert len(lines.found) == 2
-    assert lines.watch.missed == 11
+    watch: _running.Watch[bool] = _running.Watch("a test", lambda *_what: None)
+    _running.watch_by((lines.watch, watch), bool)
+    hold(13, lambda: watch.take(True))
+    assert watch.missed == 11
     assert [record.getMessage() for record in caplog.records] == [
-        f"2 tasks run, more are not watched for start reports (number {number})" for number in (1, 10)
+        f"2 tasks run, more are not watched for a test (number {number})" for number in (1, 10)
     ]
 
 
@@ -311,8 +314,8 @@ def test_how_a_task_ended_is_its_tag_or_its_error(
         assert _running.outcome(span, error) == said
 
 
-def hold(lines: Lines, count: int) -> None:
-    """Run so many tasks at once."""
+def hold(count: int, look: Callable[[], object]) -> None:
+    """Run so many tasks at once, and look at them meanwhile."""
 
     async def one() -> None:
         with background_span("task"):
@@ -321,7 +324,7 @@ def hold(lines: Lines, count: int) -> None:
     async def all_of_them() -> None:
         tasks = [asyncio.create_task(one()) for _ in range(count)]
         await asyncio.sleep(0.01)
-        lines.look()
+        look()
         await asyncio.gather(*tasks)
 
     asyncio.run(all_of_them())
@@ -338,7 +341,7 @@ def test_one_that_cannot_be_told_does_not_keep_the_others(lines: Lines, monkeypa
         put(data)
 
     monkeypatch.setattr(lines, "_put", failing)
-    hold(lines, 3)
+    hold(3, lines.look)
     assert len(lines.found) == 2
     assert faults() == {"reporting what runs": 1}
     _faults._seen.clear()

@@ -229,17 +229,32 @@ def encode_log(log: LogData) -> bytes:
     return written
 
 
-def encode_line(
-    endpoint: str, text: str, place: tuple[str, str, int], tags: dict[str, str], milliseconds: int
+def encode_line(  # noqa: PLR0913  # what a line consists of
+    endpoint: str,
+    text: str,
+    place: tuple[str, str, int],
+    *,
+    same: tuple[tuple[str, str], ...],
+    own: tuple[tuple[str, str], ...],
+    milliseconds: int,
 ) -> bytes:
-    """Write a log line of our own, at a place: trace, segment, span."""
+    """Write a log line of our own.
+
+    Args:
+        endpoint: that of the segment.
+        text: the line.
+        place: trace, segment and span that it belongs to.
+        same: tags that many lines have in common: their bytes are made once.
+        own: its other tags.
+        milliseconds: when it was written, since the epoch.
+    """
     trace_id, segment_id, span_id = place
     if ENDPOINT_AS_TAG:
-        tags = {**tags, "endpoint": endpoint}
+        same = (*same, ("endpoint", endpoint))
     context = _text(b"\x0a", trace_id) + _text(b"\x12", segment_id)
     if span_id:
         context += b"\x18" + _varint(span_id)
-    pairs = b"".join([(_common_pair if key in _FEW_VALUES else _pair)(key, value) for key, value in tags.items()])
+    pairs = _same_pairs(same) + b"".join([_pair(key, value) for key, value in own])
     written = _text(b"\x0a", text)
     return (
         _time(b"\x08", milliseconds)
@@ -250,14 +265,14 @@ def encode_line(
     )
 
 
-_FEW_VALUES: Final = frozenset({"level", "logger", "task.state", "task.name", "endpoint"})
-
-
 def _pair(key: str, value: str) -> bytes:
-    return _sized(b"\x0a", _name(b"\x0a", key) + _text(b"\x12", value))
+    data = _name(b"\x0a", key) + _text(b"\x12", value)
+    return b"\x0a" + _length(len(data)) + data
 
 
-_common_pair = lru_cache(maxsize=1024)(_pair)
+@lru_cache(maxsize=1024)
+def _same_pairs(pairs: tuple[tuple[str, str], ...]) -> bytes:
+    return b"".join([_pair(key, value) for key, value in pairs])
 
 
 @lru_cache(maxsize=1024)

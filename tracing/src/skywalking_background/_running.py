@@ -27,14 +27,15 @@ class Watch(Generic[S]):
 
     Args:
         purpose: what the observer does, for the log line when there are too many.
-        gone: called when a task that is known ends, by whoever ends it: with what `take` noted, and the error.
+        gone: called when a task that is known ends, by whoever ends it: with what `take` noted, and the error. Without
+            it nobody needs to know of the end, and no task is known.
         moved: called with two segment ids when open spans go on in the second of them.
     """
 
     def __init__(
         self,
         purpose: str,
-        gone: Callable[[TaskSpan, S, BaseException | None], object],
+        gone: Callable[[TaskSpan, S, BaseException | None], object] | None = None,
         moved: Callable[[str, str], object] = lambda _old, _new: None,
     ) -> None:
         self.purpose = purpose
@@ -56,6 +57,10 @@ class Watch(Generic[S]):
         for span in old:
             if len(taken) >= most:
                 break
+            if self.gone is None:
+                if self.fresh.pop(span, span) is None:
+                    taken.append(span)
+                continue
             if len(self.known) >= LIMIT:
                 self.fresh.pop(span, None)
                 self._miss()
@@ -90,7 +95,9 @@ def begun(span: TaskSpan) -> None:
 def ended(span: TaskSpan, error: BaseException | None) -> None:
     """Take note of its end, before its segment is handed over."""
     for watch in _watches:
-        if watch.fresh.pop(span, span) is span and (state := watch.known.pop(span, None)) is not None:
+        if watch.fresh.pop(span, span) is None or watch.gone is None:
+            continue
+        if (state := watch.known.pop(span, None)) is not None:
             watch.gone(span, state, error)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from skywalking_background._encoding import encode_line
@@ -32,7 +33,7 @@ class StartReports:
     """
 
     def __init__(self, after: float, put: Callable[[bytes], object]) -> None:
-        self.watch: Watch[bool] = Watch("start reports", lambda _span, _state, _error: None)
+        self.watch: Watch[None] = Watch("start reports")
         self._after = after
         self._put = put
 
@@ -40,7 +41,7 @@ class StartReports:
         """Tell OAP what runs by now; called in each round, never raises."""
         try:
             now = int(time.time() * 1000)
-            for span in self.watch.take(True, now - self._after * 1000):
+            for span in self.watch.take(None, now - self._after * 1000):
                 try:
                     self._put(start_line(span, now))
                 except Exception:  # noqa: BLE001  # the other tasks have theirs
@@ -53,15 +54,19 @@ def start_line(span: TaskSpan, now: int) -> bytes:
     """Write the log line of a task that runs, as of now (ms since the epoch)."""
     place = span.place()
     name, number = cut(safe_text(span.op), _CHARS), cut(task_id(span, place.segment_id), _CHARS)
-    since = datetime.fromtimestamp(span.start_time / 1000, UTC).isoformat(timespec="milliseconds")
-    tags = {
-        "level": "INFO",
-        "logger": "skywalking_background",
-        "task.state": "started",
-        "task.name": name,
-        "task.id": number,
-        "task.since": str(span.start_time),
-        "segment.id": place.segment_id,
-    }
-    text = f"task started: {name} ({number}), running since {since.replace('+00:00', 'Z')}"
-    return encode_line(place.endpoint, text, (place.trace_id, place.segment_id, span.sid), tags, now)
+    same = ("level", "INFO"), ("logger", "skywalking_background"), ("task.state", "started"), ("task.name", name)
+    own = ("task.id", number), ("task.since", str(span.start_time)), ("segment.id", place.segment_id)
+    text = f"task started: {name} ({number}), running since {_moment(span.start_time)}"
+    where = place.trace_id, place.segment_id, span.sid
+    return encode_line(place.endpoint, text, where, same=same, own=own, milliseconds=now)
+
+
+def _moment(milliseconds: int) -> str:
+    seconds, rest = divmod(milliseconds, 1000)
+    return f"{_second(seconds)}.{rest:03d}Z"
+
+
+@lru_cache(maxsize=64)
+def _second(seconds: int) -> str:
+    """Write a second since the epoch as text: the tasks of one look began in a few of them."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").removesuffix("+00:00")
