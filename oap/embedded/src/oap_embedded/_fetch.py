@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Final
 
 from platformdirs import user_cache_path
 
-from oap_embedded._download import MIRROR_VARIABLE, download
 from oap_embedded._errors import OapEmbeddedError
 from oap_embedded._lock import Jar, read_lock, sha256
+from oap_embedded._network import MIRROR_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -61,6 +61,9 @@ def fetch(
             cache.mkdir(parents=True, exist_ok=True)
             with _alone(cache):
                 if missing := _missing(cache, jars):
+                    # Half of the time that OAP's start takes before Java does, and needed once.
+                    from oap_embedded._download import download  # noqa: PLC0415
+
                     _check_room(cache, missing)
                     download(cache, missing, mirror)
     except OSError as error:

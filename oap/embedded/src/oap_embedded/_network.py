@@ -13,6 +13,9 @@ import certifi
 
 from oap_embedded._errors import OapEmbeddedError
 
+MIRROR_VARIABLE: Final = "MAVEN_MIRROR_URL"
+"""Names the root of a Maven repository to use in the place of Maven Central."""
+
 CERTIFICATES: Final = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 """Variables that name a file (or a folder) of certificates of one's own: pip, requests and curl have one each."""
 

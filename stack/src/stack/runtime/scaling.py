@@ -9,7 +9,6 @@ import time
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
-import httpx
 from rich.markup import escape
 
 if TYPE_CHECKING:
@@ -38,6 +37,8 @@ def tell_scaled(console: Console, settings: Settings, before: int, after: int, b
     """
     if not before or before == after:
         return
+    import httpx  # noqa: PLC0415  # slow to import, and rarely needed
+
     console.print(f"Celery workers: {before} → {after}")
     event = {
         "uuid": str(uuid4()),

@@ -1,14 +1,17 @@
-"""Asking a part whether it works."""
+"""Asking a part whether it works.
+
+httpx takes a while to import. It is when the first part starts already, and needs the time for itself.
+"""
 
 from __future__ import annotations
 
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
-import httpx
-from oap_query import Oap
-
 if TYPE_CHECKING:
+    import httpx
+    from oap_query import Oap
+
     from stack.runtime.native.parts import Part
 
 TIMEOUT_SECONDS: Final = 5
@@ -25,6 +28,8 @@ def health_problem(part: Part) -> str:
     """Say why the part's health check does not succeed; an empty text when it does."""
     if part.health.startswith("redis://"):
         return _redis_problem(part)
+    import httpx  # noqa: PLC0415  # see above
+
     try:
         response = _client().get(part.health)
     except httpx.HTTPError:
@@ -37,12 +42,16 @@ def health_problem(part: Part) -> str:
 @cache
 def _oap(health: str) -> Oap:
     """Return a client that knows an OAP that answers, and has not yet looked at its own health."""
+    from oap_query import Oap  # noqa: PLC0415  # as above
+
     return Oap(health.removesuffix(OAP_HEALTH), TIMEOUT_SECONDS)
 
 
 @cache
 def _client() -> httpx.Client:
     """Return one client for all checks: a new one reads all certificates, 20 ms of CPU ten times a second and part."""
+    import httpx  # noqa: PLC0415  # as above
+
     no_connection_is_kept = httpx.Limits(max_keepalive_connections=0)
     return httpx.Client(timeout=TIMEOUT_SECONDS, trust_env=False, limits=no_connection_is_kept)
 

@@ -14,12 +14,12 @@ import zipfile
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Final
 
-import httpx
 from oap_embedded import is_loopback, trusted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import httpx
     from rich.console import Console
 
     from stack.settings import Settings
@@ -75,7 +75,7 @@ def prepare(console: Console, settings: Settings) -> None:
             archive.unlink()
         else:
             _take(source, target)
-    except (OSError, httpx.HTTPError, httpx.InvalidURL, tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+    except (OSError, tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
         raise UiUnavailableError(f"SKYWALKING_UI={wanted} can't be used ({error or type(error).__name__})") from error
     if not (target / "page" / "index.html").is_file():
         raise UiUnavailableError(f"SKYWALKING_UI={wanted} has no index.html of SkyWalking's UI in it")
@@ -141,26 +141,40 @@ def _write(target: Path, place: str, content: IO[bytes]) -> None:
 
 
 def _download(console: Console, url: str, target: Path) -> None:
-    """Fetch a release and check it against the SHA-512 beside it."""
-    with httpx.Client(
-        verify=trusted(), timeout=_TIMEOUT_SECONDS, follow_redirects=True, trust_env=not is_loopback(url)
-    ) as client:
-        published = client.get(f"{url}.sha512").raise_for_status().text
-        found = re.search(r"\b[0-9a-fA-F]{128}\b", published)
-        if found is None:
-            raise UiUnavailableError(f"{url}.sha512 holds no SHA-512")
-        hashed = hashlib.sha512()
-        with client.stream("GET", url) as answer:
-            answer.raise_for_status()
-            size = int(answer.headers.get("Content-Length", 0))
-            console.print(f"fetching SkyWalking's release, {size / 1e6:,.0f} MB, of which its UI is kept: {url}")
-            with target.open("wb") as file:
-                for chunk in _chunks(answer):
-                    hashed.update(chunk)
-                    file.write(chunk)
-        if hashed.hexdigest() != found[0].lower():
-            target.unlink()
-            raise UiUnavailableError(f"{url} is not what {url}.sha512 says: nothing of it is used")
+    """Fetch a release and check it against the SHA-512 beside it.
+
+    Raises:
+        OSError: it can't be had.
+        UiUnavailableError: it is not what its hash says.
+    """
+    import httpx  # noqa: PLC0415  # slow to import, and rarely needed
+
+    try:
+        with httpx.Client(
+            verify=trusted(), timeout=_TIMEOUT_SECONDS, follow_redirects=True, trust_env=not is_loopback(url)
+        ) as client:
+            _download_by(client, console, url, target)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise OSError(str(error) or type(error).__name__) from error
+
+
+def _download_by(client: httpx.Client, console: Console, url: str, target: Path) -> None:
+    published = client.get(f"{url}.sha512").raise_for_status().text
+    found = re.search(r"\b[0-9a-fA-F]{128}\b", published)
+    if found is None:
+        raise UiUnavailableError(f"{url}.sha512 holds no SHA-512")
+    hashed = hashlib.sha512()
+    with client.stream("GET", url) as answer:
+        answer.raise_for_status()
+        size = int(answer.headers.get("Content-Length", 0))
+        console.print(f"fetching SkyWalking's release, {size / 1e6:,.0f} MB, of which its UI is kept: {url}")
+        with target.open("wb") as file:
+            for chunk in _chunks(answer):
+                hashed.update(chunk)
+                file.write(chunk)
+    if hashed.hexdigest() != found[0].lower():
+        target.unlink()
+        raise UiUnavailableError(f"{url} is not what {url}.sha512 says: nothing of it is used")
 
 
 def _chunks(answer: httpx.Response) -> Iterator[bytes]:
