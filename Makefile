@@ -108,11 +108,10 @@ coverage: ## what `make test-unit UNIT_ARGS=--cov` has covered, part by part
 	@for part in $(PARTS); do printf '%s %s %%\n' "$$part" \
 		"$$(.venv/bin/coverage report --format=total --include="*/$$part/*")"; done
 
-
-bench: ## what tracing costs: untraced, SkyWalking's plugin, ours, OpenTelemetry (25 min; ARGS="--tasks 1000 --rounds 1")
+bench: ## what tracing costs: untraced, SkyWalking's plugin, ours and its features, OpenTelemetry (35 min; ARGS="--tasks 1000 --rounds 1": 3 min)
 	@sh stack/bootstrap.sh --group bench
 	@$(PY) bench/run.py $(ARGS)
-	@$(PY) bench/features.py
+	@$(if $(ARGS),,$(PY) bench/features.py)
 
 mutants: ## change the library line by line: do its tests notice? (MODULE=_names CHILDREN=1: some minutes on one core)
 	@sh stack/bootstrap.sh --group mutants
