@@ -213,7 +213,7 @@ def serve(  # noqa: PLR0913  # each is one thing a test wants different
     with log.open("wb") as output:
         process = subprocess.Popen(command or words, env=env, stdout=output, stderr=subprocess.STDOUT)
     try:
-        wait_until(lambda: _answers(url + health), process, log, 120)
+        wait_until(lambda: answers(url + health), process, log, 120)
         yield Server(url, name, process, log)
     finally:
         if process.poll() is None:
@@ -223,7 +223,8 @@ def serve(  # noqa: PLR0913  # each is one thing a test wants different
             process.wait()
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Say whether a server answers there with success."""
     try:
         return httpx.get(url, trust_env=False).is_success
     except httpx.HTTPError:

@@ -18,7 +18,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from harness import OapServer, Server, eventually, free_port, wait_until
+from harness import OapServer, Server, answers, eventually, free_port, wait_until
 from oap_query import Oap, instances
 
 if TYPE_CHECKING:
@@ -90,14 +90,7 @@ def test_gunicorn_forks_workers_of_an_app_that_it_has_loaded(oap: OapServer, tmp
     command += ["-k", "uvicorn.workers.UvicornWorker", "--log-level", "error"]
     with running(command, environment(service, oap, "web"), tmp_path / "gunicorn.log") as server:
         url = f"http://127.0.0.1:{port}"
-
-        def up() -> bool:
-            try:
-                return httpx.get(f"{url}/up", trust_env=False).is_success
-            except httpx.HTTPError:
-                return False
-
-        wait_until(up, server.process, server.log_file, 30)
+        wait_until(lambda: answers(f"{url}/up"), server.process, server.log_file, 30)
         # Only instrumented: nothing that a fork could break.
         assert httpx.get(f"{url}/up", trust_env=False).json() == ["MainThread"]
         # They appear before their first request.

@@ -17,7 +17,7 @@ import httpx
 import psutil
 import pytest
 from demo_service import ledger
-from harness import free_port, wait_until
+from harness import answers, free_port, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,10 +129,7 @@ class Part:
         self.wait_until_ready()
 
     def is_ready(self) -> bool:
-        try:
-            return httpx.get(f"{self.url}/health/ready", trust_env=False).is_success
-        except httpx.HTTPError:
-            return False
+        return answers(f"{self.url}/health/ready")
 
     def family(self) -> list[psutil.Process]:
         """Return its processes, itself first."""
