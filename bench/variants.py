@@ -208,5 +208,7 @@ def sink() -> Iterator[tuple[str, Callable[[], int]]]:
             print(file=questions, flush=True)
             return int(answers.readline())
 
-        yield f"127.0.0.1:{answers.readline().strip()}", arrived
+        if not (port := answers.readline().strip()):
+            raise RuntimeError("the sink has ended, and says why above: what it imports, `make bench` installs")
+        yield f"127.0.0.1:{port}", arrived
         questions.close()
