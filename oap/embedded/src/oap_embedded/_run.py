@@ -47,6 +47,8 @@ _FLAGS: Final = (
     "-Xms160m",
     "--sun-misc-unsafe-memory-access=allow",  # netty of that time wants it: else Java warns of it at each start
     *_archive.MODULES,
+    # A trace of 15,000 spans, as an hour of a WebSocket has, takes H2 longer to read than Armeria's 10 s.
+    "-Dcom.linecorp.armeria.defaultRequestTimeoutMillis=60000",
     "-Dcom.linecorp.armeria.warnNettyVersions=false",  # the mix is the one that SkyWalking itself is released with
 )
 
