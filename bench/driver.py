@@ -18,7 +18,7 @@ from stack.settings import free_port
 from variants import sink
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 HERE = Path(__file__).parent
 WARM_UP = 300  # requests before anything is counted
@@ -30,7 +30,6 @@ class Service:
 
     process: psutil.Process
     url: str
-    count_arrived: Callable[[], int]
     spans_made: int = 0  # known when it has ended
     spans_arrived: int = 0
 
@@ -67,7 +66,7 @@ def serve(variant: str) -> Iterator[Service]:
         }
         command = [sys.executable, str(HERE / "app.py")]
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as app:
-            service = Service(psutil.Process(app.pid), f"http://127.0.0.1:{port}", count_arrived)
+            service = Service(psutil.Process(app.pid), f"http://127.0.0.1:{port}")
             try:
                 _warm_up(service)
                 yield service

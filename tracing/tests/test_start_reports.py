@@ -243,7 +243,7 @@ def test_what_is_not_traced_is_not_reported(lines: Lines) -> None:
     assert lines.found == []
 
 
-def test_a_task_that_ends_at_the_very_moment_of_the_look_leaves_nothing(lines: Lines, segments: Segments) -> None:
+def test_a_task_that_ends_at_the_very_moment_of_the_look_leaves_nothing(lines: Lines) -> None:
     class Known(dict[Any, bool]):
         def __setitem__(self, span: Any, state: bool) -> None:
             super().__setitem__(span, state)
@@ -260,6 +260,8 @@ def test_a_task_that_ends_at_the_very_moment_of_the_look_leaves_nothing(lines: L
 
 
 def test_tasks_that_end_while_they_are_looked_at_leave_nothing(lines: Lines) -> None:
+    watch: _running.Watch[bool] = _running.Watch("a test", lambda *_what: None)
+    _running.watch_by((lines.watch, watch), bool)
     over = threading.Event()
 
     def work() -> None:
@@ -273,10 +275,11 @@ def test_tasks_that_end_while_they_are_looked_at_leave_nothing(lines: Lines) -> 
     until = time.monotonic() + 0.5
     while time.monotonic() < until:
         lines.look()
+        watch.take(True)
     over.set()
     for thread in threads:
         thread.join()
-    assert len(lines.watch.known) == 0
+    assert (watch.fresh, watch.known) == ({}, {})
 
 
 def test_too_many_tasks_are_counted_and_said_now_and_then(
@@ -285,7 +288,9 @@ def test_too_many_tasks_are_counted_and_said_now_and_then(
     monkeypatch.setattr(_running, "LIMIT", 2)
     watch: _running.Watch[bool] = _running.Watch("a test", lambda *_what: None)
     _running.watch_by((lines.watch, watch), bool)
-    hold(13, lambda: watch.take(True))
+    taken: list[Any] = []
+    hold(13, lambda: taken.extend(watch.take(True)))
+    assert len(taken) == 2
     assert watch.missed == 11
     assert [record.getMessage() for record in caplog.records] == [
         f"2 tasks run, more are not watched for a test (number {number})" for number in (1, 10)

@@ -266,8 +266,7 @@ def encode_line(  # noqa: PLR0913  # what a line consists of
 
 
 def _pair(key: str, value: str) -> bytes:
-    data = _name(b"\x0a", key) + _text(b"\x12", value)
-    return b"\x0a" + _length(len(data)) + data
+    return _sized(b"\x0a", _name(b"\x0a", key) + _text(b"\x12", value))
 
 
 @lru_cache(maxsize=1024)
