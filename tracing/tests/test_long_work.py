@@ -352,6 +352,7 @@ def test_threads_share_a_context_while_what_waits_is_sent(segments: Segments) ->
         assert len(segment.spans) <= SEGMENT_SPANS + threads * 3 + 1
 
 
+@pytest.mark.usefixtures("eager_threads")
 async def test_requests_that_end_while_they_are_cut_are_there_once(segments: Segments) -> None:
     app = instrument(FastAPI())
     stop = threading.Event()

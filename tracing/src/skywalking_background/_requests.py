@@ -214,8 +214,8 @@ class Request:
             note("closing a request")
 
     def _close(self, entry: RequestSpan, handling: HandlingSpan, error: BaseException | None, whole: bool) -> None:
-        self.origin.endpoint = entry.context.endpoint = entry.op = self.name()
-        del entry.context.primary_endpoint  # the name will do: no circle, and no request kept by what outlives it
+        self.origin.endpoint = name = self.name()
+        Context.name_endpoint(entry, name)
         if self.left or (self.started and not whole and (error is None or isinstance(error, ClientDisconnect))):
             set_tag(handling, "http.disconnected", "true")  # the client's doing, no failure of the service
             error = None

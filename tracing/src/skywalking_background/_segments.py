@@ -109,6 +109,15 @@ class Context(SpanContext):  # type: ignore[misc]  # the agent has no types
     def set_primary_endpoint(self, span: Span) -> None:
         """Stay with the first endpoint."""
 
+    @staticmethod
+    def name_endpoint(entry: Span, endpoint: str) -> None:
+        """Name a request's segment, and its entry span, as its route is known in the end."""
+        with _lock:
+            context = entry.context  # cut meanwhile, it is another one
+            context.endpoint = entry.op = endpoint
+            # The name will do: no circle, and no request kept by what outlives it.
+            context.__dict__.pop("primary_endpoint", None)
+
     # The life of its spans.
 
     @staticmethod
