@@ -5,7 +5,11 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Final
 
+from demo_service.collector import paused
+
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from demo_service.settings import Settings
 
 COMMANDS: Final = ("serve", "worker", "consumer")
@@ -22,9 +26,10 @@ def main() -> int:
         sys.stderr.write(f"usage: python -m demo_service [{'|'.join(COMMANDS)}]\n")
         return 2
     # Imported by each command: a process of a pool imports this module too, and needs none of it.
-    from pydantic import ValidationError  # noqa: PLC0415
+    with paused():
+        from pydantic import ValidationError  # noqa: PLC0415
 
-    from demo_service.settings import Settings  # noqa: PLC0415
+        from demo_service.settings import Settings  # noqa: PLC0415
 
     try:
         settings = Settings()
@@ -35,7 +40,8 @@ def main() -> int:
         return 2
     if command == "serve":
         return _serve(settings)
-    from demo_service.queues import BrokerUnavailableError, run_consumer, run_worker  # noqa: PLC0415
+    with paused():
+        from demo_service.queues import BrokerUnavailableError, run_consumer, run_worker  # noqa: PLC0415
 
     try:
         return run_worker(settings) if command == "worker" else run_consumer(settings)
@@ -44,13 +50,22 @@ def main() -> int:
         return 2
 
 
-def _serve(settings: Settings) -> int:
-    import uvicorn  # noqa: PLC0415
+def make_app() -> FastAPI:
+    """Make the app, in this process or in each of uvicorn's workers."""
+    with paused():
+        from demo_service.app import create_app  # noqa: PLC0415
 
-    from demo_service.http import LimitedProtocol  # noqa: PLC0415
+        return create_app()
+
+
+def _serve(settings: Settings) -> int:
+    with paused():
+        import uvicorn  # noqa: PLC0415
+
+        from demo_service.http import LimitedProtocol  # noqa: PLC0415
 
     uvicorn.run(
-        "demo_service.app:create_app",
+        "demo_service.__main__:make_app",
         factory=True,
         host=settings.host,
         port=settings.port,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 from contextlib import asynccontextmanager
 from functools import partial
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi_offline import FastAPIOffline
 from skywalking_background import instrument
 
-from demo_service import http, ledger
+from demo_service import collector, http, ledger
 from demo_service.accepted import Journal, Level
 from demo_service.alarms import Alarms
 from demo_service.dead_letters import DeadLetter, DeadLetters, Notifier
@@ -33,7 +32,7 @@ def create_app() -> FastAPI:
     """Make the app, traced: `instrument` is the one line that a service of your own needs."""
     settings = Settings()
     configure_logging()
-    _spare_sleeping_tasks()
+    collector.spare_sleeping_tasks()
     folder = settings.data_dir.absolute() / "accepted"
     journal = None if settings.journal is Level.OFF else Journal(folder, settings.journal)
     if journal is not None:  # the spans of what is killed, too
@@ -104,15 +103,3 @@ def _add_http(app: FastAPI, settings: Settings, room: Room) -> None:
     app.add_middleware(http.Refusals, max_body_bytes=settings.max_body_bytes, body_seconds=settings.body_seconds)
     app.add_middleware(http.Guard, allowed_hosts=settings.allowed_hosts)
     http.install_problem_documents(app)
-
-
-def _spare_sleeping_tasks() -> None:
-    """Keep the garbage collector from looking at every sleeping task again and again.
-
-    Each running task is some 50 objects that live as long as it. With Python's own thresholds (700, 10, 10) and 12,000
-    of them a full collection took 1.5 s in which no request was answered, every few seconds. With these the longest
-    pause is 23 ms.
-    """
-    gc.collect()
-    gc.freeze()  # what the imports have left stays anyway
-    gc.set_threshold(2_000, 5, 1_000)

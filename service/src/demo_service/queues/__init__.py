@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from demo_service.collector import paused
 from demo_service.queues.broker import CELERY_TASK, MESSAGE_TASK, BrokerUnavailableError
 from demo_service.queues.publisher import Publisher
 from demo_service.queues.worker import run_worker
@@ -16,6 +17,7 @@ __all__ = ["CELERY_TASK", "MESSAGE_TASK", "BrokerUnavailableError", "Publisher",
 
 def run_consumer(settings: Settings) -> int:
     """Run the consumer; imported by nobody else, as it costs 20 MB."""
-    from demo_service.queues.consumer import run_consumer as run  # noqa: PLC0415
+    with paused():
+        from demo_service.queues.consumer import run_consumer as run  # noqa: PLC0415
 
     return run(settings)

@@ -9,6 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from demo_service import ledger
+from demo_service.collector import paused
 from demo_service.logging import configure_logging
 from demo_service.queues.health import serve_health
 
@@ -24,10 +25,11 @@ def run_worker(settings: Settings) -> int:
     Raises:
         BrokerUnavailableError: no broker is set.
     """
-    from celery import signals  # noqa: PLC0415
+    with paused():
+        from celery import signals  # noqa: PLC0415
 
-    from demo_service.queues.celery_app import declare_dead_queue, make_app  # noqa: PLC0415
-    from demo_service.queues.celery_task import add_task  # noqa: PLC0415
+        from demo_service.queues.celery_app import declare_dead_queue, make_app  # noqa: PLC0415
+        from demo_service.queues.celery_task import add_task  # noqa: PLC0415
 
     configure_logging()
     ledger.keep(settings.ledger_dir, "worker")

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
-
-from nicegui import ui
-from pydantic import ValidationError
-
-from tracing_console.app import create
-from tracing_console.settings import Settings
 
 
 def main() -> int:
     """Serve until SIGTERM or SIGINT."""
+    gc.disable()  # what is imported stays: looking at it time and again takes a quarter of the start
+    from nicegui import ui  # noqa: PLC0415
+    from pydantic import ValidationError  # noqa: PLC0415
+
+    from tracing_console.app import create  # noqa: PLC0415
+    from tracing_console.settings import Settings  # noqa: PLC0415
+
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log every query
     try:
@@ -24,6 +26,8 @@ def main() -> int:
             print(f"console: {name}={problem['input']!r} is not valid: {problem['msg']}", file=sys.stderr)  # noqa: T201
         return 2
     create(settings)
+    gc.freeze()
+    gc.enable()
     ui.run(
         host=settings.host,
         port=settings.port,
