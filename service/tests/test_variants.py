@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from demo_service import ledger
-from demo_service.dead_letters import DeadLetters
+from demo_service.dead_letters.store import DeadLetters
 from demo_service.queues.broker import MAX_DELIVERIES
 from demo_service.queues.consumer import Consumer
 from demo_service.settings import Settings

@@ -15,7 +15,8 @@ from skywalking_background import instrument
 from demo_service import collector, http, ledger
 from demo_service.accepted import Journal, Level
 from demo_service.alarms import Alarms
-from demo_service.dead_letters import DeadLetter, DeadLetters, Notifier
+from demo_service.dead_letters import DeadLetter, Notifier
+from demo_service.dead_letters.store import DeadLetters
 from demo_service.drain import drain_first
 from demo_service.logging import configure_logging
 from demo_service.queues import Publisher

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
 Reason = Literal["failed", "interrupted", "crashed"]
 
 
+class StoreUnavailableError(Exception):
+    """The database of the dead letters does not answer."""
+
+
 @dataclass(frozen=True)
 class Wanted:
     """Which letters: those to which all that is given applies."""

@@ -15,7 +15,7 @@ from sqlalchemy import Boolean, Column, Integer, MetaData, String, Table, Text, 
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from demo_service.dead_letters.letter import DeadLetter
+from demo_service.dead_letters.letter import DeadLetter, StoreUnavailableError
 from demo_service.dead_letters.letter_file import LetterFile
 from demo_service.dead_letters.redaction import describe
 
@@ -65,10 +65,6 @@ _LETTERS = Table(
     Column("replay_of", Text),
     Column("died_at", String(32), nullable=False, index=True),  # ISO 8601 in UTC, which sorts by time as text
 )
-
-
-class StoreUnavailableError(Exception):
-    """The database of the dead letters does not answer."""
 
 
 class DeadLetters:

@@ -20,6 +20,7 @@ from demo_service.tasks import JOBS, Refused
 
 if TYPE_CHECKING:
     from demo_service import dead_letters
+    from demo_service.dead_letters.store import DeadLetters
     from demo_service.tasks import Room
 
 logger = logging.getLogger(__name__)
@@ -140,7 +141,7 @@ async def cancel(request: Request, task_id: TaskId) -> Cancelling:
 @router.post("/dead-letters/replay", status_code=202, responses=problems(503), tags=["bulk"])
 async def replay_many(request: Request, wanted: Annotated[ReplayFilter, Query()]) -> BulkReplayed:
     """Run the tasks of many dead letters again, each in a trace of its own, and take the letters out."""
-    letters: dead_letters.DeadLetters = request.app.state.letters
+    letters: DeadLetters = request.app.state.letters
     room: Room = request.app.state.room
     room.refuse_when_draining()
     found = await letters.select(wanted.wanted(), wanted.limit)

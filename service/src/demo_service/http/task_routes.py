@@ -20,6 +20,7 @@ from demo_service.tasks import JOBS, Refused, State
 
 if TYPE_CHECKING:
     from demo_service import dead_letters, tasks
+    from demo_service.dead_letters.store import DeadLetters
     from demo_service.queues import Publisher
     from demo_service.tasks import Registry
 
@@ -190,7 +191,7 @@ async def list_dead_letters(request: Request, wanted: Annotated[Limited, Query()
 )
 async def replay(request: Request, task_id: TaskId, start: Start, key: Key = None) -> Replayed:
     """Run a dead letter's task again, as a new task in a trace of its own, and take the letter out."""
-    letters: dead_letters.DeadLetters = request.app.state.letters
+    letters: DeadLetters = request.app.state.letters
     publisher: Publisher = request.app.state.publisher
 
     async def begin() -> Replayed:

@@ -12,7 +12,7 @@ from skywalking_background import current_trace_id
 from tracing_claims import variants
 
 from demo_service import ledger
-from demo_service.dead_letters import DeadLetters, Redactor
+from demo_service.dead_letters import Redactor
 from demo_service.logging import task_id
 from demo_service.queues.broker import CELERY_QUEUE, CELERY_TASK, MAX_DELIVERIES, broker_of
 from demo_service.tasks import Interrupted, Retry, Work, do, letter_of, log_failed_attempt, parse_fault
@@ -91,6 +91,8 @@ def _countdown_seconds(failed: int) -> int:
 
 
 async def _bury(settings: Settings, request: Any, arguments: dict[str, Any], error: Exception) -> None:  # noqa: ANN401
+    from demo_service.dead_letters.store import DeadLetters  # noqa: PLC0415  # most processes never need it
+
     task = TaskRecord(request.id, CELERY_TASK, f"GET {variants.CELERY.path}", current_trace_id(), None)
     task.attempts = request.retries + 1
     letters = DeadLetters(settings)

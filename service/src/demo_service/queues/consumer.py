@@ -7,6 +7,7 @@ import signal
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from faststream import AckPolicy
@@ -19,7 +20,7 @@ from skywalking_background import current_trace_id, event, flush, tag
 from tracing_claims import variants
 
 from demo_service import ledger
-from demo_service.dead_letters import DeadLetters, Redactor
+from demo_service.dead_letters import Redactor
 from demo_service.logging import configure_logging, task_id
 from demo_service.queues.broker import GROUP, MAX_DELIVERIES, MESSAGE_QUEUE, MESSAGE_TASK, Broker, broker_of
 from demo_service.queues.health import serve_health
@@ -35,6 +36,7 @@ from demo_service.tasks import Interrupted, Retry, Work, compute, letter_of, log
 from demo_service.tasks import Task as TaskRecord
 
 if TYPE_CHECKING:
+    from demo_service.dead_letters.store import DeadLetters
     from demo_service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -55,7 +57,7 @@ class Consumer:
 
     def __init__(self, settings: "Settings") -> None:
         self._settings = settings
-        self._letters = DeadLetters(settings)
+        self._letters: DeadLetters | None = None
         self._redactor = Redactor(settings.redact)
         self._threads = ThreadPoolExecutor(CPU_THREADS)
         self.trouble: str | None = "the consumer waits for its broker"
@@ -84,8 +86,7 @@ class Consumer:
                     await asyncio.sleep(RETRY.wait_seconds(attempt))
             ledger.note("done", variants.QUEUE.name, body["id"])
         except Exception as error:
-            self._bury(body, attempt, error)
-            await self._letters.settled()  # before the message is acknowledged
+            await self._bury(body, attempt, error)
             raise
         finally:
             if attempt > 1:
@@ -94,7 +95,8 @@ class Consumer:
 
     async def close(self) -> None:
         """Store what is still to be stored."""
-        await self._letters.close()
+        if self._letters is not None:
+            await self._letters.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _attempt(self, body: dict[str, Any], attempt: int) -> None:
@@ -108,13 +110,18 @@ class Consumer:
             await asyncio.sleep(body["seconds"])
         log("completed", MESSAGE_TASK)
 
-    def _bury(self, body: dict[str, Any], attempts: int, error: Exception) -> None:
+    async def _bury(self, body: dict[str, Any], attempts: int, error: Exception) -> None:
+        """Write the letter into the store that the service reads, before the message is acknowledged."""
         ledger.note("dead", variants.QUEUE.name, body["id"])
         task = TaskRecord(body["id"], MESSAGE_TASK, f"GET {variants.QUEUE.path}", current_trace_id(), None)
         task.attempts = attempts
         arguments = {name: body[name] for name in ("seconds", "work")}
         kept = self._redactor.kept(arguments, self._settings.max_argument_bytes)
+        if self._letters is None:  # most processes never need it
+            store = await asyncio.to_thread(import_module, "demo_service.dead_letters.store")
+            self._letters = self._letters or store.DeadLetters(self._settings)
         self._letters.put(letter_of(task, kept, error, interrupted=isinstance(error, Interrupted)))
+        await self._letters.settled()
 
 
 def subscribe_rabbit(rabbit: RabbitBroker, consumer: Consumer) -> None:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from demo_service.accepted import Accepted, Left
-    from demo_service.dead_letters import DeadLetter, DeadLetters
+    from demo_service.dead_letters import DeadLetter
+    from demo_service.dead_letters.store import DeadLetters
     from demo_service.tasks.jobs import Job
     from demo_service.tasks.room import Room
 
