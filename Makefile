@@ -1,7 +1,9 @@
 # The only commands a user needs; `make` alone lists them. What they do is in stack/.
 
 PY := .venv/bin/python
+# What the stack needs is in .venv, and what developers need beside it.
 SYNCED := .venv/.synced
+TOOLS := .venv/.tools
 # Tests mostly wait, so three at once suit two cores. What belongs together stays in one process: see conftest.py.
 PARALLEL := --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 # Tests of one part that start real servers for long: they run with the tests across parts.
@@ -90,17 +92,17 @@ endif
 load-ui: $(SYNCED) ## start Locust's web page
 	@$(PY) -m stack load-ui
 
-screenshots: $(SYNCED) ## make docs/screenshots/ and docs/tour/ from the running stack, with 1,000 tasks at once (needs Chromium, SERVICE_PROFILING_ENABLED)
+screenshots: $(TOOLS) ## make docs/screenshots/ and docs/tour/ from the running stack, with 1,000 tasks at once (needs Chromium, SERVICE_PROFILING_ENABLED)
 	@$(PY) docs/screenshots.py
 	@$(PY) docs/tour.py
 
 test: test-unit test-end-to-end ## run every test
 
-test-end-to-end: $(SYNCED) ## run the tests that need real servers: an OAP, brokers, a browser, a stack (ARGS="-k name")
+test-end-to-end: $(TOOLS) ## run the tests that need real servers: an OAP, brokers, a browser, a stack (ARGS="-k name")
 	@$(PY) -m pytest $(PARALLEL) tests $(SERVERS) $(ARGS)
 
 # The library's tests are by themselves: they want a process in which nothing has started the agent.
-test-unit: $(SYNCED) ## run the tests that need no server (UNIT_ARGS="-p randomly": in random order)
+test-unit: $(TOOLS) ## run the tests that need no server (UNIT_ARGS="-p randomly": in random order)
 	@$(PY) -m pytest $(UNIT_PYTEST) tracing/tests $(UNIT_ARGS)
 	@$(PY) -m pytest $(UNIT_PYTEST) $(filter-out tracing/tests,$(UNIT)) $(UNIT_ARGS)
 
@@ -126,11 +128,11 @@ package: ## build the library's distributions into .run/dist and check them as a
 	@.venv/bin/twine check --strict .run/dist/*.whl .run/dist/*.tar.gz
 	@.venv/bin/check-wheel-contents .run/dist/*.whl
 
-fmt: $(SYNCED) ## format the code, and fix what ruff can fix
+fmt: $(TOOLS) ## format the code, and fix what ruff can fix
 	@.venv/bin/ruff check --fix --show-fixes
 	@.venv/bin/ruff format
 
-lint: $(SYNCED) ## check style, types, the arrows between the parts, declared dependencies
+lint: $(TOOLS) ## check style, types, the arrows between the parts, declared dependencies
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
 	@.venv/bin/oxlint -c ui/.oxlintrc.json --deny-warnings ui
@@ -142,11 +144,12 @@ lint: $(SYNCED) ## check style, types, the arrows between the parts, declared de
 clean: $(SYNCED) ## end the stack and delete its traces and logs
 	@$(PY) -m stack clean
 
-# Made again when one of its sources has changed, and when it is broken. A stamp, as .venv/bin/python is a link to an
+# Made again when one of their sources has changed, and when .venv is broken. Stamps, as .venv/bin/python is a link to an
 # interpreter of others.
-$(SYNCED): uv.lock pyproject.toml $(wildcard */pyproject.toml */*/pyproject.toml) \
+$(SYNCED) $(TOOLS): uv.lock pyproject.toml $(wildcard */pyproject.toml */*/pyproject.toml) \
 		$(shell $(PY) -c 'import stack' >/dev/null 2>&1 || echo FORCE)
-	@sh stack/bootstrap.sh
+	@sh stack/bootstrap.sh $(if $(filter $(SYNCED),$@),--no-group dev --inexact)
+	@touch $@
 
 .PHONY: FORCE
 FORCE:

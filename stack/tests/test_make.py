@@ -112,6 +112,17 @@ def bootstrap(clone: Path, **environment: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines if "=" in line)
 
 
+@pytest.mark.parametrize(("command", "options"), [("up", "--no-group dev --inexact"), ("lint", "")])
+def test_who_only_runs_the_stack_gets_no_tools_of_developers(clone: Path, command: str, options: str) -> None:
+    (clone / ".venv" / ".synced").unlink()
+    planned = subprocess.run(["make", "-n", command], cwd=clone, check=True, capture_output=True, text=True).stdout
+    assert planned.splitlines()[0].split() == ["sh", "stack/bootstrap.sh", *options.split()]
+    (clone / ".venv" / ".tools").touch()
+    (clone / ".venv" / ".synced").touch()
+    planned = subprocess.run(["make", "-n", command], cwd=clone, check=True, capture_output=True, text=True).stdout
+    assert "bootstrap" not in planned
+
+
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE"])
 def test_uv_and_pip_trust_what_any_variable_names(clone: Path, variable: str) -> None:
     company = clone.parent / "a company's.pem"
