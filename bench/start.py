@@ -3,6 +3,8 @@
 `.venv/bin/python bench/start.py` measures `make up RUNTIME=native` with warm caches, `--cold 5` also with empty ones: a
 fresh clone, nothing downloaded, nothing compiled. `--runtime compose` measures containers, with images that are built
 already. It clones this repository's HEAD into a folder of its own and leaves nothing behind.
+
+Before each start it times a loop of ten million additions in Python: rented machines are not equally fast at all hours.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ def main() -> int:
         clone = folder / "clone"
         subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)  # noqa: S607  # whichever the user has
         environment = _environment(arguments.first_port, arguments.runtime)
-        print("| start: median, each | `make up` returns | first trace in OAP |\n|---|---|---|")
+        print("| start: median, each | `make up` returns | first trace in OAP | the loop |\n|---|---|---|---|")
         if arguments.runtime == "compose":
             _make(clone, environment, "doctor")  # what is no part of a start: our own tools
             _tell("no data yet", [_start(clone, environment, keep=False) for _ in range(arguments.rounds)])
@@ -66,7 +68,7 @@ def _environment(first_port: int, runtime: str) -> dict[str, str]:
     return {**os.environ, **ports, **images, "RUNTIME": runtime}
 
 
-def _cold(clone: Path, folder: Path, environment: dict[str, str]) -> tuple[float, float]:
+def _cold(clone: Path, folder: Path, environment: dict[str, str]) -> tuple[float, float, float]:
     """Start with empty caches, which are deleted afterwards."""
     caches = {name: str(folder / name.lower()) for name in ("OAP_EMBEDDED_CACHE", "UV_CACHE_DIR")}
     try:
@@ -78,8 +80,11 @@ def _cold(clone: Path, folder: Path, environment: dict[str, str]) -> tuple[float
 
 def _start(
     clone: Path, environment: dict[str, str], *, keep: bool = True, archive: bool = False
-) -> tuple[float, float]:
-    """Start and end the stack once; return after how many s `make up` returned, and a trace was in OAP.
+) -> tuple[float, float, float]:
+    """Start and end the stack once.
+
+    Returns:
+        After how many s `make up` returned, after how many a trace was in OAP, and the seconds of the loop before.
 
     Args:
         clone: where.
@@ -87,6 +92,7 @@ def _start(
         keep: what it stored, so that the next start finds it as a user's does.
         archive: wait until the class-data archive is made, so that the next start has it.
     """
+    loop = _loop_seconds()
     began = time.monotonic()
     try:
         _make(clone, environment, "up")
@@ -98,7 +104,14 @@ def _start(
             _wait_for_archive(clone)
     finally:
         _make(clone, environment, "down" if keep else "clean")
-    return up, traced
+    return up, traced, loop
+
+
+def _loop_seconds() -> float:
+    began, total = time.perf_counter(), 0
+    for number in range(10_000_000):
+        total += number
+    return time.perf_counter() - began
 
 
 def _wait_for_trace(port: str, trace_id: str) -> None:
@@ -153,10 +166,10 @@ def _make(clone: Path, environment: dict[str, str], *words: str) -> str:
     return done.stdout
 
 
-def _tell(title: str, seconds: list[tuple[float, float]]) -> None:
-    up, traced = (median(one[place] for one in seconds) for place in (0, 1))
+def _tell(title: str, seconds: list[tuple[float, float, float]]) -> None:
+    up, traced, loop = (median(column) for column in zip(*seconds, strict=True))
     each = "" if len(seconds) == 1 else ": " + ", ".join(f"{one[0]:.1f}" for one in seconds)
-    print(f"| {title} | {up:.1f} s{each} | {traced:.1f} s |", flush=True)
+    print(f"| {title} | {up:.1f} s{each} | {traced:.1f} s | {loop:.2f} s |", flush=True)
 
 
 if __name__ == "__main__":

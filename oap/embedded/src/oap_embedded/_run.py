@@ -75,7 +75,9 @@ def run(options: Options) -> NoReturn:
         OapEmbeddedError: the data folder is in use, full or not writable, or OAP can't use its path or its database.
     """
     data = options.data.resolve()
-    jars = fetch()
+    jars = fetch(hashed=False)
+    if _archive.find(jars) is None:  # which is made of hashed files, and holds for them by size and time of change
+        jars = fetch()
     _check_paths(data, jars[0].parent)
     for port in (options.grpc_port, options.http_port):
         _check_port(options.host, port)

