@@ -49,12 +49,16 @@ def clone(tmp_path: Path) -> Path:
     return folder
 
 
-def make(clone: Path, *words: str, **environment: str) -> tuple[list[str], dict[str, str]]:
+def run_make(clone: Path, *words: str, **environment: str) -> str:
+    """Run it without what a `make` around these tests hands down."""
     plain = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    done = subprocess.run(
+    return subprocess.run(
         ["make", *words], cwd=clone, env={**plain, **environment}, check=True, capture_output=True, text=True
-    )
-    arguments, seen = json.loads(done.stdout)
+    ).stdout
+
+
+def make(clone: Path, *words: str, **environment: str) -> tuple[list[str], dict[str, str]]:
+    arguments, seen = json.loads(run_make(clone, *words, **environment))
     return arguments, seen
 
 
@@ -112,20 +116,13 @@ def bootstrap(clone: Path, **environment: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines if "=" in line)
 
 
-def plan(clone: Path, command: str) -> list[str]:
-    """Say what make would run; without what a `make` around these tests hands down."""
-    plain = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    done = subprocess.run(["make", "-n", command], cwd=clone, env=plain, check=True, capture_output=True, text=True)
-    return done.stdout.splitlines()
-
-
 @pytest.mark.parametrize(("command", "options"), [("up", "--no-group dev --inexact"), ("lint", "")])
 def test_who_only_runs_the_stack_gets_no_tools_of_developers(clone: Path, command: str, options: str) -> None:
     (clone / ".venv" / ".synced").unlink()
-    assert plan(clone, command)[0].split() == ["sh", "stack/bootstrap.sh", *options.split()]
+    assert run_make(clone, "-n", command).splitlines()[0].split() == ["sh", "stack/bootstrap.sh", *options.split()]
     (clone / ".venv" / ".tools").touch()
     (clone / ".venv" / ".synced").touch()
-    assert not any("bootstrap" in line for line in plan(clone, command))
+    assert "bootstrap" not in run_make(clone, "-n", command)
 
 
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE"])
