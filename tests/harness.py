@@ -23,6 +23,7 @@ from oap_query import Oap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from datetime import datetime
 
 T = TypeVar("T")
 HERE = Path(__file__).parent
@@ -101,6 +102,12 @@ class Server:
         """End it as a process manager does, and return its exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(seconds)
+
+
+def trace_ids(oap: OapServer, service: str, began: datetime, expected: set[str]) -> set[str]:
+    """Return the ids of a service's traces since then, when OAP lists all that are expected, or after 40 s."""
+    eventually(lambda: oap.client.traces_since(service, began) >= expected)
+    return oap.client.traces_since(service, began)
 
 
 class EmbeddedOap(OapServer):

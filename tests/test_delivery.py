@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from harness import EmbeddedOap, OapServer, Server, eventually, make_python, serve
+from harness import EmbeddedOap, OapServer, Server, eventually, make_python, serve, trace_ids
 from oap_query import instances
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def test_several_workers_are_several_instances_and_lose_nothing(oap: OapServer, 
             pass  # the first worker answers while the second one is still starting
         ids = ask(server, "/task", 60)
         assert complete(oap, ids) == len(ids)
-        assert eventually(lambda: oap.client.traces_since(server.name, began)) == set(ids)
+        assert trace_ids(oap, server.name, began, set(ids)) == set(ids)
         instances = {span.instance for trace_id in ids for span in oap.client.trace(trace_id)}
         assert len(instances) == 2
 
@@ -95,7 +95,7 @@ def test_what_is_not_sampled_leaves_nothing_neither_request_nor_task(oap: OapSer
         assert 2 <= len(ids) < 20
         assert complete(oap, ids) == len(ids)
         server.stop()
-        assert eventually(lambda: oap.client.traces_since(server.name, began)) == set(ids)
+        assert trace_ids(oap, server.name, began, set(ids)) == set(ids)
 
 
 @pytest.mark.parametrize("version", ["", "3.12"], ids=["this Python", "Python 3.12"])

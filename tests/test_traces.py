@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from harness import OapServer, Server, eventually, make_python, serve
+from harness import OapServer, Server, make_python, serve, trace_ids
 from oap_query import build, outline
 
 if TYPE_CHECKING:
@@ -620,8 +620,7 @@ def test_trace(case: Case, run: Run, oap: OapServer) -> None:
 def test_no_other_trace_came_of_it(run: Run, oap: OapServer) -> None:
     """Start-up, shut-down and idling leave no trace, and no segment strays into one of its own."""
     expected = {answer.headers["X-Trace-Id"] for answer in run.answers.values()}
-    eventually(lambda: oap.client.traces_since(run.server.name, run.began) >= expected)
-    assert oap.client.traces_since(run.server.name, run.began) == expected
+    assert trace_ids(oap, run.server.name, run.began, expected) == expected
 
 
 @pytest.mark.parametrize("case", ["async task", "sync task in the thread pool", "streaming response"])

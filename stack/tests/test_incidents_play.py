@@ -137,8 +137,18 @@ def test_what_does_not_arrive_is_told_and_not_drawn_as_nothing(stage: Stage) -> 
     assert set(stage.traces(sent[:1], bool)) == {"t1"}
     with pytest.raises(PlayError, match="1 of 2 traces were not complete in OAP"):
         stage.traces(sent, bool, 0.1)
-    with pytest.raises(PlayError, match="OAP had no value of endpoint_sla of demo-service-killed-before"):
-        stage.metric(["endpoint_sla"])
+    with pytest.raises(PlayError, match="endpoint_sla of demo-service-killed-before were not complete in OAP"):
+        stage.metric(["endpoint_sla"], lambda found: bool(found[0]))
+
+
+def test_a_metric_is_read_when_it_is_of_all_requests(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = iter(
+        [*[[{1: 3.0}, {1: 1.0}]] * 3, [{1: 3.0}, {1: 1.0, 2: 10.0}], *[[{1: 3.0, 2: 900.0}, {1: 1.0, 2: 10.0}]] * 2]
+    )
+    monkeypatch.setattr(stage_module, "read", lambda _oap, _wanted, _began: next(looks))
+    monkeypatch.setattr(stage_module, "METRIC_SECONDS", 10)
+    found = stage.metric(["endpoint_resp_time", "endpoint_cpm"], plays._counted(11), "HTTP GET /plain")
+    assert found == [[3.0, 900.0], [1.0, 10.0]]
 
 
 def test_without_an_oap_one_sentence_says_so(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,8 +57,9 @@ def _sequential(stage: Stage, setting: str) -> Seen:
     with stage.running():
         sent = stage.send("POST", f"/complex-action?{setting}", ORDERS, rate=4, seconds=TASK_SECONDS)
         traces = stage.traces(sent, lambda spans: len(_tasks(spans)) == 3)  # noqa: PLR2004  # task1 to task3
-        delays = stage.metric(["meter_background_task_queue_delay_ms"], "task3")
-    late_ms = max(delays[0], default=0.0)
+        expressions = ["meter_background_task_queue_delay_ms", "meter_background_task_started"]
+        delays, _ = stage.metric(expressions, lambda found: bool(found[0]) and sum(found[1]) >= ORDERS, "task3")
+    late_ms = max(delays)
     first = sent[0]
     symptom = Symptom("task3 begins late, on average", late_ms, "ms", "meter_background_task_queue_delay_ms")
     end = max((span.end for span in traces[first.trace_id]), default=0)
@@ -88,7 +89,8 @@ def _threads(stage: Stage, setting: str) -> Seen:
         visitors = stage.send("GET", "/plain", VISITORS, rate=10)
         found = stage.traces(tasks, lambda spans: bool(_tasks(spans)))
         found |= stage.traces(visitors, lambda spans: bool(_requests(spans)))
-        (times,) = stage.metric(["endpoint_resp_time"], "HTTP GET /plain")
+        expressions = ["endpoint_resp_time", "endpoint_cpm"]
+        times, _ = stage.metric(expressions, _counted(1 + VISITORS), "HTTP GET /plain")
     began = tasks[0].at_ms
     lanes = [
         Lane(f"task {number}", one.trace_id, _pieces(_tasks(found[one.trace_id]), began, "task"))
@@ -98,7 +100,7 @@ def _threads(stage: Stage, setting: str) -> Seen:
         Lane(f"answer {number}", one.trace_id, _pieces(_requests(found[one.trace_id]), began, "answer"))
         for number, one in enumerate(visitors, 1)
     ]
-    symptom = Symptom("HTTP GET /plain takes, on average", max(times, default=0.0), "ms", "endpoint_resp_time")
+    symptom = Symptom("HTTP GET /plain takes, on average", max(times), "ms", "endpoint_resp_time")
     facts = {
         "the slowest answer": f"{max(one.milliseconds for one in visitors):,.0f} ms",
         "the median of them": f"{_middle(visitors):,.1f} ms",
@@ -120,7 +122,8 @@ def _neighbour(stage: Stage, _setting: str) -> Seen:
         refused = [one for one in sent if one.status == REFUSED]
         found = stage.traces(accepted, lambda spans: bool(_tasks(spans)))
         found |= stage.traces(refused, lambda spans: bool(_requests(spans)))
-        rates, loads = stage.metric(["endpoint_sla", "endpoint_cpm"], "HTTP GET /test")
+        expressions = ["endpoint_sla", "endpoint_cpm"]
+        rates, loads = stage.metric(expressions, _counted(ORDERS_TO_NEIGHBOUR), "HTTP GET /test")
         letters = client.get("/dead-letters?limit=1").raise_for_status().json()["total"]
     began = sent[0].at_ms
     lanes = []
@@ -131,7 +134,7 @@ def _neighbour(stage: Stage, _setting: str) -> Seen:
         else:
             at = (one.at_ms - began) / 1000
             lanes.append(Lane(f"order {number}", one.trace_id, (Piece(at, at + one.milliseconds / 1000, "refused"),)))
-    rate = sum(rate * load for rate, load in zip(rates, loads, strict=False)) / 100 / (sum(loads) or 1)
+    rate = sum(rate * load for rate, load in zip(rates, loads, strict=True)) / 100 / sum(loads)
     symptom = Symptom("HTTP GET /test succeeds", rate, "%", "endpoint_sla")
     waits = [float(span.tags.get("task.queue_delay_ms", 0)) for one in accepted for span in _tasks(found[one.trace_id])]
     facts = {
@@ -174,7 +177,10 @@ def _killed(stage: Stage, setting: str) -> Seen:
         letters = _letters(client, TASKS if journal else 0)
         found = stage.traces(sent, lambda spans: bool(_requests(spans)) and (not journal or bool(_tasks(spans))))
         kinds = ("started", "succeeded", "failed", "crashed")
-        started, *ended = stage.metric([f"meter_background_tasks_{kind}" for kind in kinds])
+        started, *ended = stage.metric(
+            [f"meter_background_tasks_{kind}" for kind in kinds],
+            lambda found: sum(found[0]) >= TASKS and (not journal or sum(found[-1]) >= TASKS),
+        )
         ready = client.get("/tasks?limit=1").raise_for_status().json()
     began = sent[0].at_ms
     crashed = [one for one in sent if _crashed(found[one.trace_id])]
@@ -214,6 +220,11 @@ def _until_kill(found: Traces, sent: Sent, began: float, killed_ms: float) -> tu
     if crashed := _crashed(found[sent.trace_id]):
         return _pieces(crashed, began, "crashed")
     return (_piece(sent.at_ms + sent.milliseconds, killed_ms, began, "lost"),)
+
+
+def _counted(requests: int) -> Callable[[list[list[float]]], bool]:
+    """Return what says whether a metric and the load beside it are of so many requests."""
+    return lambda found: len(found[0]) == len(found[1]) and sum(found[1]) >= requests
 
 
 # Pieces of pictures.

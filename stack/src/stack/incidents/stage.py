@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 TRACE_SECONDS: Final = 40.0
 """How long traces may take to arrive after their last span has ended."""
-METRIC_SECONDS: Final = 25.0
+METRIC_SECONDS: Final = 60.0
 LOOK_SECONDS: Final = 1.0
 READERS: Final = 8
 """Traces that are read at the same time."""
@@ -116,22 +116,26 @@ class Stage:
                     raise PlayError(message)
                 time.sleep(LOOK_SECONDS)
 
-    def metric(self, expressions: Sequence[str], endpoint: str | None = None) -> list[list[float]]:
-        """Read metrics of this service, a value a minute, when two looks in a row have seen the same values.
+    def metric(
+        self, expressions: Sequence[str], complete: Callable[[list[list[float]]], bool], endpoint: str | None = None
+    ) -> list[list[float]]:
+        """Read metrics of this service, a value a minute, when they are complete and two looks have seen the same.
+
+        OAP counts later than it takes traces: `complete` is what tells a mean of all requests from that of the first.
 
         Raises:
             OapError: OAP does not answer.
-            PlayError: OAP has no value of the first of them, or they do not come to rest.
+            PlayError: they are not complete, or do not come to rest.
         """
         wanted = [Metric(expression, self.service, endpoint) for expression in expressions]
-        before: list[list[float]] | None = None
+        before: list[list[float]] = []
         deadline = time.monotonic() + METRIC_SECONDS
         while True:
             found = [list(points.values()) for points in read(self.oap, wanted, self.began)]
-            if found == before and found[0]:
+            if found == before and complete(found):
                 return found
             if time.monotonic() > deadline:
-                message = f"OAP had no value of {expressions[0]} of {self.service} after {METRIC_SECONDS:.0f} s"
-                raise PlayError(message)
+                message = f"{', '.join(expressions)} of {self.service} were not complete in OAP"
+                raise PlayError(f"{message} after {METRIC_SECONDS:.0f} s")
             before = found
             time.sleep(LOOK_SECONDS * 2)
