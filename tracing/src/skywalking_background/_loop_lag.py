@@ -8,25 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, Final
-from weakref import WeakSet
+from typing import Any
+from weakref import WeakKeyDictionary, WeakSet
 
 _loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
-_probes: Final[dict[int, _Probe]] = {}
-
-
-class _Probe:
-    """What is known of one loop; times in seconds of `time.monotonic()`."""
-
-    __slots__ = ("asked", "worst")
-
-    def __init__(self) -> None:
-        self.asked = 0.0
-        self.worst = 0.0
-
-    def answer(self) -> None:
-        self.worst = max(self.worst, time.monotonic() - self.asked)
-        self.asked = 0.0
+_asked: WeakKeyDictionary[asyncio.AbstractEventLoop, float] = WeakKeyDictionary()
+"""When each loop was knocked at that has not answered yet, in seconds of `time.monotonic()`."""
+_worst: float | None = None
+"""The longest delay that was heard of since the last report, in seconds; its loop may have ended since."""
 
 
 def watch() -> None:
@@ -44,31 +33,45 @@ def tasks() -> dict[int, asyncio.Task[Any]]:
 def probe() -> None:
     """Knock at each loop that has answered the last time; from another thread."""
     for loop in list(_loops):
-        one = _probes.setdefault(id(loop), _Probe())
-        if one.asked:
+        if not loop.is_running():
+            _asked.pop(loop, None)  # between two runs nothing in it is late
             continue
-        one.asked = time.monotonic()
+        if loop in _asked:
+            continue
+        _asked[loop] = time.monotonic()
         try:
-            loop.call_soon_threadsafe(one.answer)
+            loop.call_soon_threadsafe(_answered, loop)
         except RuntimeError:  # closed
             _loops.discard(loop)
-            _probes.pop(id(loop), None)
+
+
+def _answered(loop: asyncio.AbstractEventLoop) -> None:
+    if asked := _asked.pop(loop, None):
+        _keep(time.monotonic() - asked)
+
+
+def _keep(seconds: float) -> None:
+    global _worst  # noqa: PLW0603  # of all loops
+    _worst = max(_worst or 0.0, seconds)
 
 
 def take() -> int | None:
     """Return the longest delay in ms since the last call, one that still lasts included; `None` without a loop."""
+    global _worst  # noqa: PLW0603  # of all loops
     now = time.monotonic()
-    alive = {id(loop): loop for loop in list(_loops) if loop.is_running()}
-    for key in set(_probes) - set(alive):
-        del _probes[key]
-    worst = [max(one.worst, now - one.asked if one.asked else 0.0) for one in _probes.values()]
-    for one in _probes.values():
-        one.worst = 0.0
-    return round(max(worst) * 1000) if worst else None
+    late = [now - _asked.get(loop, now) for loop in list(_loops) if loop.is_running()]
+    if _worst is not None:
+        late.append(_worst)
+        _worst = None
+    return round(max(late) * 1000) if late else None
+
+
+def put_back(milliseconds: int) -> None:
+    """Take in again what could not be reported: it is part of what `take` returns next."""
+    _keep(milliseconds / 1000)
 
 
 def forget_all() -> None:
     """Begin anew in a forked process: the loops of its parent do not run here."""
-    global _loops  # noqa: PLW0603  # its lock-free copy could be half changed
-    _loops = WeakSet()
-    _probes.clear()
+    global _loops, _asked, _worst  # their lock-free copies could be half changed
+    _loops, _asked, _worst = WeakSet(), WeakKeyDictionary(), None

@@ -63,11 +63,14 @@ class MeterReport:
         with self._lock:
             self._due = time.monotonic() + self._period
             tallies = list(_meters.take_all()) if _meters.enabled else []
+            lag = _loop_lag.take() if _meters.enabled else None
             try:
-                self._report(tallies)
+                self._report(tallies, lag)
             except Exception as error:
                 for task, tally, _ in tallies:
                     task.put_back(tally)
+                if lag is not None:
+                    _loop_lag.put_back(lag)
                 if not isinstance(error, DeliveryError):
                     raise
                 self._failed(error)
@@ -88,7 +91,7 @@ class MeterReport:
             self._refused = True
             logger.warning("OAP does not take the meters of this process (%s): they are added up and sent again", error)
 
-    def _report(self, tallies: list[Taken]) -> None:
+    def _report(self, tallies: list[Taken], lag: int | None) -> None:
         meters = _of_runtime()
         segments = self._segments()
         if _meters.enabled:
@@ -96,7 +99,7 @@ class MeterReport:
             meters.append(_single("segments_sent", segments.sent - self._sent))
             meters.append(_single("segments_dropped", segments.dropped - self._dropped))
             meters.append(_single("segments_queued", segments.queued))
-            if (lag := _loop_lag.take()) is not None:
+            if lag is not None:
                 meters.append(_single("loop_lag_ms", lag))
         if not meters:
             return

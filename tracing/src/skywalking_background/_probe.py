@@ -19,6 +19,7 @@ from typing import Any, Final
 import grpc
 
 CONNECT_SECONDS: Final = 2.0
+ANSWER_SECONDS: Final = 5.0  # an OAP that collects its heap may be silent for a while
 ADDRESS_VARIABLE: Final = "SW_AGENT_COLLECTOR_BACKEND_SERVICES"
 _COLLECT: Final = "/skywalking.v3.TraceSegmentReportService/collectInSync"
 # HTTP/2's preface and an empty frame of settings: what every gRPC server answers with settings of its own.
@@ -57,28 +58,43 @@ def speaks(host: str, port: int, *, tls: bool) -> str:
     """Look whether the port speaks HTTP/2, with TLS or without as the agent is told to."""
     if tls:
         return _handshake(host, port)
+    silent = False
+    answer = b""
     try:
-        with socket.create_connection((host, port), CONNECT_SECONDS) as connection:
+        with socket.create_connection((host, port), ANSWER_SECONDS) as connection:
             connection.sendall(_PREFACE)
             answer = _read(connection)
-    except OSError:
-        answer = b""
+    except OSError as error:
+        silent = isinstance(error, TimeoutError)
     if len(answer) > 3 and answer[3] == _SETTINGS:  # noqa: PLR2004  # three bytes of length come before the type
         return ""
     if answer.startswith(b"HTTP/"):
         return f"{host}:{port} speaks HTTP/1, not gRPC: name OAP's gRPC port (11800, not 12800) in {ADDRESS_VARIABLE}"
     if not _handshake(host, port, verify=False):
         return f"{host}:{port} speaks TLS only: set SW_AGENT_FORCE_TLS=true"
+    if silent:
+        return _silence(host, port)
     return f"{host}:{port} does not speak gRPC: name OAP's gRPC port (11800) in {ADDRESS_VARIABLE}"
 
 
 def _read(connection: socket.socket) -> bytes:
-    """Read the head of the first frame, or what there is of another protocol."""
+    """Read the head of the first frame, or what there is of another protocol; `OSError` where there is nothing."""
     answer = b""
-    with contextlib.suppress(OSError):
+    try:
         while len(answer) < len(b"HTTP/1.1 ") and (more := connection.recv(64)):
             answer += more
+    except OSError:
+        if not answer:
+            raise
     return answer
+
+
+def _silence(host: str, port: int) -> str:
+    """Say that a server takes connections and no more; a gRPC server speaks first."""
+    return (
+        f"{host}:{port} accepts connections, but has said nothing for {ANSWER_SECONDS:.0f} s: OAP may be overloaded "
+        f"(look at its log), or {ADDRESS_VARIABLE} does not name its gRPC port (11800)"
+    )
 
 
 def _handshake(host: str, port: int, *, verify: bool = True) -> str:
@@ -89,7 +105,7 @@ def _handshake(host: str, port: int, *, verify: bool = True) -> str:
         context.verify_mode = ssl.CERT_NONE
     try:
         with (
-            socket.create_connection((host, port), CONNECT_SECONDS) as connection,
+            socket.create_connection((host, port), ANSWER_SECONDS) as connection,
             context.wrap_socket(connection, server_hostname=host),
         ):
             return ""
@@ -98,6 +114,8 @@ def _handshake(host: str, port: int, *, verify: bool = True) -> str:
             f"the certificate of {host}:{port} is not trusted ({error.verify_message}): "
             "name its authority's file in GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"
         )
+    except TimeoutError:
+        return _silence(host, port)
     except OSError:
         return f"{host}:{port} does not speak TLS: unset SW_AGENT_FORCE_TLS"
 
@@ -126,7 +144,7 @@ def collects(address: str, *, tls: bool, authentication: str, through_proxy: boo
     collect: Any = channel.unary_unary(_COLLECT)
     with channel:
         try:
-            collect(b"", timeout=CONNECT_SECONDS, metadata=metadata)
+            collect(b"", timeout=ANSWER_SECONDS, metadata=metadata)
         except grpc.RpcError as error:
             return _explain(address, error)
     return ""
@@ -138,7 +156,12 @@ def _explain(address: str, error: Any) -> str:  # noqa: ANN401  # gRPC's error i
         return f"OAP at {address} wants another token: set SW_AGENT_AUTHENTICATION to the one it is set up with"
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return f"{address} takes no segments: name OAP's gRPC port (11800, not 12800) in {ADDRESS_VARIABLE}"
-    if code in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return (
+            f"{address} has not answered for {ANSWER_SECONDS:.0f} s ({error.details()}): OAP may be overloaded "
+            f"(look at its log), something is between, or {ADDRESS_VARIABLE} names another server"
+        )
+    if code is grpc.StatusCode.UNAVAILABLE:
         return f"gRPC does not reach {address} ({error.details()}): correct {ADDRESS_VARIABLE}, or what is between"
     return f"OAP at {address} refused an empty batch ({code.name}: {error.details()}): look into OAP's own log"
 
@@ -153,8 +176,13 @@ def stored(query: str, trace_id: str, seconds: float) -> str:
     while True:
         try:
             request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310  # the user's own
-            with opener.open(request, timeout=CONNECT_SECONDS) as answer:
+            with opener.open(request, timeout=ANSWER_SECONDS) as answer:
                 spans = json.load(answer)["data"]["trace"]["spans"]
+        except TimeoutError:
+            return (
+                f"{query} has not answered for {ANSWER_SECONDS:.0f} s: OAP may be overloaded (look at its log), or "
+                "--query does not name its HTTP address, as in http://127.0.0.1:12800"
+            )
         except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException) as error:
             cause = f"{type(error).__name__}: {error}"
             return (
