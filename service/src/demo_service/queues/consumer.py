@@ -1,42 +1,32 @@
 """`python -m demo_service consumer`: works on the messages of the queue, and acknowledges what is done."""
 
+from __future__ import annotations
+
 import asyncio
 import logging
 import os
 import signal
-import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-from faststream import AckPolicy
-from faststream.rabbit import RabbitBroker
-from faststream.rabbit.annotations import RabbitMessage
-from faststream.redis import RedisBroker, StreamSub
-from faststream.redis.annotations import RedisStreamMessage
-from redis.exceptions import RedisError
 from skywalking_background import current_trace_id, event, flush, tag
 from tracing_claims import variants
 
 from demo_service import ledger
 from demo_service.dead_letters import Redactor
 from demo_service.logging import configure_logging, task_id
-from demo_service.queues.broker import GROUP, MAX_DELIVERIES, MESSAGE_QUEUE, MESSAGE_TASK, Broker, broker_of
+from demo_service.queues.broker import MAX_DELIVERIES, MESSAGE_TASK, broker_of
 from demo_service.queues.health import serve_health
-from demo_service.queues.message_queue import (
-    QUEUE,
-    RECONNECT_SECONDS,
-    declare_queues,
-    make_group,
-    make_rabbit,
-    make_redis,
-)
+from demo_service.queues.message_queue import RECONNECT_SECONDS, queue_class
 from demo_service.tasks import Interrupted, Retry, Work, compute, letter_of, log, log_failed_attempt, parse_fault
 from demo_service.tasks import Task as TaskRecord
 
 if TYPE_CHECKING:
     from demo_service.dead_letters.store import DeadLetters
+    from demo_service.queues.broker import Broker
+    from demo_service.queues.message_queue import MessageQueue
     from demo_service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -48,14 +38,12 @@ LOOK_SECONDS: Final = 2.0
 CPU_THREADS: Final = 4
 START_SECONDS: Final = 10.0
 """How long connecting and declaring may take."""
-FINISH_TRIES: Final = 15
-"""Redis: how often, once a second, a message is tried to be acknowledged."""
 
 
 class Consumer:
     """Works on messages; what has failed for good is a dead letter."""
 
-    def __init__(self, settings: "Settings") -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._letters: DeadLetters | None = None
         self._redactor = Redactor(settings.redact)
@@ -124,68 +112,7 @@ class Consumer:
         await self._letters.settled()
 
 
-def subscribe_rabbit(rabbit: RabbitBroker, consumer: Consumer) -> None:
-    """Acknowledge a message when it is done; one that fails for good goes to the dead-letter exchange."""
-
-    @rabbit.subscriber(QUEUE, ack_policy=AckPolicy.MANUAL)
-    async def handle(body: dict[str, Any], message: RabbitMessage) -> None:
-        try:
-            await consumer.work(body, int(message.headers.get("x-delivery-count") or 0) + 1)
-        except Exception:
-            await message.reject()
-            raise
-        await message.ack()
-
-
-def subscribe_redis(redis: RedisBroker, consumer: Consumer, settings: "Settings", client: Any) -> None:  # noqa: ANN401  # redis' own
-    """Acknowledge a message when it is done or a dead letter; take over what others have not acknowledged in time."""
-    name = f"{socket.gethostname()}-{os.getpid()}"
-    new = StreamSub(MESSAGE_QUEUE, group=GROUP, consumer=name, max_records=100)
-    left = StreamSub(
-        MESSAGE_QUEUE,
-        group=GROUP,
-        consumer=name,
-        min_idle_time=round(settings.visibility_seconds * 1000),
-        polling_interval=1000,
-    )
-
-    async def run(body: dict[str, Any], message_id: bytes, deliveries: int) -> None:
-        try:
-            await consumer.work(body, deliveries)
-        except Exception:
-            await _finish(client, message_id)
-            raise
-        await _finish(client, message_id)
-
-    @redis.subscriber(stream=new, ack_policy=AckPolicy.MANUAL, max_workers=settings.consumer_tasks)
-    async def handle(body: dict[str, Any], message: RedisStreamMessage) -> None:
-        await run(body, message.raw_message["message_ids"][0], 1)
-
-    @redis.subscriber(stream=left, ack_policy=AckPolicy.MANUAL, max_workers=settings.consumer_tasks)
-    async def handle_again(body: dict[str, Any], message: RedisStreamMessage) -> None:
-        tag("mq.redelivered", "true")
-        message_id = message.raw_message["message_ids"][0]
-        pending = await client.xpending_range(MESSAGE_QUEUE, GROUP, message_id, message_id, 1)
-        await run(body, message_id, pending[0]["times_delivered"] if pending else 1)
-
-
-async def _finish(client: Any, message_id: bytes) -> None:  # noqa: ANN401  # redis' own
-    """Acknowledge and delete in one step: what is only acknowledged would stay in the stream for ever."""
-    for tried in range(FINISH_TRIES):  # the broker may be about to come back
-        try:
-            async with client.pipeline(transaction=True) as pipeline:
-                pipeline.xack(MESSAGE_QUEUE, GROUP, message_id)
-                pipeline.xdel(MESSAGE_QUEUE, message_id)
-                await pipeline.execute()
-        except (RedisError, OSError):
-            if tried == FINISH_TRIES - 1:
-                raise
-            await asyncio.sleep(1)
-        else:
-            return
-
-
-def run_consumer(settings: "Settings") -> int:
+def run_consumer(settings: Settings) -> int:
     """Work until SIGTERM or SIGINT; what then runs gets `drain_seconds`, and goes to others if that is too short.
 
     Returns:
@@ -199,26 +126,26 @@ def run_consumer(settings: "Settings") -> int:
     return asyncio.run(_consume(settings, broker_of(settings)))
 
 
-async def _consume(settings: "Settings", broker: Broker) -> int:
+async def _consume(settings: Settings, broker: Broker) -> int:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     consumer = Consumer(settings)
     serve_health(settings, lambda: consumer.trouble)
-    messages = await _start(settings, broker, consumer, stopping)
+    queue = await _start(settings, broker, consumer, stopping)
     exit_code = 0
-    while messages is not None and not stopping.is_set():
+    while queue is not None and not stopping.is_set():
         with suppress(TimeoutError):
             async with asyncio.timeout(LOOK_SECONDS):
                 await stopping.wait()
-        if not all(subscriber.running for subscriber in messages.subscribers):
+        if not all(subscriber.running for subscriber in queue.client.subscribers):
             logger.error("The stream of messages is gone from the broker: this process ends and must be started again")
             exit_code = 1
             break
-        consumer.trouble = None if await messages.ping(LOOK_SECONDS) else "the broker does not answer"
+        consumer.trouble = None if await queue.client.ping(LOOK_SECONDS) else "the broker does not answer"
     consumer.trouble = "the consumer is about to end"
-    if messages is not None:
-        await messages.stop()
+    if queue is not None:
+        await queue.client.stop()
     await consumer.close()
     event("Shutdown", f"process {os.getpid()} takes no more messages")
     await asyncio.to_thread(flush)
@@ -226,30 +153,21 @@ async def _consume(settings: "Settings", broker: Broker) -> int:
 
 
 async def _start(
-    settings: "Settings", broker: Broker, consumer: Consumer, stopping: asyncio.Event
-) -> RabbitBroker | RedisBroker | None:
+    settings: Settings, broker: Broker, consumer: Consumer, stopping: asyncio.Event
+) -> MessageQueue | None:
     """Connect and begin to consume, as soon as the broker is there; `None` if this process has to end before."""
-    messages: RabbitBroker | RedisBroker
+    make = queue_class(broker)
     while not stopping.is_set():
-        if broker.speaks_amqp:
-            messages = rabbit = make_rabbit(broker, settings)
-        else:
-            messages = redis = make_redis(broker, settings)
+        queue = make(broker, settings)
         try:
             async with asyncio.timeout(START_SECONDS):
-                if broker.speaks_amqp:
-                    subscribe_rabbit(rabbit, consumer)
-                    await rabbit.connect()
-                    await declare_queues(rabbit)
-                else:
-                    client = await redis.connect()
-                    await make_group(client)
-                    subscribe_redis(redis, consumer, settings, client)
-                await messages.start()
+                await queue.connect()
+                await queue.subscribe(consumer.work)
+                await queue.client.start()
         except Exception as error:  # noqa: BLE001  # whatever it is, it may pass
             logger.warning("The broker does not answer (%s: %s): trying again", type(error).__name__, error)
             with suppress(Exception):
-                await messages.stop()
+                await queue.client.stop()
             with suppress(TimeoutError):
                 async with asyncio.timeout(RECONNECT_SECONDS):
                     await stopping.wait()
@@ -257,5 +175,5 @@ async def _start(
             consumer.trouble = None
             event("Start", f"process {os.getpid()} takes messages")
             logger.info("Consumer is ready: up to %d messages at once", settings.consumer_tasks)
-            return messages
+            return queue
     return None

@@ -14,9 +14,8 @@ from demo_service.queues.broker import CELERY_TASK, MESSAGE_TASK, BrokerUnavaila
 
 if TYPE_CHECKING:
     from celery import Task
-    from faststream.rabbit import RabbitBroker
-    from faststream.redis import RedisBroker
 
+    from demo_service.queues.message_queue import MessageQueue
     from demo_service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -34,16 +33,16 @@ class Publisher:
         self._settings = settings
         self._threads = ThreadPoolExecutor(CELERY_THREADS, thread_name_prefix="celery-publish")
         self._task: Task | None = None
-        self._messages: RabbitBroker | RedisBroker | None = None
+        self._queue: MessageQueue | None = None
         self._connecting = asyncio.Lock()
         if settings.broker_url is not None:
             # Imports take 0.6 s: only with a broker, and not while requests wait.
             from demo_service.queues.celery_app import make_app  # noqa: PLC0415
             from demo_service.queues.celery_task import add_task  # noqa: PLC0415
-            from demo_service.queues.message_queue import connect, publish  # noqa: PLC0415
+            from demo_service.queues.message_queue import queue_class  # noqa: PLC0415
 
             self._task = add_task(make_app(settings), settings)
-            self._connect, self._publish = connect, publish
+            self._make_queue = queue_class(broker_of(settings))
 
     async def send_to_celery(self, work_id: str, **arguments: Any) -> None:  # noqa: ANN401  # JSON
         """Send a Celery task.
@@ -72,8 +71,8 @@ class Publisher:
         broker_of(self._settings)
         try:
             async with asyncio.timeout(self._settings.publish_seconds):
-                messages = await self._connected()
-                await self._publish(messages, {"id": work_id, **arguments})
+                queue = await self._connected()
+                await queue.publish({"id": work_id, **arguments})
         except Exception as error:
             await self._disconnect()
             raise _unavailable(error) from error
@@ -94,21 +93,31 @@ class Publisher:
         await self._disconnect()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _connected(self) -> RabbitBroker | RedisBroker:
+    async def _connected(self) -> MessageQueue:
         async with self._connecting:
-            if self._messages is None:
-                self._messages = await self._connect(broker_of(self._settings), self._settings)
-            return self._messages
+            if self._queue is None:
+                queue = self._make_queue(broker_of(self._settings), self._settings)
+                try:
+                    await queue.connect()
+                except BaseException:
+                    await _leave(queue)  # it would go on trying
+                    raise
+                self._queue = queue
+            return self._queue
 
     async def _disconnect(self) -> None:
         """Begin anew with the next message: the queue may have gone with the broker's data."""
-        messages, self._messages = self._messages, None
-        if messages is not None:
-            try:
-                async with asyncio.timeout(1):
-                    await messages.stop()
-            except Exception:  # it is left anyway
-                logger.debug("The connection to the broker could not be closed", exc_info=True)
+        queue, self._queue = self._queue, None
+        if queue is not None:
+            await _leave(queue)
+
+
+async def _leave(queue: MessageQueue) -> None:
+    try:
+        async with asyncio.timeout(1):
+            await queue.client.stop()
+    except Exception:  # it is left anyway
+        logger.debug("The connection to the broker could not be closed", exc_info=True)
 
 
 def _unavailable(error: Exception) -> BrokerUnavailableError:
