@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import time
 from typing import TYPE_CHECKING, Any
@@ -160,6 +161,31 @@ def test_what_was_killed_or_is_not_whole_is_opened(
     talk(jars, file.parents[1], "INSERT INTO segment VALUES (1);\nCHECKPOINT SYNC;", kill=True)
     _database.check(file.parents[1], jars, {})
     assert opened == [1, 1]
+
+
+def test_what_was_closed_is_known_as_such_wherever_its_last_chunk_stands(
+    jars: list[Path], file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[object] = []
+    monkeypatch.setattr(_database, "_open", lambda *_, **__: opened.append(1) or "")
+    content = file.read_bytes()
+    found = re.match(rb"H:2,block:([0-9a-f]+),", content)
+    old = re.match(rb"chunk:1,len:([0-9a-f]+),", content[8192:])
+    assert found
+    assert old
+    start = int(found[1], 16) * 4096
+    assert start > 8192
+    content += content[8192 : 8192 + int(old[1], 16) * 4096]  # an old chunk at the end, whose room nobody took
+    file.write_bytes(content)
+    _database.check(file.parents[1], jars, {})
+    assert not opened
+    assert "4711" in ask(jars, file.parents[1], "SELECT * FROM segment")
+    length = re.match(rb"chunk:[0-9a-f]+,len:([0-9a-f]+),", content[start:])
+    assert length
+    for at in (start, start + int(length[1], 16) * 4096 - 128):  # where that chunk begins, and ends
+        file.write_bytes(overwritten(content, at, 8))
+        _database.check(file.parents[1], jars, {})
+    assert len(opened) == 2
 
 
 @pytest.mark.parametrize(("version", "reason"), [(b"2", "smaller than"), (b"9", "larger than")])

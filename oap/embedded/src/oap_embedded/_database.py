@@ -35,10 +35,12 @@ _IN_USE: Final = "90020"
 _OTHER_FORMAT: Final = "90048"
 _CORRUPT: Final = "90030"
 _TOO_SHORT: Final = "java.io.EOFException"
-_CLEAN: Final = re.compile(rb"H:2,.*\bchunk:([0-9a-f]+),clean:1,.*\bformat:3,")
-"""The header of a file that this version of H2 has closed itself, and its last chunk's number."""
-_HEADER_BYTES: Final = 4096  # it stands there twice
-_FOOTER_BYTES: Final = 128  # of the last chunk
+_CLEAN: Final = re.compile(rb"H:2,block:([0-9a-f]+),blockSize:1000,chunk:([0-9a-f]+),clean:1,.*\bformat:3,")
+"""The header of a file that this version of H2 has closed itself: its last chunk's block and number."""
+_CHUNK: Final = re.compile(rb"chunk:([0-9a-f]+),len:([0-9a-f]+),")
+"""How a chunk begins: its number, and its length in blocks."""
+_BLOCK_BYTES: Final = 4096  # the header is one, and stands there twice
+_FOOTER_BYTES: Final = 128  # of a chunk
 
 
 def check(data: Path, jars: Sequence[Path], environment: Mapping[str, str], flags: Sequence[str] = ()) -> None:
@@ -84,13 +86,23 @@ def _is_closed(file: Path) -> bool:
         complained = 0
     with file.open("r+b") as content:
         status = os.fstat(content.fileno())
-        first, second = content.read(_HEADER_BYTES), content.read(_HEADER_BYTES)
+        first, second = content.read(_BLOCK_BYTES), content.read(_BLOCK_BYTES)
         found = _CLEAN.match(first)
         if found is None or first != second or complained >= status.st_mtime_ns:
             return False
-        content.seek(status.st_size - _FOOTER_BYTES)
-        if not content.read(_FOOTER_BYTES).startswith(b"chunk:" + found[1] + b","):
+        # The chunk that was written last need not be the last of the file: H2 gives the room of old ones to new ones.
+        start, number = int(found[1], 16) * _BLOCK_BYTES, found[2]
+        content.seek(start)
+        chunk = _CHUNK.match(content.read(_FOOTER_BYTES))
+        if chunk is None or chunk[1] != number:
             return False
+        for end, footer in (
+            (start + int(chunk[2], 16) * _BLOCK_BYTES, b"chunk:" + number + b","),
+            (status.st_size, b"chunk:"),
+        ):
+            content.seek(end - _FOOTER_BYTES)
+            if not content.read(_FOOTER_BYTES).startswith(footer):
+                return False
         try:
             fcntl.lockf(content, fcntl.LOCK_EX | fcntl.LOCK_NB)  # as Java locks; it ends with this block
         except OSError:
