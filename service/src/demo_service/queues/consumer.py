@@ -17,9 +17,10 @@ from tracing_claims import variants
 from demo_service import ledger
 from demo_service.dead_letters import Redactor
 from demo_service.logging import configure_logging, task_id
+from demo_service.queues.backends import queue_class
 from demo_service.queues.broker import MAX_DELIVERIES, MESSAGE_TASK, broker_of
 from demo_service.queues.health import serve_health
-from demo_service.queues.message_queue import RECONNECT_SECONDS, queue_class
+from demo_service.queues.message_queue import RECONNECT_SECONDS
 from demo_service.tasks import Interrupted, Retry, Work, compute, letter_of, log, log_failed_attempt, parse_fault
 from demo_service.tasks import Task as TaskRecord
 

@@ -6,8 +6,6 @@ import logging
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Final
 
-from demo_service.collector import paused
-
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -49,15 +47,3 @@ class MessageQueue(ABC):
 
         A message is acknowledged when its work is done. Where that raises, the message has failed for good.
         """
-
-
-def queue_class(broker: Broker) -> type[MessageQueue]:
-    """Return the class for this broker. The other one's client is not imported: it takes 0.1 s and 3 MB."""
-    with paused():
-        if broker.speaks_amqp:
-            from demo_service.queues.rabbitmq import QuorumQueue  # noqa: PLC0415
-
-            return QuorumQueue
-        from demo_service.queues.redis_stream import RedisStream  # noqa: PLC0415
-
-        return RedisStream

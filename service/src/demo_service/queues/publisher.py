@@ -37,9 +37,9 @@ class Publisher:
         self._connecting = asyncio.Lock()
         if settings.broker_url is not None:
             # Imports take 0.6 s: only with a broker, and not while requests wait.
+            from demo_service.queues.backends import queue_class  # noqa: PLC0415
             from demo_service.queues.celery_app import make_app  # noqa: PLC0415
             from demo_service.queues.celery_task import add_task  # noqa: PLC0415
-            from demo_service.queues.message_queue import queue_class  # noqa: PLC0415
 
             self._task = add_task(make_app(settings), settings)
             self._make_queue = queue_class(broker_of(settings))
