@@ -87,6 +87,23 @@ async def test_tasks_run_from_their_report_until_their_span_arrives(world: World
     assert names(tasks) == []
 
 
+async def test_what_was_reported_earlier_is_looked_up_before_it_is_said_to_run(
+    world: World, tasks: RunningTasks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_CHECKED", 2)
+    world.lines = [report(f"{number}", 100 + number) for number in range(5)]
+    world.arrived = {"s-0", "s-2", "s-3"}
+    seen = []
+    for _ in range(3):
+        await tasks.refresh(nothing)
+        seen.append((names(tasks), tasks.unknown))
+    assert seen == [(["1"], 3), (["1"], 1), (["4", "1"], 0)]
+    monkeypatch.setattr(module, "MAX_CHECKED", 0)
+    world.lines = [report("new", 3)]
+    await tasks.refresh(nothing)
+    assert names(tasks) == ["4", "1", "new"]  # reported a moment ago
+
+
 async def test_a_task_of_hours_is_known_by_its_event(world: World, tasks: RunningTasks) -> None:
     event = report("nightly", 7200, uuid="u")
     world.events = [replace(report("done", 300, uuid="v"), ended=True), event]

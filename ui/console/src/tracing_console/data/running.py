@@ -29,7 +29,7 @@ LATE_SECONDS: Final = 60
 """From a start report's time until OAP returns it, at most."""
 MAX_READ: Final = 5000
 """Start reports, or events, that one refresh reads."""
-MAX_CHECKED: Final = 100
+MAX_CHECKED: Final = 400
 """Tasks that one refresh looks up: have they ended? Those looked up longest ago come first."""
 MAX_LOST: Final = 500
 EVENT_SECONDS: Final = 60
@@ -70,13 +70,20 @@ class RunningTasks:
         self._next = 0.0
         self._read_to: datetime | None = None
         self._tasks: dict[Key, RunningTask] = {}
+        self._earlier: set[Key] = set()  # of the first refresh, and not looked up yet: most have ended
         self._looked_up: dict[Key, float] = {}
         self._ended: dict[Key, float] = {}
         self._instances: dict[str, tuple[float, frozenset[str]]] = {}
 
     def all(self) -> list[RunningTask]:
         """Return the tasks, the oldest first."""
-        return sorted(self._tasks.values(), key=lambda item: item.task.start)
+        known = [item for key, item in self._tasks.items() if key not in self._earlier]
+        return sorted(known, key=lambda item: item.task.start)
+
+    @property
+    def unknown(self) -> int:
+        """How many tasks were reported before the first refresh, and may have ended since: not looked up yet."""
+        return len(self._earlier)
 
     async def refresh(self, has_segment: Callable[[str, str], bool]) -> None:
         """Read what has started and what has ended.
@@ -118,6 +125,7 @@ class RunningTasks:
             warn_once(f"start reports are not found, as OAP refuses to search for the log tag task.state: {error}")
         if first:
             self.limited |= self._add(long_tasks(self._oap, now - timedelta(hours=FIRST_HOURS)), stop=False)
+            self._earlier = set(self._tasks)
         self._read_to = now - timedelta(seconds=LATE_SECONDS)
         self._look_up(now)
         self._prune(now)
@@ -150,6 +158,7 @@ class RunningTasks:
         events = {(task.trace_id, task.task_id): task for task in refreshed(self._oap, long)}
         for key, task in zip(oldest, tasks, strict=True):
             self._looked_up[key] = moment
+            self._earlier.discard(key)
             latest = events.get(key, task)
             if task.segment_id in over or latest.ended:
                 self._end(key, moment)
@@ -172,6 +181,7 @@ class RunningTasks:
 
     def _end(self, key: Key, moment: float) -> None:
         self._tasks.pop(key, None)
+        self._earlier.discard(key)
         self._looked_up.pop(key, None)
         self._ended[key] = moment
 

@@ -96,9 +96,11 @@ class _Running:
         running = [item for item in chosen if not item.lost]
         lost = [item for item in chosen if item.lost]
         self.grid.show_columns(COLUMNS if cancellable else COLUMNS[:-1])
-        self.grid.show_when_empty("No task runs. A task appears here about 3 s after it started.")
+        unknown = self.sources.running.unknown
+        none = "No task runs. A task appears here about 3 s after it started."
+        self.grid.show_when_empty("Looking up which earlier tasks still run." if unknown else none)
         self.grid.show([_row(item, cancellable, profiled) for item in running[:MAX_ROWS]], int(time.time() * 1000))
-        self.note.text = _note(len(running), limited=self.sources.running.limited)
+        self.note.text = _note(len(running), unknown, limited=self.sources.running.limited)
         self.lost_grid.show([_lost_row(item) for item in reversed(lost[-MAX_ROWS:])])
         self.lost.set_visibility(bool(lost))
 
@@ -135,10 +137,12 @@ def _identity(item: RunningTask) -> dict[str, Any]:
     }
 
 
-def _note(count: int, *, limited: bool) -> str:
+def _note(count: int, unknown: int, *, limited: bool) -> str:
     sentences = [f"{count:,} tasks run." if count != 1 else "1 task runs."] if count else []
     if count > MAX_ROWS:
         sentences.append(f"The oldest {MAX_ROWS} are shown.")
+    if unknown:
+        sentences.append(f"{unknown:,} earlier ones are being looked up: those that still run appear then.")
     if limited:
         sentences.append("There are more start reports than the console reads: some tasks are missing.")
     return " ".join(sentences)

@@ -15,7 +15,7 @@ export default {
               :disabled="action.off || pending === row.key" :title="action.off" @click="act(action, row)">{{ asked === action.name + row.key ? action.sure : action.label }}</button></div>
           </template>
           <template v-else>
-            <span v-if="cell.time">{{ clock(cell.time) }}</span>
+            <time v-if="cell.time">{{ clock(cell.time) }}</time>
             <span v-else-if="cell.since" role="timer" aria-live="off">{{ elapsed(cell.since) }}</span>
             <a v-else-if="cell.href" :href="cell.href" :class="{ mono: cell.mono }" :rel="cell.outside ? 'noreferrer' : undefined">{{ cell.text }}</a>
             <span v-else-if="cell.tone" class="badge" :class="cell.tone">{{ cell.text }}</span>
