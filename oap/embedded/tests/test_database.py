@@ -55,6 +55,14 @@ def file(jars: list[Path], tmp_path: Path) -> Path:
     return tmp_path / "db" / "skywalking.mv.db"
 
 
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Have the database not opened: one entry for each time that it would be."""
+    times: list[int] = []
+    monkeypatch.setattr(_database, "_open", lambda *_, **__: times.append(1) or "")
+    return times
+
+
 def header(content: bytes, old: bytes, new: bytes) -> bytes:
     """Replace a word in the two headers of an H2 file, and their checksums, which are Fletcher's."""
     for start in (0, 4096):
@@ -137,9 +145,7 @@ def test_what_h2_has_closed_is_opened_only_after_h2_itself_has_complained(
     assert "OAP's database was broken" in capfd.readouterr().err
 
 
-def test_an_old_complaint_does_not_count(jars: list[Path], file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened: list[object] = []
-    monkeypatch.setattr(_database, "_open", lambda *_, **__: opened.append(1) or "")
+def test_an_old_complaint_does_not_count(jars: list[Path], file: Path, opened: list[int]) -> None:
     file.with_name("skywalking.trace.db").touch()
     _database.check(file.parents[1], jars, {})
     assert opened == [1]
@@ -148,11 +154,7 @@ def test_an_old_complaint_does_not_count(jars: list[Path], file: Path, monkeypat
     assert opened == [1]
 
 
-def test_what_was_killed_or_is_not_whole_is_opened(
-    jars: list[Path], file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    opened: list[object] = []
-    monkeypatch.setattr(_database, "_open", lambda *_, **__: opened.append(1) or "")
+def test_what_was_killed_or_is_not_whole_is_opened(jars: list[Path], file: Path, opened: list[int]) -> None:
     content = file.read_bytes()
     file.write_bytes(content[:-4096])  # without its last chunk
     _database.check(file.parents[1], jars, {})
@@ -164,10 +166,8 @@ def test_what_was_killed_or_is_not_whole_is_opened(
 
 
 def test_what_was_closed_is_known_as_such_wherever_its_last_chunk_stands(
-    jars: list[Path], file: Path, monkeypatch: pytest.MonkeyPatch
+    jars: list[Path], file: Path, opened: list[int]
 ) -> None:
-    opened: list[object] = []
-    monkeypatch.setattr(_database, "_open", lambda *_, **__: opened.append(1) or "")
     content = file.read_bytes()
     found = re.match(rb"H:2,block:([0-9a-f]+),", content)
     old = re.match(rb"chunk:1,len:([0-9a-f]+),", content[8192:])

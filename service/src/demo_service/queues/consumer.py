@@ -17,16 +17,17 @@ from tracing_claims import variants
 from demo_service import ledger
 from demo_service.dead_letters import Redactor
 from demo_service.logging import configure_logging, task_id
-from demo_service.queues.backends import queue_class
-from demo_service.queues.broker import MAX_DELIVERIES, MESSAGE_TASK, broker_of
+from demo_service.queues.backends import queue_maker
+from demo_service.queues.broker import MAX_DELIVERIES, MESSAGE_TASK
 from demo_service.queues.health import serve_health
 from demo_service.queues.message_queue import RECONNECT_SECONDS
 from demo_service.tasks import Interrupted, Retry, Work, compute, letter_of, log, log_failed_attempt, parse_fault
 from demo_service.tasks import Task as TaskRecord
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from demo_service.dead_letters.store import DeadLetters
-    from demo_service.queues.broker import Broker
     from demo_service.queues.message_queue import MessageQueue
     from demo_service.settings import Settings
 
@@ -51,7 +52,7 @@ class Consumer:
         self._threads = ThreadPoolExecutor(CPU_THREADS)
         self.trouble: str | None = "the consumer waits for its broker"
 
-    async def work(self, body: dict[str, Any], deliveries: int = 1) -> None:
+    async def work(self, body: dict[str, Any], deliveries: int) -> None:
         """Do what a message asks for.
 
         Raises:
@@ -124,16 +125,16 @@ def run_consumer(settings: Settings) -> int:
     """
     configure_logging()
     ledger.keep(settings.ledger_dir, "consumer")
-    return asyncio.run(_consume(settings, broker_of(settings)))
+    return asyncio.run(_consume(settings, queue_maker(settings)))
 
 
-async def _consume(settings: Settings, broker: Broker) -> int:
+async def _consume(settings: Settings, make: Callable[[], MessageQueue]) -> int:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     consumer = Consumer(settings)
     serve_health(settings, lambda: consumer.trouble)
-    queue = await _start(settings, broker, consumer, stopping)
+    queue = await _start(settings, make, consumer, stopping)
     exit_code = 0
     while queue is not None and not stopping.is_set():
         with suppress(TimeoutError):
@@ -154,12 +155,11 @@ async def _consume(settings: Settings, broker: Broker) -> int:
 
 
 async def _start(
-    settings: Settings, broker: Broker, consumer: Consumer, stopping: asyncio.Event
+    settings: Settings, make: Callable[[], MessageQueue], consumer: Consumer, stopping: asyncio.Event
 ) -> MessageQueue | None:
     """Connect and begin to consume, as soon as the broker is there; `None` if this process has to end before."""
-    make = queue_class(broker)
     while not stopping.is_set():
-        queue = make(broker, settings)
+        queue = make()
         try:
             async with asyncio.timeout(START_SECONDS):
                 await queue.connect()

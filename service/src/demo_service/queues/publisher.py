@@ -37,12 +37,12 @@ class Publisher:
         self._connecting = asyncio.Lock()
         if settings.broker_url is not None:
             # Imports take 0.6 s: only with a broker, and not while requests wait.
-            from demo_service.queues.backends import queue_class  # noqa: PLC0415
+            from demo_service.queues.backends import queue_maker  # noqa: PLC0415
             from demo_service.queues.celery_app import make_app  # noqa: PLC0415
             from demo_service.queues.celery_task import add_task  # noqa: PLC0415
 
             self._task = add_task(make_app(settings), settings)
-            self._make_queue = queue_class(broker_of(settings))
+            self._make_queue = queue_maker(settings)
 
     async def send_to_celery(self, work_id: str, **arguments: Any) -> None:  # noqa: ANN401  # JSON
         """Send a Celery task.
@@ -96,7 +96,7 @@ class Publisher:
     async def _connected(self) -> MessageQueue:
         async with self._connecting:
             if self._queue is None:
-                queue = self._make_queue(broker_of(self._settings), self._settings)
+                queue = self._make_queue()
                 try:
                     await queue.connect()
                 except BaseException:
